@@ -1,0 +1,119 @@
+"""Image -> network input and back: the one place where pixels are resized, for training, evaluation and the app.
+
+    grey (height, width) uint8 --prepare--> tensor (1, channels, side, side) + Box --network--> map (side, side)
+    map --crop_to_box--> (rows, columns), covering exactly the image --upsample--> (height, width)
+
+`upsample` is bilinear with half-pixel centres and clamped edges (torch's `align_corners=False`); the viewer
+does the same in JavaScript, and a test holds the two equal.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from busi_core.types import FloatMap, Grey
+
+FITS = ("pad", "squash")
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How pixels must be prepared for one checkpoint. Saved in its card; has no defaults on purpose.
+
+    Attributes:
+        side: Height and width of the network's input, in pixels.
+        fit: 'pad' keeps the aspect and fills the rest with black; 'squash' stretches to the square.
+        channels: 1 for grey, 3 for grey repeated (encoders trained on RGB).
+        mean: Subtracted after scaling pixels to [0, 1].
+        std: Divided by after the subtraction.
+    """
+
+    side: int
+    fit: str
+    channels: int
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if self.side < 32 or self.side % 32:
+            raise ValueError(f"side must be a multiple of 32, got {self.side}")
+        if self.fit not in FITS:
+            raise ValueError(f"fit must be one of {FITS}, got {self.fit!r}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+        if not self.std > 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the image lies inside the square input: rows [0, height), columns [0, width)."""
+
+    height: int
+    width: int
+
+
+def fit_box(height: int, width: int, spec: PreprocessSpec) -> Box:
+    """The part of the square input that an image of this size fills."""
+    if spec.fit == "squash":
+        return Box(spec.side, spec.side)
+    scale = spec.side / max(height, width)
+    return Box(max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def fit_to_square(pixels: NDArray[np.uint8], spec: PreprocessSpec, *, nearest: bool = False) -> NDArray[np.uint8]:
+    """Resize (height, width) uint8 to (side, side) as `spec` says; `nearest` for masks.
+
+    Shrinking averages over areas, so that speckle does not alias; enlarging is bilinear.
+    """
+    box = fit_box(*pixels.shape, spec)
+    shrinks = box.height * box.width < pixels.size
+    method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    square = np.zeros((spec.side, spec.side), np.uint8)
+    square[: box.height, : box.width] = cv2.resize(pixels, (box.width, box.height), interpolation=method)
+    return square
+
+
+def normalise(square: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Scale (batch, 1, side, side) floats in [0, 1] to what the network expects: (batch, channels, side, side)."""
+    return ((square - spec.mean) / spec.std).expand(-1, spec.channels, -1, -1)
+
+
+def prepare(grey: Grey, spec: PreprocessSpec) -> tuple[Tensor, Box]:
+    """Make the network's input from a grey image.
+
+    Returns:
+        (1, channels, side, side) float32, and the box that the image fills in it.
+    """
+    square = torch.from_numpy(fit_to_square(grey, spec)).float().div_(255)
+    return normalise(square[None, None], spec).contiguous(), fit_box(*grey.shape, spec)
+
+
+def crop_to_box(values: Tensor, box: Box, spec: PreprocessSpec) -> Tensor:
+    """Cut the padding from maps (..., rows, columns) of any grid that covers the square input.
+
+    On a coarse grid the box may end inside a cell; the map is then resampled so that it covers exactly the
+    image, at the same number of cells (rounded up).
+    """
+    rows, columns = values.shape[-2:]
+    height, width = box.height * rows / spec.side, box.width * columns / spec.side
+    if height.is_integer() and width.is_integer():
+        return values[..., : int(height), : int(width)]
+    out_rows, out_columns = -int(-height // 1), -int(-width // 1)
+    theta = torch.tensor([[[width / columns, 0, width / columns - 1], [0, height / rows, height / rows - 1]]])
+    flat = values.reshape(1, -1, rows, columns)
+    grid = functional.affine_grid(theta.to(flat), [1, flat.shape[1], out_rows, out_columns], align_corners=False)
+    cut = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cut.reshape(*values.shape[:-2], out_rows, out_columns)
+
+
+def upsample(values: FloatMap, height: int, width: int) -> FloatMap:
+    """Take a map that covers exactly the image to the image's pixels: (rows, columns) -> (height, width)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    full = functional.interpolate(tensor, size=(height, width), mode="bilinear", align_corners=False)
+    return full[0, 0].numpy()

@@ -1,0 +1,43 @@
+"""Where things lie and what limits hold; each can be set by an environment variable.
+
+| variable         | meaning                                                    | default       |
+|------------------|------------------------------------------------------------|---------------|
+| BUSI_WEIGHTS_DIR | folder with registry.json and one folder a model version   | weights/ of the project |
+| BUSI_DATA_ROOT   | folder with busi/ and bus-bra/ for training and evaluation | ../shared/data beside the project |
+| BUSI_ENCODER_DIR | folder with ImageNet encoders to start from                | ../shared/weights beside the project |
+| BUSI_DEVICE      | 'cpu', 'cuda' or 'auto'                                    | auto |
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paths and device in force, read once from the environment by `read_settings`."""
+
+    weights_dir: Path
+    data_root: Path
+    encoder_dir: Path
+    device: str
+
+
+def read_settings() -> Settings:
+    """Read the environment now; nothing is cached, so a test may change a variable.
+
+    Raises:
+        ValueError: BUSI_DEVICE is none of 'auto', 'cpu', 'cuda'.
+    """
+    shared = PROJECT_ROOT.parent / "shared"
+    device = os.environ.get("BUSI_DEVICE", "auto")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"BUSI_DEVICE must be auto, cpu or cuda, got {device!r}")
+    return Settings(
+        weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
+        data_root=Path(os.environ.get("BUSI_DATA_ROOT", shared / "data")),
+        encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
+        device=device,
+    )
