@@ -66,14 +66,14 @@ def fit_box(height: int, width: int, spec: PreprocessSpec) -> Box:
     return Box(max(1, round(height * scale)), max(1, round(width * scale)))
 
 
-def fit_to_square(pixels: NDArray[np.uint8], spec: PreprocessSpec, *, nearest: bool = False) -> NDArray[np.uint8]:
-    """Resize (height, width) uint8 to (side, side) as `spec` says; `nearest` for masks.
+def fit_to_square(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Resize (height, width) uint8 to (side, side) as `spec` says.
 
     Shrinking averages over areas, so that speckle does not alias; enlarging is bilinear.
     """
     box = fit_box(*pixels.shape, spec)
     shrinks = box.height * box.width < pixels.size
-    method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     square = np.zeros((spec.side, spec.side), np.uint8)
     square[: box.height, : box.width] = cv2.resize(pixels, (box.width, box.height), interpolation=method)
     return square
