@@ -35,7 +35,7 @@ class ImageWarning(StrEnum):
     NOT_CALIBRATED = "no calibration in the file: sizes are in pixels"
     WINDOWED = "more than 8 bits a pixel: shown through a grey window"
     FIRST_FRAME = "several frames: only the chosen one is read"
-    EDGE_TEXT = "patient text may be burned into the image"
+    READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+"""Write a file so that a reader, a kill or a full disk never meets half of it."""
+
+import os
+from pathlib import Path
+
+from busi_core.errors import OutputError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, flush to the disk, then rename over it.
+
+    Raises:
+        OutputError: The disk is full, or the folder cannot be written; what was there before stays.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path.name!r} could not be written ({error.strerror}).", remedy="Free some space or choose another folder."
+        ) from error

@@ -1,0 +1,78 @@
+"""Analysis + a cut-off on the lesion probability -> what is said about the scan: mask, size, flag, disagreement."""
+
+from dataclasses import dataclass
+
+from busi_core.imaging.preprocess import upsample
+from busi_core.metrics.size import LesionSize, measure_lesion
+from busi_core.types import Analysis, CalibratedRegion, Diagnosis, DecodedImage, Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What one analysis says at one cut-off.
+
+    Attributes:
+        threshold: A pixel is lesion from this probability on.
+        lesion_mask: (height, width) bool, in the image's own pixels.
+        size: Of the largest region, in `unit`; None for an empty mask.
+        unit: 'mm' where the whole region lies in one calibrated region, else 'px'.
+        flagged: The score of malignant reaches the model's flag; None without a class head.
+        disagreement: One sentence when class and mask contradict each other, else None. Never reconciled.
+    """
+
+    threshold: float
+    lesion_mask: Mask
+    size: LesionSize | None
+    unit: str
+    flagged: bool | None
+    disagreement: str | None
+
+    @property
+    def lesion_pixels(self) -> int:
+        """Pixels inside the mask."""
+        return int(self.lesion_mask.sum())
+
+    @property
+    def regions(self) -> int:
+        """How many separate regions the mask has."""
+        return self.size.regions if self.size else 0
+
+
+def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
+    """Apply a cut-off, the model's own unless given.
+
+    Args:
+        analysis: Of one scan.
+        threshold: Lesion probability in (0, 1).
+    """
+    cutoff = analysis.lesion_threshold if threshold is None else threshold
+    if not 0 < cutoff < 1:
+        raise ValueError(f"threshold must lie in (0, 1), got {cutoff}")
+    image = analysis.image
+    mask = upsample(analysis.prediction.lesion_probability, image.height, image.width) >= cutoff
+    region = _calibration_of(image, mask)
+    size = measure_lesion(mask, column_mm=region.column_mm, row_mm=region.row_mm) if region else measure_lesion(mask)
+    probabilities = analysis.prediction.probabilities
+    flagged = None
+    if probabilities is not None and analysis.malignancy_threshold is not None:
+        flagged = probabilities[Diagnosis.MALIGNANT] >= analysis.malignancy_threshold
+    disagreement = _find_disagreement(analysis.prediction.diagnosis, has_mask=bool(mask.any()))
+    return Finding(cutoff, mask, size, "mm" if region else "px", flagged, disagreement)
+
+
+def _calibration_of(image: DecodedImage, mask: Mask) -> CalibratedRegion | None:
+    """The calibrated region that holds the whole mask; None when there is none, or more than one."""
+    if not mask.any():
+        return None
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    holding = [region for region in image.regions if region.contains(*box)]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _find_disagreement(diagnosis: Diagnosis | None, *, has_mask: bool) -> str | None:
+    if diagnosis is Diagnosis.NORMAL and has_mask:
+        return "The class says normal, but a lesion is outlined."
+    if diagnosis in (Diagnosis.BENIGN, Diagnosis.MALIGNANT) and not has_mask:
+        return f"The class says {diagnosis}, but no lesion is outlined at this cut-off."
+    return None

@@ -1,0 +1,173 @@
+"""A model version on disk: weights/<version>/model.safetensors and card.json, checked before they are believed.
+
+The card says what the network is and how to use it; its SHA-256 of the weights catches a flipped bit, which
+safetensors does not. Pickled files are never opened, whatever they are called.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from busi_core.errors import ModelUnavailableError
+from busi_core.files import write_atomically
+from busi_core.imaging.preprocess import PreprocessSpec
+from busi_core.models.network import Architecture, LesionNet, build_network
+
+MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.json"
+EVALUATION_FILE = "evaluation.json"
+MAX_MODEL_BYTES = 400_000_000  # ten times what the project ships; a larger file is not one of ours
+CARD_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class MalignancyFlag:
+    """The cut-off on the score of 'malignant' from which a scan is flagged, and what it reached on validation.
+
+    Attributes:
+        threshold: Score of malignant (its probability beside benign and normal), in [0, 1].
+        sensitivity: Share of malignant validation scans flagged.
+        specificity: Share of the other validation scans not flagged.
+        scans: How many validation scans it was chosen on.
+    """
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+    scans: int
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What must travel with the weights. No defaults on purpose.
+
+    Attributes:
+        version: Name of the folder, as in '2026.11.20-a'.
+        task: 'lesion-and-class' or 'lesion'.
+        architecture: The network.
+        preprocess: How pixels are prepared.
+        temperature: Class logits are divided by it; chosen on validation (Guo et al., arXiv:1706.04599).
+        lesion_threshold: A pixel is lesion from this probability on; chosen on validation.
+        malignancy: The flag, at 95 % sensitivity on validation; None without a class head.
+        training: Data sets, split, configuration and what the run reached, as plain values.
+        trained_on: Record ids that taught or chose anything: training and validation parts.
+        encoder_source: Where the encoder's first weights came from, with licence; 'random' if nowhere.
+        commit: Of the code that trained it.
+        created: ISO date.
+        sha256: Of model.safetensors.
+    """
+
+    version: str
+    task: str
+    architecture: Architecture
+    preprocess: PreprocessSpec
+    temperature: float
+    lesion_threshold: float
+    malignancy: MalignancyFlag | None
+    training: Mapping[str, Any]
+    trained_on: tuple[str, ...]
+    encoder_source: str
+    commit: str
+    created: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lesion_threshold < 1:
+            raise ValueError(f"lesion_threshold must lie in (0, 1), got {self.lesion_threshold}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+
+def weights_bytes(network: LesionNet) -> bytes:
+    """The network's weights as a safetensors file."""
+    return save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
+
+
+def save_version(folder: Path, weights: bytes, card: ModelCard) -> None:
+    """Write weights, then the card that vouches for them.
+
+    Raises:
+        OutputError: The folder cannot be written or the disk is full.
+        ValueError: The card's checksum is not that of the weights.
+    """
+    if hashlib.sha256(weights).hexdigest() != card.sha256:
+        raise ValueError("the card's sha256 is not that of the weights")
+    write_atomically(folder / MODEL_FILE, weights)
+    content = {"schema": CARD_SCHEMA, **asdict(card)}
+    write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check card.json.
+
+    Raises:
+        ModelUnavailableError: It is missing, damaged, of a newer program, or lacks a field.
+    """
+    try:
+        content = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        schema = content.pop("schema")
+        if schema != CARD_SCHEMA:
+            raise ModelUnavailableError(
+                f"The card of model {folder.name!r} has schema {schema}, this program reads {CARD_SCHEMA}.",
+                remedy="Update the program, or put another version into service.",
+            )
+        architecture = content["architecture"]
+        content["architecture"] = Architecture(
+            **{
+                **architecture,
+                "pixel_classes": tuple(architecture["pixel_classes"]),
+                "image_classes": tuple(architecture["image_classes"]),
+            }
+        )
+        content["preprocess"] = PreprocessSpec(**content["preprocess"])
+        content["malignancy"] = content["malignancy"] and MalignancyFlag(**content["malignancy"])
+        content["trained_on"] = tuple(content["trained_on"])
+        return ModelCard(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelUnavailableError(
+            f"The card of model {folder.name!r} is missing, damaged or incomplete.",
+            remedy="Restore the folder from the repository, or put another version into service.",
+        ) from error
+
+
+def load_version(folder: Path, device: torch.device) -> tuple[LesionNet, ModelCard]:
+    """Load a model version, ready to serve: checksum first, then strict shapes, frozen, in eval mode.
+
+    Raises:
+        ModelUnavailableError: A file is missing, the checksum is wrong, or the weights do not fit the network.
+    """
+    card = read_card(folder)
+    path = folder / MODEL_FILE
+    try:
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise ModelUnavailableError(
+                f"The weights of {folder.name!r} are larger than {MAX_MODEL_BYTES // 1_000_000} MB.",
+                remedy="Restore the folder from the repository.",
+            )
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelUnavailableError(
+            f"The weights of model {folder.name!r} are missing.", remedy="Restore the folder from the repository."
+        ) from error
+    if hashlib.sha256(weights).hexdigest() != card.sha256:
+        raise ModelUnavailableError(
+            f"The weights of model {folder.name!r} are damaged: their checksum is not the card's.",
+            remedy="Restore the folder from the repository; do not edit its files.",
+        )
+    network = build_network(card.architecture)
+    try:
+        network.load_state_dict(load(weights), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelUnavailableError(
+            f"The weights of model {folder.name!r} do not fit the network that its card names.",
+            remedy="Restore the folder from the repository.",
+        ) from error
+    network.requires_grad_(False).eval()
+    return network.to(device, memory_format=torch.channels_last), card  # type: ignore[call-overload]

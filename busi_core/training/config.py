@@ -1,0 +1,47 @@
+"""What a training run is made of; saved beside its checkpoint and in the card of the weights."""
+
+from dataclasses import dataclass
+
+from busi_core.imaging.preprocess import PreprocessSpec
+from busi_core.models.network import Architecture
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that decides the weights, besides the data.
+
+    Attributes:
+        architecture: The network.
+        preprocess: How pixels are prepared.
+        pretrained: Start the encoder from ImageNet weights.
+        epochs: Passes over the training part.
+        batch_size: Images a step.
+        learning_rate: Peak, for the decoder and heads.
+        encoder_rate: Factor on it for the encoder.
+        weight_decay: Of AdamW.
+        class_weight: Weight of the class loss beside the mask loss.
+        average_decay: Of the moving average of the weights; the average is what is kept.
+        patience: Epochs without a better validation score before stopping.
+        precision: 'bf16' (autocast) or 'fp32'.
+        seed: Of everything random.
+    """
+
+    architecture: Architecture
+    preprocess: PreprocessSpec
+    pretrained: bool
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    encoder_rate: float
+    weight_decay: float
+    class_weight: float
+    average_decay: float
+    patience: int
+    precision: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(f"epochs must be at least 1 and batch_size 2, got {self.epochs} and {self.batch_size}")
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")

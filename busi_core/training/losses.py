@@ -1,0 +1,37 @@
+"""Losses on the mask and on the class; the parts come from segmentation_models_pytorch and torch."""
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LABEL_SMOOTHING = 0.05
+
+
+def mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
+    """Soft Dice of each image, averaged, plus binary cross-entropy.
+
+    Dice per image rather than per batch, and smoothed by one pixel, so that a normal breast counts: any
+    lesion probability on it costs (Milletari et al., V-Net, arXiv:1606.04797; smp.losses).
+
+    Args:
+        mask_logits: (batch, 1, side, side).
+        masks: (batch, 1, side, side) floats, 0 or 1.
+    """
+    dice = smp.losses._functional.soft_dice_score(mask_logits.sigmoid(), masks, smooth=1.0, dims=(1, 2, 3))
+    return (1 - dice).mean() + functional.binary_cross_entropy_with_logits(mask_logits, masks)
+
+
+def class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Cross-entropy weighted by class, with label smoothing, for (batch, C) logits and (batch,) columns."""
+    return functional.cross_entropy(class_logits, labels, weight=class_weights, label_smoothing=LABEL_SMOOTHING)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """(classes,) weights inverse to the square root of the counts, averaging 1 over the samples.
+
+    The square root lies between no weight (the rare class is missed) and full balance (it is over-called).
+    """
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1).float()
+    weights = counts.rsqrt()
+    return weights * len(labels) / (weights * counts).sum()
