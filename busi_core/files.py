@@ -23,5 +23,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise OutputError(
-            f"{path.name!r} could not be written ({error.strerror}).", remedy="Free some space or choose another folder."
+            f"{path.name!r} could not be written ({error.strerror}).",
+            remedy="Free some space or choose another folder.",
         ) from error

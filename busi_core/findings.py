@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.size import LesionSize, measure_lesion
-from busi_core.types import Analysis, CalibratedRegion, Diagnosis, DecodedImage, Mask
+from busi_core.types import Analysis, CalibratedRegion, DecodedImage, Diagnosis, Mask
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,6 @@ from busi_core.errors import DatasetError
 from busi_core.types import Diagnosis, Mask
 
 
-
 @dataclass(frozen=True)
 class Record:
     """One image of a data set with its truth.

@@ -53,7 +53,9 @@ class Split:
         return Split(self.train + other.train, self.validation + other.validation, self.test + other.test)
 
 
-def make_folds(records: Sequence[Record], published: Sequence[PublishedScan], found: set[tuple[str, str]]) -> list[Scan]:
+def make_folds(
+    records: Sequence[Record], published: Sequence[PublishedScan], found: set[tuple[str, str]]
+) -> list[Scan]:
     """Deal the scans of BUSI into five folds, class by class, with seed 0.
 
     Args:

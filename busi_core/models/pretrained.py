@@ -18,7 +18,6 @@ SOURCES = {
 STEM = "conv_stem.weight"  # its input planes are summed for a grey network: same output as grey repeated
 
 
-
 def start_encoder(network: LesionNet, encoder: str, folder: Path) -> str:
     """Load ImageNet weights into the network's encoder, in place; a grey network gets the sum over the colours.
 
@@ -49,7 +48,7 @@ def start_encoder(network: LesionNet, encoder: str, folder: Path) -> str:
     misfit = [key for key, value in stored.items() if value.shape != wanted[key].shape]
     if missing or misfit:
         raise ModelUnavailableError(
-            f"The ImageNet weights {file_name!r} do not fit {encoder!r} ({len(missing)} missing, {len(misfit)} misfit).",
+            f"The weights {file_name!r} do not fit {encoder!r} ({len(missing)} missing, {len(misfit)} misfit).",
             remedy="Use the file and the versions that the project pins.",
         )
     with torch.no_grad():

@@ -41,7 +41,9 @@ def augment(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         pixels = pixels * torch.linspace(_uniform(0.7, 1.2), _uniform(0.7, 1.2), side)[None, :, None]
     if _chance(0.2):  # shadow: a soft dark column
         columns = torch.arange(side) / side
-        pixels = pixels * (1 - _uniform(0.3, 0.7) * torch.exp(-(((columns - _uniform(0, 1)) / _uniform(0.04, 0.1)) ** 2)))
+        pixels = pixels * (
+            1 - _uniform(0.3, 0.7) * torch.exp(-(((columns - _uniform(0, 1)) / _uniform(0.04, 0.1)) ** 2))
+        )
     if _chance(0.3):
         pixels = BLUR(pixels)
     if _chance(0.4):  # speckle multiplies

@@ -1,6 +1,6 @@
 """The training loop, one page read from top to bottom.
 
-    samples -> fit(config) -> best.safetensors (the moving average at its best epoch), log.jsonl, checkpoint
+samples -> fit(config) -> best.safetensors (the moving average at its best epoch), log.jsonl, checkpoint
 """
 
 import json
@@ -55,7 +55,7 @@ def fit(
     *,
     encoder_dir: Path,
     resume: bool = False,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Progress:
     """Train until the epochs are done or `patience` epochs brought no better score.
 
@@ -114,7 +114,8 @@ def fit(
         )
         with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(line)) + "\n")
-        on_epoch(line)
+        if on_epoch:
+            on_epoch(line)
     return progress
 
 
@@ -126,7 +127,9 @@ def one_cycle(done: float) -> float:
 
 
 @torch.no_grad()
-def validate(network: LesionNet, samples: Samples, config: TrainingConfig, device: torch.device) -> tuple[float, float, float]:
+def validate(
+    network: LesionNet, samples: Samples, config: TrainingConfig, device: torch.device
+) -> tuple[float, float, float]:
     """Mean lesion Dice, share of normals with a mask, and macro-F1, at the model's side and a threshold of 0.5."""
     network.eval()
     dice: list[float] = []

@@ -1,0 +1,214 @@
+"""The command line: busi analyse | train | evaluate | splits. The only file of the core that prints."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from busi_core.errors import BusiError
+from busi_core.settings import read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when all went well, 1 when something was reported, 2 for wrong usage."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BusiError as error:
+        print(f"busi: {error.problem} {error.remedy}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("busi: stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="busi", description="Read breast-ultrasound scans. Research use only, not a medical device."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    analyse = commands.add_parser("analyse", help="read scans: mask, class and heat map as files")
+    analyse.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders; *_mask* are skipped")
+    analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    analyse.add_argument("--frame", type=int, metavar="N", help="frame of a file with several, from 0")
+    analyse.add_argument("--model", metavar="VERSION", help="another version than the one in service")
+    analyse.set_defaults(run=_analyse)
+
+    train = commands.add_parser("train", help="train a model version; resumes with --resume")
+    train.add_argument("version", help="name of the new version, a folder under weights/")
+    train.add_argument(
+        "--data", nargs="+", default=["busi", "bus-bra"], metavar="SET", help="busi, bus-bra (default both)"
+    )
+    train.add_argument("--test-fold", type=int, default=0, metavar="K", help="BUSI fold kept for the test (default 0)")
+    train.add_argument("--epochs", type=int, metavar="N")
+    train.add_argument("--size", type=int, metavar="PX", help="side of the network's input, a multiple of 32")
+    train.add_argument("--batch-size", type=int, metavar="N")
+    train.add_argument("--learning-rate", type=float, metavar="R")
+    train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
+    train.add_argument("--random-start", action="store_true", help="do not start from ImageNet weights")
+    train.add_argument("--precision", choices=("bf16", "fp32"))
+    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a version on scans it never saw")
+    evaluate.add_argument("--model", metavar="VERSION", help="default: the version in service")
+    evaluate.add_argument("--test-fold", type=int, metavar="K", help="BUSI fold; default: the one its card kept")
+    evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
+    evaluate.add_argument("--save", action="store_true", help="write evaluation.json beside the weights")
+    evaluate.set_defaults(run=_evaluate)
+
+    splits = commands.add_parser("splits", help="check the committed folds against the scans at hand")
+    splits.add_argument("--write", type=Path, metavar="FILE", help="make the folds anew into this file")
+    splits.set_defaults(run=_splits)
+    return parser
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from busi_core.folder import analyse_paths
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    analyser = serving.load(options.model) if options.model else serving.current()
+    failed = 0
+    for outcome in analyse_paths(analyser, options.paths, options.out, frame=options.frame):
+        if outcome.error is None:
+            print(f"{outcome.path}: {outcome.summary}")
+        else:
+            failed += 1
+            print(f"{outcome.path}: {outcome.error.problem} {outcome.error.remedy}", file=sys.stderr)
+    if failed:
+        print(f"busi: {failed} files could not be read.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from busi_core.data.dataset import load_samples
+    from busi_core.files import write_atomically
+    from busi_core.models.pretrained import SOURCES
+    from busi_core.recipes.product import PRODUCT, read_split
+    from busi_core.registry import check_version_name
+    from busi_core.release import release
+    from busi_core.training.loop import Epoch, fit
+    from busi_core.training.state import CONFIG_FILE
+
+    settings = read_settings()
+    config = PRODUCT
+    changes = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "seed": options.seed,
+        "precision": options.precision,
+    }
+    config = replace(config, **{key: value for key, value in changes.items() if value is not None})
+    if options.size:
+        config = replace(config, preprocess=replace(config.preprocess, side=options.size))
+    if options.encoder:
+        config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
+    if options.random_start:
+        config = replace(config, pretrained=False)
+
+    split = read_split(settings, tuple(options.data), test_fold=options.test_fold)
+    run = options.runs / check_version_name(options.version)
+    print(f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed.")
+    train, validation = (load_samples(part, config.preprocess) for part in (split.train, split.validation))
+    write_atomically(run / CONFIG_FILE, json.dumps(asdict(config), indent=1).encode())
+
+    def report(epoch: Epoch) -> None:
+        print(
+            f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.3f}  validation Dice {epoch.dice:.3f}  "
+            f"normals with a mask {epoch.normals_with_mask:.0%}  macro-F1 {epoch.macro_f1:.3f}  "
+            f"{epoch.seconds_left / 60:.0f} min left",
+            flush=True,
+        )
+
+    progress = fit(
+        config, train, validation, run, encoder_dir=settings.encoder_dir, resume=options.resume, on_epoch=report
+    )
+    card = release(
+        run,
+        config,
+        split,
+        progress,
+        version=options.version,
+        weights_dir=settings.weights_dir,
+        description={"data_sets": options.data, "test_fold": options.test_fold},
+        encoder_source=SOURCES[config.architecture.encoder][1] if config.pretrained else "random",
+    )
+    print(f"{settings.weights_dir / card.version}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
+    print(f"Next: busi evaluate --model {card.version} --save")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from busi_core.data.records import read_bus_bra, read_busi
+    from busi_core.data.splits import BUS_BRA_TEST_FOLD, split_bus_bra, split_busi
+    from busi_core.evaluation import evaluate, format_table, write_reports
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    analyser = serving.load(options.model) if options.model else serving.current()
+    fold = analyser.card.training.get("test_fold", 0) if options.test_fold is None else options.test_fold
+    busi = read_busi(settings.data_root / "busi")
+    tests = [(f"busi fold {fold}", split_busi(busi, test_fold=fold).test)]
+    known = list(busi)
+    if not options.no_bus_bra:
+        bus_bra = read_bus_bra(settings.data_root / "bus-bra")
+        known += bus_bra
+        tests.append((f"bus-bra fold {BUS_BRA_TEST_FOLD}", split_bus_bra(bus_bra).test))
+    reports = []
+    for name, records in tests:
+        report = evaluate(analyser, records, known, test_set=name, on_scan=_show_count)
+        print(format_table(report), flush=True)
+        reports.append(report)
+    if options.save:
+        folder = settings.weights_dir / analyser.card.version
+        write_reports(folder, reports)
+        print(f"written: {folder / 'evaluation.json'}")
+    return 0
+
+
+def _splits(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from busi_core.data.duplicates import find_pairs, fingerprint, pairs_within, read_published_scans
+    from busi_core.data.records import read_busi
+    from busi_core.data.splits import make_folds, read_folds, write_folds
+    from busi_core.imaging.decode import decode_image
+
+    folder = read_settings().data_root / "busi"
+    records = read_busi(folder)
+    names = [record.name for record in records]
+    found = find_pairs(names, np.stack([fingerprint(decode_image(r.image.read_bytes()).grey) for r in records]))
+    published = read_published_scans(folder / "duplicates_pawlowska_2023.csv")
+    true = pairs_within([[name for name in scan.files if name in set(names)] for scan in published])
+    print(f"{len(records)} images; {len(true)} published pairs of copies, {len(found)} found from pixels:")
+    print(f"  recall {len(found & true) / len(true):.3f}, precision {len(found & true) / max(1, len(found)):.3f}")
+    made = make_folds(records, published, found)
+    if options.write:
+        write_folds(made, options.write)
+        print(f"written: {options.write}")
+        return 0
+    committed = read_folds()
+    for fold in [*range(5), None]:
+        part = [scan for scan in committed if scan.fold == fold]
+        title = "training only" if fold is None else f"fold {fold}"
+        print(f"  {title}: {len(part)} scans, {sum(len(scan.files) for scan in part)} files")
+    if made != committed:
+        print("The committed folds are not those of these scans.", file=sys.stderr)
+        return 1
+    print("The committed folds are those of these scans.")
+    return 0
+
+
+def _show_count(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{total}", end="" if done < total else "\n", file=sys.stderr, flush=True)

@@ -1,0 +1,62 @@
+"""Pictures for downloads and the command line: the mask's outline and the heat map drawn on the scan.
+
+Fixed colours and one opacity for every pixel, the same as the viewer's, so that a colour always means one value.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_core.errors import OutputError
+from busi_core.types import FloatMap, Mask, Rgb
+
+LESION_RGB = (79, 216, 255)  # the viewer's light blue; stands apart from grey and from the heat map's colours
+OUTLINE_HALO_RGB = (0, 0, 0)
+FILL_OPACITY = 0.2
+HEAT_OPACITY = 0.5
+HEAT_STOPS = ("#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4")  # inferno
+
+
+def draw_mask(rgb: Rgb, mask: Mask) -> Rgb:
+    """The scan with the lesion filled lightly and outlined, at the scan's own pixels."""
+    drawn = _blend(rgb, np.broadcast_to(np.array(LESION_RGB, np.uint8), rgb.shape), mask * np.float32(FILL_OPACITY))
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(max(mask.shape) / 500))
+    cv2.drawContours(drawn, contours, -1, OUTLINE_HALO_RGB, thickness + 2)
+    cv2.drawContours(drawn, contours, -1, LESION_RGB, thickness)
+    return drawn
+
+
+def draw_heatmap(rgb: Rgb, evidence: FloatMap) -> Rgb:
+    """The scan under a heat map of the same size; where there is no evidence the scan is left as it is."""
+    colours = _heat_table()[np.rint(evidence * 255).astype(np.uint8)]
+    return _blend(rgb, colours, (evidence > 0) * np.float32(HEAT_OPACITY))
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of (height, width) grey or (height, width, 3) RGB; holds pixels and nothing else.
+
+    Raises:
+        OutputError: The encoder refused.
+    """
+    done, encoded = cv2.imencode(".png", pixels if pixels.ndim == 2 else pixels[..., ::-1])
+    if not done:
+        raise OutputError("The picture could not be written as PNG.", remedy="Try again with another image.")
+    return encoded.tobytes()
+
+
+def mask_png(mask: Mask) -> bytes:
+    """A mask as an 8-bit PNG, 0 outside and 255 inside."""
+    return encode_png(mask.astype(np.uint8) * 255)
+
+
+def _blend(rgb: Rgb, colours: NDArray[np.uint8], opacity: NDArray[np.float32]) -> Rgb:
+    share = opacity[..., None]
+    return np.rint(rgb * (1 - share) + colours * share).astype(np.uint8)
+
+
+def _heat_table() -> NDArray[np.uint8]:
+    """(256, 3) colours between the stops, linearly."""
+    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in HEAT_STOPS], np.float64)
+    places = np.linspace(0, 255, len(stops))
+    return np.stack([np.rint(np.interp(np.arange(256), places, stops[:, c])) for c in range(3)], 1).astype(np.uint8)

@@ -1,0 +1,211 @@
+"""Makers of upload files for tests: each returns the bytes of one small file; nothing binary lies in the repository."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.filewriter import dcmwrite
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless, generate_uid
+
+ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
+
+
+def speckle(height: int = 72, width: int = 96, *, seed: int = 0) -> NDArray[np.uint8]:
+    """(height, width) noise in which every turn and flip shows."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 155, width)[None, :] * np.linspace(0.3, 1, height)[:, None]
+    return (ramp + rng.integers(0, 100, (height, width))).astype(np.uint8)
+
+
+def save(image: Image.Image | NDArray[Any], format_name: str, **options: Any) -> bytes:
+    """Encode with Pillow."""
+    buffer = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def animated(format_name: str, frames: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Several RGB frames in one GIF, WebP (lossless), TIFF or APNG."""
+    first, *rest = [Image.fromarray(frame).convert("RGB") for frame in frames]
+    options: dict[str, Any] = {"lossless": True} if format_name == "WEBP" else {}
+    return save(first, format_name, save_all=True, append_images=rest, **options)
+
+
+def png(
+    width: int, height: int, *, bits: int = 8, colour_type: int = 0, rows: bytes | None = None, extra: bytes = b""
+) -> bytes:
+    """A PNG written by hand (ISO 15948), so that its header may claim what Pillow would not write.
+
+    `rows` are the filtered rows, uncompressed; None means no pixels at all. `extra` are whole chunks that go
+    between header and pixels.
+    """
+    chunks = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)) + extra
+    if rows is not None:
+        chunks += png_chunk(b"IDAT", zlib.compress(rows, 9))
+    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def black_png(width: int, height: int) -> bytes:
+    """A valid 1-bit PNG of any size; 14000 x 14000 has 24 KB."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+
+
+def tiff(pixels: NDArray[Any], *, photometric: int = 1, orientation: int = 1) -> bytes:
+    """One uncompressed grey page written by hand (TIFF 6.0) in the byte order and type of `pixels`."""
+    order = ">" if pixels.dtype.byteorder == ">" else "<"
+    sample_format = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    height, width = pixels.shape
+    body = pixels.tobytes()
+    tags = [
+        *((256, width), (257, height), (258, pixels.dtype.itemsize * 8), (259, 1), (262, photometric)),
+        *((273, 8), (274, orientation), (277, 1), (278, height), (279, len(body)), (339, sample_format)),
+    ]
+    directory = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    mark = b"MM\0*" if order == ">" else b"II*\0"
+    at = 8 + len(body)
+    return mark + struct.pack(f"{order}I", at) + body + struct.pack(f"{order}H", len(tags)) + directory + bytes(4)
+
+
+def tiled_tiff(side: int) -> bytes:
+    """A 96 x 72 grey TIFF whose only tile is `side` x `side` zeros, deflated."""
+    packer = zlib.compressobj(9)
+    body = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    tags = [
+        *((256, 96), (257, 72), (258, 8), (259, 8), (262, 1), (277, 1)),
+        *((322, side), (323, side), (324, 8), (325, len(body))),
+    ]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+def region(**changes: Any) -> Dataset:
+    """One item of the Sequence of Ultrasound Regions: columns 10..59, rows 5..54, 0.02 x 0.03 cm a pixel."""
+    item = Dataset()
+    item.RegionLocationMinX0, item.RegionLocationMinY0 = 10, 5
+    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = 59, 54
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3
+    item.PhysicalDeltaX, item.PhysicalDeltaY = 0.02, 0.03
+    return _changed(item, changes)
+
+
+def dicom(
+    pixels: NDArray[Any], *, syntax: UID = ExplicitVRLittleEndian, pixel_data: bytes | None = None, **changes: Any
+) -> bytes:
+    """An ultrasound DICOM file.
+
+    Args:
+        pixels: (height, width), (height, width, 3) or, with NumberOfFrames in `changes`, frames first.
+        syntax: The file claims it; only the native ones, deflated and RLE are truly encoded.
+        pixel_data: Written instead of `pixels`.
+        changes: Attributes to set by keyword; None deletes.
+    """
+    is_colour = pixels.shape[-1] == 3
+    image = pixels[0] if "NumberOfFrames" in changes and pixels.ndim > (3 if is_colour else 2) else pixels
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = ULTRASOUND, generate_uid(entropy_srcs=["test"])
+    dataset.PatientName, dataset.PatientID = "SECRET^PATIENT", "SECRET-42"
+    dataset.Rows, dataset.Columns = image.shape[:2]
+    dataset.SamplesPerPixel = 3 if is_colour else 1
+    dataset.PhotometricInterpretation = "RGB" if is_colour else "MONOCHROME2"
+    if is_colour:
+        dataset.PlanarConfiguration = 0
+    bits = pixels.dtype.itemsize * 8
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    _changed(dataset, changes)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if syntax == RLELossless and pixel_data is None:
+        frames = pixels if image is not pixels else pixels[None]
+        pixel_data = encapsulate([RLELosslessEncoder.encode(frame, **_rle_options(dataset)) for frame in frames])
+    is_encapsulated = syntax.startswith("1.2.840.10008.1.2.4.") or syntax == RLELossless
+    if is_encapsulated and pixel_data is None:
+        pixel_data = encapsulate([b"not read"])
+    dataset.PixelData = pixels.tobytes() if pixel_data is None else pixel_data
+    dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
+    dataset["PixelData"].is_undefined_length = is_encapsulated
+    buffer = io.BytesIO()
+    is_unknown = not syntax.startswith("1.2.840.10008.")
+    dcmwrite(buffer, dataset, enforce_file_format=True, implicit_vr=False if is_unknown else None)
+    return buffer.getvalue()
+
+
+def dicom_bomb(megabytes: int) -> bytes:
+    """A deflated DICOM file that unpacks to `megabytes` of zeros; about a thousandth of that in size."""
+    small = dicom(np.zeros((64, 64), np.uint8), syntax=UID("1.2.840.10008.1.2.1.99"))
+    meta_end = 132 + 12 + struct.unpack("<I", small[140:144])[0]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = packer.compress(zlib.decompress(small[meta_end:], -zlib.MAX_WBITS))
+    return small[:meta_end] + body + b"".join(packer.compress(bytes(10**6)) for _ in range(megabytes)) + packer.flush()
+
+
+MEASURE = """
+import pathlib, resource, sys
+from busi_core.errors import InvalidImageError
+from busi_core.imaging.decode import decode_image
+for path in sys.argv[1:]:
+    data = pathlib.Path(path).read_bytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        decode_image(data)
+        problem = "none"
+    except InvalidImageError as error:
+        problem = error.problem
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, problem)
+"""
+
+
+def decode_and_measure(files: Sequence[bytes], folder: Path) -> list[tuple[float, str]]:
+    """For each file, growth of the peak memory in MB and the problem named ('none'), in a process of its own."""
+    paths = [folder / f"{number}.bin" for number in range(len(files))]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    command = [sys.executable, "-c", MEASURE, *map(str, paths)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [(int(line.split(" ", 1)[0]) / 1024, line.split(" ", 1)[1]) for line in lines]
+
+
+def _changed(dataset: Dataset, changes: dict[str, Any]) -> Dataset:
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def _rle_options(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "rows": dataset.Rows,
+        "columns": dataset.Columns,
+        "samples_per_pixel": dataset.SamplesPerPixel,
+        "bits_allocated": dataset.BitsAllocated,
+        "bits_stored": dataset.BitsStored,
+        "pixel_representation": dataset.PixelRepresentation,
+        "photometric_interpretation": dataset.PhotometricInterpretation,
+        "number_of_frames": 1,
+        "planar_configuration": 0,
+    }

@@ -1,0 +1,485 @@
+"""What decode_image promises for every upload that is not DICOM; ids as in docs/HARDENING.md."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from files import animated, black_png, decode_and_measure, dicom, png, png_chunk, save, speckle, tiff, tiled_tiff
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from busi_core.errors import InvalidImageError
+from busi_core.imaging import decode
+from busi_core.imaging.decode import decode_image, window_to_8_bits
+from busi_core.settings import read_settings
+from busi_core.types import DecodedImage, ImageWarning
+
+SCAN = speckle()
+COLOURS = np.stack([speckle(seed=seed) for seed in range(3)], axis=2)
+
+
+def refusal(data: bytes, *, frame: int | None = None) -> str:
+    """The problem that decode_image names when it refuses these bytes."""
+    with pytest.raises(InvalidImageError) as caught:
+        decode_image(data, frame=frame)
+    assert caught.value.remedy
+    return caught.value.problem
+
+
+def grey_png(*values: int, bits: int = 8) -> bytes:
+    """A 64 x 64 grey PNG whose first pixels are `values`, the others 0."""
+    pixels = np.zeros((64, 64), ">u2" if bits == 16 else np.uint8)
+    pixels.flat[: len(values)] = values
+    return png(64, 64, bits=bits, rows=b"".join(b"\0" + row.tobytes() for row in pixels))
+
+
+# --- what is read ---
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("pixels", [SCAN, COLOURS], ids=["grey", "colour"])
+def test_lossless_formats_give_back_every_pixel(format_name: str, pixels: np.ndarray) -> None:
+    options = {"lossless": True} if format_name == "WEBP" else {}
+    image = decode_image(save(pixels, format_name, **options))
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    assert image.format == format_name
+    assert (image.frame, image.frames, image.regions) == (0, 1, ())
+    np.testing.assert_array_equal(image.rgb, expected)
+    np.testing.assert_array_equal(image.grey, np.asarray(Image.fromarray(expected).convert("L")))
+
+
+def test_grey_jpeg_equals_opencv() -> None:
+    data = save(SCAN, "JPEG", quality=90)
+    image = decode_image(data)
+    assert image.format == "JPEG"
+    np.testing.assert_array_equal(image.grey, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
+
+
+def test_grey_of_equal_channels_is_that_value_for_all_256() -> None:
+    ramp = np.resize(np.arange(256, dtype=np.uint8), (64, 256))
+    np.testing.assert_array_equal(decode_image(save(np.dstack([ramp] * 3), "PNG")).grey, ramp)
+
+
+def palette_image(transparency: int | None = None) -> Image.Image:
+    image = Image.new("P", (64, 64), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    if transparency is not None:
+        image.info["transparency"] = transparency
+    return image
+
+
+@pytest.mark.parametrize(
+    ("data", "rgb", "grey"),
+    [
+        pytest.param(save(Image.new("1", (64, 64), 1), "PNG"), (255, 255, 255), 255, id="U9 1-bit white"),
+        pytest.param(save(Image.new("1", (64, 64), 0), "PNG"), (0, 0, 0), 0, id="U9 1-bit black"),
+        pytest.param(save(Image.new("L", (64, 64), 77), "PNG"), (77, 77, 77), 77, id="U9 L"),
+        pytest.param(save(Image.new("LA", (64, 64), (200, 255)), "PNG"), (200, 200, 200), 200, id="U9 LA opaque"),
+        pytest.param(save(Image.new("LA", (64, 64), (200, 128)), "PNG"), (100, 100, 100), 100, id="U9 LA half"),
+        pytest.param(save(Image.new("LA", (64, 64), (200, 0)), "PNG"), (0, 0, 0), 0, id="U9 LA clear"),
+        pytest.param(save(Image.new("RGB", (64, 64), (200, 100, 50)), "PNG"), (200, 100, 50), 124, id="U9 RGB"),
+        pytest.param(save(Image.new("RGBA", (64, 64), (200, 100, 50, 255)), "PNG"), (200, 100, 50), 124, id="U9 RGBA"),
+        pytest.param(save(Image.new("RGBA", (64, 64), (200, 100, 50, 51)), "PNG"), (40, 20, 10), 25, id="U9 RGBA 20 %"),
+        pytest.param(save(palette_image(), "PNG"), (200, 100, 50), 124, id="U9 palette"),
+        pytest.param(save(palette_image(transparency=1), "PNG"), (0, 0, 0), 0, id="U9 palette, this entry clear"),
+        pytest.param(save(palette_image(transparency=0), "PNG"), (200, 100, 50), 124, id="U9 palette, other clear"),
+        pytest.param(save(Image.new("L", (64, 64), 9), "PNG", transparency=9), (0, 0, 0), 0, id="U9 grey colour key"),
+        pytest.param(save(Image.new("CMYK", (64, 64), (0, 128, 255, 0)), "TIFF"), (255, 127, 0), 151, id="U9 CMYK"),
+        pytest.param(
+            save(Image.new("CMYK", (64, 64), (0, 0, 0, 255)), "JPEG", quality=100), (0, 0, 0), 0, id="U9 CMYK JPEG"
+        ),
+    ],
+)
+def test_each_kind_of_pixel_has_one_conversion(data: bytes, rgb: tuple[int, int, int], grey: int) -> None:
+    """U9. Golden values; luma worked out by hand from 0.299, 0.587, 0.114."""
+    image = decode_image(data)
+    assert tuple(image.rgb[5, 5]) == rgb
+    assert image.grey[5, 5] == grey
+
+
+def test_lab_is_refused_by_name() -> None:
+    """U9."""
+    assert "LAB" in refusal(save(Image.new("LAB", (64, 64), (100, 0, 0)), "TIFF"))
+
+
+# --- what is refused ---
+
+NOT_IMAGES = {
+    "empty": b"",
+    "one byte": b"\x89",
+    "text": b"patient had a scan today\n" * 50,
+    "HTML": b"<!DOCTYPE html><html><script>alert(1)</script></html>",
+    "SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="100" height="100"/>',
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n",
+    "PDF": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n",
+    "ELF program": b"\x7fELF\x02\x01\x01" + bytes(500),
+    "Windows program": b"MZ\x90\0" + bytes(500),
+    "ZIP": b"PK\x03\x04" + bytes(200),
+    "GIF": save(SCAN, "GIF"),
+    "animated GIF": animated("GIF", [COLOURS, COLOURS[::-1]]),
+    "ICO": save(SCAN, "ICO"),
+    "JPEG 2000": save(SCAN, "JPEG2000"),
+    "PNG signature alone": b"\x89PNG\r\n\x1a\n",
+    "DICM without preamble": b"DICM" + bytes(300),
+    "pickle": b"\x80\x04\x95cos\nsystem\n(S'true'\ntR.",
+}
+
+
+@pytest.mark.parametrize("data", NOT_IMAGES.values(), ids=[f"U1 {name}" for name in NOT_IMAGES])
+def test_what_is_not_an_image_is_refused_by_its_content(data: bytes) -> None:
+    """U1."""
+    problem = refusal(data)
+    assert "not an image" in problem or "empty" in problem
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
+def test_a_file_cut_short_is_refused_as_damaged(format_name: str, keep: float) -> None:
+    """U2."""
+    data = save(COLOURS, format_name)
+    problem = refusal(data[: int(len(data) * keep)])
+    assert "damaged" in problem
+
+
+def test_a_flipped_bit_in_png_pixels_is_refused() -> None:
+    """U2."""
+    data = bytearray(save(SCAN, "PNG"))
+    data[len(data) // 2] ^= 4
+    assert "damaged" in refusal(bytes(data))
+
+
+def test_a_zip_behind_a_jpeg_changes_nothing() -> None:
+    """U3."""
+    data = save(SCAN, "JPEG")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("evil.html", "<script>")
+    np.testing.assert_array_equal(decode_image(data + archive.getvalue()).grey, decode_image(data).grey)
+
+
+def test_a_hundred_megapixels_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    """U4. Each file is below 200 KB; the process grows by less than 30 MB."""
+    webp_header = b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff\x3e\0" * 2
+    files = [black_png(10_000, 10_000), black_png(14_000, 14_000), png(60_000, 60_000), webp_header]
+    assert all(len(data) < 200_000 for data in files)
+    for grown_mb, problem in decode_and_measure(files, tmp_path):
+        assert "megapixels" in problem or "damaged" in problem
+        assert grown_mb < 30
+
+
+def test_a_tiff_tile_far_larger_than_its_image_is_refused_unread(tmp_path: Path) -> None:
+    """U4. libtiff needed 860 MB for a tile of 30000 x 30000 behind an image of 96 x 72."""
+    assert decode_image(tiled_tiff(256)).grey.shape == (72, 96)
+    [(grown_mb, problem)] = decode_and_measure([tiled_tiff(20_000)], tmp_path)
+    assert "tiles" in problem
+    assert grown_mb < 30
+
+
+def test_pillow_keeps_its_own_limit() -> None:
+    assert Image.MAX_IMAGE_PIXELS == 89_478_485
+    assert decode.Image.MAX_IMAGE_PIXELS == 89_478_485
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "named"),
+    [
+        pytest.param(1, 1, "1 x 1", id="U12 one pixel"),
+        pytest.param(63, 200, "at least 64", id="U12 one column short"),
+        pytest.param(65_500, 1, "65500 x 1", id="U12 a line"),
+        pytest.param(513, 64, "8 times", id="U12 just too long"),
+        pytest.param(64, 513, "8 times", id="U12 just too tall"),
+        pytest.param(5001, 5000, "25.0 megapixels", id="U4 just too large"),
+        pytest.param(512, 64, None, id="U12 longest allowed"),
+        pytest.param(64, 64, None, id="U12 smallest allowed"),
+        pytest.param(5000, 5000, None, id="U4 largest allowed"),
+    ],
+)
+def test_size_limits_are_named_and_exact(width: int, height: int, named: str | None) -> None:
+    """U12."""
+    data = black_png(width, height)
+    if named is None:
+        assert decode_image(data).grey.shape == (height, width)
+    else:
+        assert named in refusal(data)
+
+
+def test_a_file_over_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 1_000_000)
+    assert "at most 1 MB" in refusal(bytes(2_000_000))
+
+
+# --- more than 8 bits ---
+
+
+def wide(dtype: str, *values: float) -> np.ndarray:
+    pixels = np.full((64, 64), values[0], dtype)
+    pixels.flat[: len(values)] = values
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(grey_png(1000, 2000, 0, 4000, bits=16), [64, 128, 0, 255], id="U7 PNG, 12 bits used"),
+        pytest.param(grey_png(30_000, 65_535, bits=16), [117, 255], id="U7 PNG that Pillow would clip"),
+        pytest.param(tiff(wide("<u2", 300, 400, 500)), [0, 128, 255], id="U7 TIFF little endian"),
+        pytest.param(tiff(wide(">u2", 300, 400, 500)), [0, 128, 255], id="U7 TIFF big endian"),
+        pytest.param(tiff(wide("<i2", -100, 0, 100)), [0, 128, 255], id="U7 TIFF signed"),
+        pytest.param(tiff(wide(">i2", -100, 0, 100)), [0, 128, 255], id="U7 TIFF signed big endian"),
+        pytest.param(tiff(wide("<u2", 300, 400, 500), photometric=0), [255, 128, 0], id="U7 TIFF white is zero"),
+        pytest.param(tiff(wide("<u4", 0, 2**31, 2**32 - 1)), [0, 128, 255], id="U7 TIFF 32 bits unsigned"),
+        pytest.param(tiff(wide("<i4", -(2**31), 2**31 - 1)), [0, 255], id="U7 TIFF 32 bits signed"),
+        pytest.param(tiff(wide("<f4", -1.0, 0.0, 1.0, 0.5)), [0, 128, 255, 191], id="U8 TIFF float"),
+        pytest.param(tiff(wide("<f4", 0.0, 1e-45)), [0, 255], id="U8 the smallest float"),
+        pytest.param(tiff(wide("<f4", -3e38, 3e38)), [0, 255], id="U8 the largest floats"),
+    ],
+)
+def test_wide_pixels_are_shown_from_minimum_to_maximum(data: bytes, expected: list[int]) -> None:
+    """U7, U8. Never clipped, and the reader is told."""
+    image = decode_image(data)
+    assert image.grey.flat[: len(expected)].tolist() == expected
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
+    """U7."""
+    row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64
+    image = decode_image(png(64, 64, bits=16, colour_type=2, rows=row * 64))
+    assert tuple(image.rgb[0, 0]) == (200, 100, 50)
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_eight_bits_are_never_windowed() -> None:
+    """U7."""
+    image = decode_image(save((SCAN // 4 + 60).astype(np.uint8), "PNG"))
+    np.testing.assert_array_equal(image.grey, SCAN // 4 + 60)
+    assert ImageWarning.WINDOWED not in image.warnings
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_float_image_with_one_non_number_is_refused(value: float) -> None:
+    """U8."""
+    assert "not numbers" in refusal(tiff(wide("<f4", 0.0, 1.0, value)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [save(np.full((64, 64), 90, np.uint8), "PNG"), tiff(wide("<u2", 777)), tiff(wide("<f4", 0.3))],
+    ids=["U8 8 bits", "U8 16 bits", "U8 float"],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_constant_image_is_flagged_and_divides_by_nothing(data: bytes) -> None:
+    """U8."""
+    image = decode_image(data)
+    assert np.unique(image.grey).size == 1
+    assert ImageWarning.NO_CONTRAST in image.warnings
+
+
+def test_window_refuses_a_range_that_is_not_finite() -> None:
+    with pytest.raises(InvalidImageError):
+        window_to_8_bits(np.array([[-1e308, 1e308]]))
+
+
+# --- frames ---
+
+FRAMES = [np.roll(COLOURS, 20 * number, axis=1) for number in range(3)]
+MANY = {"APNG": animated("PNG", FRAMES), "WebP": animated("WEBP", FRAMES), "TIFF": animated("TIFF", FRAMES)}
+
+
+@pytest.mark.parametrize("data", MANY.values(), ids=[f"U10 {name}" for name in MANY])
+def test_frames_are_counted_chosen_and_never_the_first_in_silence(data: bytes) -> None:
+    """U10."""
+    first = decode_image(data)
+    assert (first.frame, first.frames) == (0, 3)
+    assert ImageWarning.FIRST_FRAME in first.warnings
+    for number in (0, 1, 2):
+        chosen = decode_image(data, frame=number)
+        assert (chosen.frame, chosen.frames) == (number, 3)
+        assert ImageWarning.FIRST_FRAME not in chosen.warnings
+        np.testing.assert_array_equal(chosen.rgb, FRAMES[number])
+    for wrong in (3, -1, 10**9):
+        assert "has 3" in refusal(data, frame=wrong)
+
+
+def test_a_single_image_has_frame_0_and_no_other() -> None:
+    """U10."""
+    data = save(SCAN, "PNG")
+    assert ImageWarning.FIRST_FRAME not in decode_image(data).warnings
+    assert decode_image(data, frame=0).frames == 1
+    assert "has 1" in refusal(data, frame=1)
+
+
+def test_a_png_that_claims_two_thousand_million_frames_is_refused() -> None:
+    """U10."""
+    claim = png_chunk(b"acTL", (2**31 - 1).to_bytes(4, "big") + bytes(4))
+    assert "more frames" in refusal(png(64, 64, extra=claim, rows=bytes(65 * 64)))
+
+
+def test_a_later_page_is_held_to_the_size_limits_too() -> None:
+    """U12."""
+    small = Image.fromarray(SCAN[:8, :8])
+    data = save(SCAN, "TIFF", save_all=True, append_images=[small])
+    assert decode_image(data, frame=0).frames == 2
+    assert "8 x 8" in refusal(data, frame=1)
+
+
+# --- orientation ---
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """What EXIF 2.3 says to do, in numpy."""
+    return {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.T,
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].T,
+        8: np.rot90(pixels),
+    }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["PNG", "PNG 16", "JPEG", "TIFF", "TIFF 16", "TIFF 16 big", "WEBP"])
+def test_exif_orientation_is_applied(format_name: str, orientation: int) -> None:
+    """U11. OpenCV is the second opinion for JPEG."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    wide_scan = SCAN.astype(np.uint16) * 256
+    stored = SCAN
+    if format_name.startswith("TIFF"):
+        kind = {"TIFF": SCAN, "TIFF 16": wide_scan.astype("<u2"), "TIFF 16 big": wide_scan.astype(">u2")}
+        data = tiff(kind[format_name], orientation=orientation)
+    elif format_name == "PNG 16":
+        data = save(Image.fromarray(wide_scan), "PNG", exif=exif)
+    else:
+        options = {"lossless": True, "exact": True} if format_name == "WEBP" else {}
+        data = save(SCAN, format_name, exif=exif, **options)
+    if format_name == "JPEG":
+        stored = np.asarray(Image.open(io.BytesIO(data)))
+        seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(decode_image(data).grey, seen)
+    if "16" in format_name:
+        stored = window_to_8_bits(stored)
+    np.testing.assert_array_equal(decode_image(data).grey, turned(stored, orientation))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_an_unknown_orientation_leaves_the_image_as_it_is(orientation: int) -> None:
+    """U11."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_image(save(SCAN, "PNG", exif=exif)).grey, SCAN)
+
+
+def test_turning_agrees_with_pillow() -> None:
+    """U11. The oracle of this file, checked against Pillow's own."""
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        reopened = Image.open(io.BytesIO(save(SCAN, "PNG", exif=exif)))
+        np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(reopened)), turned(SCAN, orientation))
+
+
+# --- warnings ---
+
+
+@pytest.mark.parametrize(
+    ("coloured_pixels", "spread", "is_warned"),
+    [
+        pytest.param(0, 0, False, id="grey saved as RGB"),
+        pytest.param(6912, 12, False, id="faint tint everywhere, as JPEG leaves"),
+        pytest.param(1, 200, True, id="one of 6912 pixels"),
+        pytest.param(600, 150, True, id="a Doppler box"),
+    ],
+)
+def test_colour_is_noticed(coloured_pixels: int, spread: int, is_warned: bool) -> None:
+    grey = (SCAN // 4).astype(np.uint8)
+    rgb = np.dstack([grey, grey, grey])
+    rgb.reshape(-1, 3)[:coloured_pixels, 0] += spread
+    assert (ImageWarning.COLOUR in decode_image(save(rgb, "PNG")).warnings) == is_warned
+
+
+def test_no_picture_format_is_calibrated() -> None:
+    """U15."""
+    image = decode_image(save(SCAN, "PNG", dpi=(300, 300)))
+    assert image.regions == ()
+    assert ImageWarning.NOT_CALIBRATED in image.warnings
+
+
+# --- anything at all ---
+
+SEEDS = [
+    *(save(COLOURS, name) for name in ("PNG", "JPEG", "BMP", "TIFF", "WEBP")),
+    *MANY.values(),
+    tiff(wide("<f4", 0.0, 1.0)),
+    save(COLOURS, "TIFF", compression="tiff_lzw"),
+    save(COLOURS, "TIFF", compression="jpeg"),
+    save(palette_image(1), "PNG"),
+    dicom(SCAN),
+]
+FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+def decode_or_refuse(data: bytes, frame: int | None) -> None:
+    """Anything but InvalidImageError fails the test by itself."""
+    try:
+        image = decode_image(data, frame=frame)
+    except InvalidImageError:
+        return
+    assert isinstance(image, DecodedImage)
+    assert min(image.grey.shape) >= decode.MIN_SIDE_PX
+
+
+@settings(FUZZ, max_examples=300)
+@given(
+    head=st.sampled_from(
+        [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM", b"II*\0", b"MM\0*", b"RIFF\0\0\0\0WEBP"]
+    ),
+    tail=st.binary(max_size=400),
+    frame=st.none() | st.integers(-1, 3),
+)
+def test_any_bytes_are_decoded_or_refused(head: bytes, tail: bytes, frame: int | None) -> None:
+    decode_or_refuse(head + tail, frame)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(FUZZ, max_examples=500)
+@given(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255), st.booleans()), min_size=1, max_size=6),
+    keep=st.just(1.0) | st.floats(0, 1),
+    frame=st.none() | st.integers(0, 3),
+)
+def test_any_damaged_file_is_decoded_or_refused(
+    seed: bytes, changes: list[tuple[float, int, bool]], keep: float, frame: int | None
+) -> None:
+    data = bytearray(seed)
+    for place, value, in_header in changes:
+        data[int(place * (min(len(data), 400 if in_header else len(data)) - 1))] = value
+    decode_or_refuse(bytes(data[: int(len(data) * keep)]), frame)
+
+
+# --- real scans ---
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("pattern", ["busi/*/*.png", "bus-bra/Images/*.png"])
+def test_real_scans_decode_to_what_opencv_and_pillow_read(pattern: str) -> None:
+    paths = [path for path in sorted(read_settings().data_root.glob(pattern)) if "_mask" not in path.name]
+    if not paths:
+        pytest.skip(f"no scans at {read_settings().data_root / pattern}: set BUSI_DATA_ROOT")
+    for path in paths[::20]:
+        image = decode_image(path.read_bytes())
+        with Image.open(path) as file:
+            mode, by_pillow = file.mode, np.asarray(file.convert("L"))
+        np.testing.assert_array_equal(image.grey, by_pillow, err_msg=path.name)
+        if mode == "L":
+            by_opencv = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            np.testing.assert_array_equal(image.grey, by_opencv, err_msg=path.name)
+            assert image.warnings == (ImageWarning.NOT_CALIBRATED,)

@@ -1,0 +1,466 @@
+"""What decode_image promises for DICOM files; ids as in docs/HARDENING.md."""
+
+import io
+import logging
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from files import decode_and_measure, dicom, dicom_bomb, region, speckle
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import apply_windowing, convert_color_space
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from busi_core.errors import InvalidImageError
+from busi_core.imaging import dicom as dicom_module
+from busi_core.imaging.decode import decode_image
+from busi_core.types import CalibratedRegion, ImageWarning
+
+SCAN = speckle()
+COLOURS = np.stack([speckle(seed=seed) for seed in range(3)], axis=2)
+YBR = np.asarray(convert_color_space(COLOURS, "RGB", "YBR_FULL"))
+
+
+def refusal(data: bytes, *, frame: int | None = None) -> str:
+    """The problem that decode_image names when it refuses these bytes."""
+    with pytest.raises(InvalidImageError) as caught:
+        decode_image(data, frame=frame)
+    assert caught.value.remedy
+    return caught.value.problem
+
+
+# --- what is read ---
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+        RLELossless,
+    ],
+    ids=["U13 implicit", "U13 explicit", "U13 deflated", "U13 RLE"],
+)
+@pytest.mark.parametrize("pixels", [SCAN, COLOURS], ids=["grey", "RGB"])
+def test_every_accepted_syntax_gives_the_same_pixels(syntax: UID, pixels: np.ndarray) -> None:
+    """U13."""
+    image = decode_image(dicom(pixels, syntax=syntax))
+    assert (image.format, image.frame, image.frames) == ("DICOM", 0, 1)
+    np.testing.assert_array_equal(image.rgb if pixels.ndim == 3 else image.grey, pixels)
+    assert ImageWarning.WINDOWED not in image.warnings
+
+
+def test_big_endian_sixteen_bits_are_swapped() -> None:
+    """U13. Retired, still in archives."""
+    wide = (SCAN.astype(np.uint16) * 4).astype(">u2")
+    data = io.BytesIO()
+    file = pydicom.dcmread(io.BytesIO(dicom(wide.astype("<u2"))))
+    file.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    file.PixelData = wide.tobytes()
+    pydicom.dcmwrite(data, file, implicit_vr=False, little_endian=False)
+    np.testing.assert_array_equal(decode_image(data.getvalue()).grey, decode_image(dicom(wide.astype("<u2"))).grey)
+
+
+def test_planar_colour_equals_interleaved() -> None:
+    """U13."""
+    planes = np.ascontiguousarray(COLOURS.transpose(2, 0, 1)).tobytes()
+    data = dicom(COLOURS, pixel_data=planes, PlanarConfiguration=1)
+    np.testing.assert_array_equal(decode_image(data).rgb, COLOURS)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=["U13 native", "U13 RLE"])
+def test_ybr_full_becomes_rgb(syntax: UID) -> None:
+    """U13. PS3.3 C.7.6.3.1.2; rounding may move a channel by 1."""
+    image = decode_image(dicom(YBR, syntax=syntax, PhotometricInterpretation="YBR_FULL"))
+    np.testing.assert_allclose(image.rgb.astype(int), COLOURS.astype(int), atol=2)
+    golden = np.full((64, 64, 3), (76, 85, 255), np.uint8)  # pure red: 0.299 x 255, 128 - 43, 128 + 128
+    red = decode_image(dicom(golden, syntax=syntax, PhotometricInterpretation="YBR_FULL")).rgb[0, 0]
+    np.testing.assert_allclose(red.astype(int), (254, 0, 0), atol=1)
+
+
+def test_ybr_full_422_shares_colour_between_two_pixels() -> None:
+    """U13. Stored as Y1 Y2 Cb Cr."""
+    pairs = YBR.copy()
+    pairs[:, 1::2, 1:] = pairs[:, ::2, 1:]
+    packed = np.stack([pairs[:, ::2, 0], pairs[:, 1::2, 0], pairs[:, ::2, 1], pairs[:, ::2, 2]], axis=2)
+    data = dicom(YBR, pixel_data=packed.astype(np.uint8).tobytes(), PhotometricInterpretation="YBR_FULL_422")
+    expected = decode_image(dicom(pairs, PhotometricInterpretation="YBR_FULL")).rgb
+    np.testing.assert_array_equal(decode_image(data).rgb, expected)
+
+
+def test_monochrome1_is_inverted() -> None:
+    """U13."""
+    np.testing.assert_array_equal(decode_image(dicom(SCAN, PhotometricInterpretation="MONOCHROME1")).grey, 255 - SCAN)
+
+
+def test_monochrome1_of_sixteen_bits_is_inverted_after_its_window() -> None:
+    """U13, U7."""
+    wide = SCAN.astype(np.uint16) * 10
+    straight = decode_image(dicom(wide)).grey
+    inverted = decode_image(dicom(wide, PhotometricInterpretation="MONOCHROME1")).grey
+    np.testing.assert_allclose(inverted.astype(int), 255 - straight.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_palette_colour_becomes_rgb(bits: int) -> None:
+    """U13."""
+    ramp = np.arange(256)
+    tables = {"Red": ramp, "Green": 255 - ramp, "Blue": ramp // 2}
+    attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, table in tables.items():
+        attributes[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        entries = table.astype("<u2") << 8 if bits == 16 else table.astype(np.uint8)
+        attributes[f"{name}PaletteColorLookupTableData"] = entries.astype("<u2" if bits == 16 else np.uint8).tobytes()
+    image = decode_image(dicom(SCAN, **attributes))
+    np.testing.assert_array_equal(image.rgb, np.stack([table[SCAN] for table in tables.values()], axis=2))
+    assert ImageWarning.COLOUR in image.warnings
+
+
+# --- more than 8 bits ---
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i2"])
+def test_sixteen_bits_without_a_window_are_shown_from_minimum_to_maximum(dtype: str) -> None:
+    """U7."""
+    wide = np.full((64, 64), 300, dtype)
+    wide[0, :3] = 300, 400, 500
+    image = decode_image(dicom(wide))
+    assert image.grey[0, :3].tolist() == [0, 128, 255]
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2, -100)])
+def test_a_window_in_the_file_is_applied_as_pydicom_does(function: str, slope: int, intercept: int) -> None:
+    """U7. pydicom shows 12 bits as 0 to 4095 (rescaled); the same picture here is 0 to 255."""
+    wide = SCAN.astype(np.uint16) * 16
+    window = {"WindowCenter": 1500, "WindowWidth": 900, "VOILUTFunction": function}
+    image = decode_image(
+        dicom(wide, BitsStored=12, HighBit=11, RescaleSlope=slope, RescaleIntercept=intercept, **window)
+    )
+    oracle = Dataset()
+    oracle.PhotometricInterpretation, oracle.BitsStored, oracle.PixelRepresentation = "MONOCHROME2", 12, 0
+    for keyword, value in window.items():
+        setattr(oracle, keyword, value)
+    shown = apply_windowing(wide.astype(np.float64) * slope + intercept, oracle) / 4095 * 255
+    np.testing.assert_allclose(image.grey.astype(float), shown, atol=0.51)
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_an_eight_bit_window_that_changes_nothing_is_not_mentioned() -> None:
+    """U7. Scanners often write centre 128, width 256."""
+    image = decode_image(dicom(SCAN, WindowCenter=128, WindowWidth=256))
+    np.testing.assert_array_equal(image.grey, SCAN)
+    assert ImageWarning.WINDOWED not in image.warnings
+
+
+def test_the_first_of_several_windows_is_used() -> None:
+    """U7."""
+    several = decode_image(dicom(SCAN, WindowCenter=[100, 30], WindowWidth=[50, 9]))
+    np.testing.assert_array_equal(several.grey, decode_image(dicom(SCAN, WindowCenter=100, WindowWidth=50)).grey)
+    assert ImageWarning.WINDOWED in several.warnings
+
+
+@pytest.mark.parametrize("width", [0, -5, 0.5])
+def test_a_window_without_width_is_passed_over(width: float) -> None:
+    """U7."""
+    np.testing.assert_array_equal(decode_image(dicom(SCAN, WindowCenter=100, WindowWidth=width)).grey, SCAN)
+
+
+def test_bits_above_bits_stored_are_not_grey() -> None:
+    """U7. Old scanners keep overlays there."""
+    wide = SCAN.astype(np.uint16) * 16
+    marked = wide | 0x8000
+    plain = decode_image(dicom(wide, BitsStored=12, HighBit=11)).grey
+    np.testing.assert_array_equal(decode_image(dicom(marked, BitsStored=12, HighBit=11)).grey, plain)
+
+
+def test_a_constant_frame_is_flagged() -> None:
+    """U8."""
+    assert ImageWarning.NO_CONTRAST in decode_image(dicom(np.full((64, 64), 500, np.uint16))).warnings
+
+
+# --- frames ---
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless], ids=lambda uid: f"U10 {uid.name}"
+)
+@pytest.mark.parametrize("still", [SCAN, COLOURS], ids=["grey", "RGB"])
+def test_frames_are_counted_chosen_and_never_the_first_in_silence(syntax: UID, still: np.ndarray) -> None:
+    """U10."""
+    frames = np.stack([np.roll(still, 9 * number, axis=1) for number in range(4)])
+    data = dicom(frames, syntax=syntax, NumberOfFrames=4)
+    first = decode_image(data)
+    assert (first.frame, first.frames) == (0, 4)
+    assert ImageWarning.FIRST_FRAME in first.warnings
+    for number in range(4):
+        image = decode_image(data, frame=number)
+        np.testing.assert_array_equal(image.rgb if still.ndim == 3 else image.grey, frames[number])
+        assert ImageWarning.FIRST_FRAME not in image.warnings
+    assert "has 4" in refusal(data, frame=4)
+
+
+# --- what is refused ---
+
+VIDEO = ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107"]
+STILL = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"]
+
+
+@pytest.mark.parametrize("number", VIDEO, ids=[f"U14 {UID(number).name}" for number in VIDEO])
+def test_a_video_is_refused_by_name(number: str) -> None:
+    """U14."""
+    problem = refusal(dicom(SCAN, syntax=UID(number)))
+    assert "video" in problem
+    assert UID(number).name in problem
+
+
+@pytest.mark.parametrize("number", [*STILL, "1.2.3.4.5"], ids=lambda number: f"U14 {UID(number).name}")
+def test_another_transfer_syntax_is_refused_by_name(number: str) -> None:
+    """U14."""
+    problem = refusal(dicom(SCAN, syntax=UID(number)))
+    assert number in problem
+    assert UID(number).name in problem
+
+
+def with_syntax_text(text: bytes) -> bytes:
+    data = dicom(SCAN)
+    return data.replace(b"1.2.840.10008.1.2.1\0", text.ljust(20, b"\0"))
+
+
+@pytest.mark.parametrize("text", [b"", b"<b>1.2</b>", b"\xff\xfe", b"1.2\n3"])
+def test_a_transfer_syntax_that_is_none_is_not_repeated(text: bytes) -> None:
+    """U14."""
+    assert refusal(with_syntax_text(text)) == "The DICOM file does not say how its pixels are stored."
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless]
+)
+def test_a_file_cut_short_is_refused(syntax: UID, keep: float) -> None:
+    """U2."""
+    data = dicom(SCAN, syntax=syntax)
+    problem = refusal(data[: int(len(data) * keep)])
+    assert any(word in problem for word in ("damaged", "cut off", "does not say"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        pytest.param({"Rows": 65_535, "Columns": 65_535}, "megapixels", id="U6 65535 x 65535"),
+        pytest.param({"Rows": 0}, "Rows", id="U6 zero rows"),
+        pytest.param({"Columns": 0}, "Columns", id="U6 zero columns"),
+        pytest.param({"Rows": None}, "Rows", id="U6 no rows"),
+        pytest.param({"NumberOfFrames": 2**31 - 1}, "frames", id="U6 2^31 frames"),
+        pytest.param({"NumberOfFrames": 0}, "NumberOfFrames", id="U6 no frames"),
+        pytest.param({"NumberOfFrames": -3}, "NumberOfFrames", id="U6 negative frames"),
+        pytest.param({"NumberOfFrames": 3}, "pixels are missing", id="U6 more frames than pixels"),
+        pytest.param({"Rows": 5000, "Columns": 5000}, "pixels are missing", id="U6 more rows than pixels"),
+        pytest.param({"Rows": 600, "Columns": 64}, "8 times", id="U12 a strip"),
+        pytest.param({"Rows": 1, "Columns": 1}, "1 x 1", id="U12 one pixel"),
+        pytest.param({"BitsAllocated": 32}, "32 bits", id="32 bits"),
+        pytest.param({"BitsAllocated": 1}, "1 bits", id="1 bit"),
+        pytest.param({"BitsStored": 12}, "contradicts", id="more bits stored than allocated"),
+        pytest.param({"SamplesPerPixel": 3}, "3 x 8 bits", id="three samples of grey"),
+        pytest.param({"PhotometricInterpretation": "HSV"}, "HSV", id="HSV"),
+        pytest.param({"PhotometricInterpretation": "PALETTE COLOR"}, "palette", id="palette without palette"),
+    ],
+)
+def test_a_header_that_no_image_can_have_is_refused(changes: dict[str, Any], named: str) -> None:
+    """U6."""
+    assert named in refusal(dicom(SCAN, **changes))
+
+
+def test_a_header_written_otherwise_than_it_states_is_refused() -> None:
+    """Files labelled explicit but written implicit exist; read as labelled, their pixels would shift by 4 bytes."""
+    data = dicom(SCAN, syntax=ImplicitVRLittleEndian, DataSetTrailingPadding=bytes(16))
+    start = 132 + 12 + struct.unpack("<I", data[140:144])[0]
+    other = dicom(SCAN)
+    assert "not written in the way" in refusal(
+        other[: 132 + 12 + struct.unpack("<I", other[140:144])[0]] + data[start:]
+    )
+
+
+def test_a_cine_cut_short_is_refused_even_where_its_first_frame_is_whole() -> None:
+    """U2."""
+    frames = np.stack([SCAN] * 3)
+    for syntax in (ExplicitVRLittleEndian, RLELossless):
+        data = dicom(frames, syntax=syntax, NumberOfFrames=3)
+        assert "pixels are missing" in refusal(data[: int(len(data) * 0.8)])
+
+
+def test_a_report_without_pixels_is_refused() -> None:
+    file = pydicom.dcmread(io.BytesIO(dicom(SCAN)))
+    del file.PixelData
+    buffer = io.BytesIO()
+    file.save_as(buffer)
+    assert "holds no image" in refusal(buffer.getvalue())
+
+
+def test_a_file_without_the_dicom_mark_is_refused() -> None:
+    """U1."""
+    assert "not an image" in refusal(dicom(SCAN)[132:])
+    assert "not an image" in refusal(bytes(132) + dicom(SCAN)[132:])
+
+
+def test_a_deflate_bomb_is_refused_within_200_mb(tmp_path: Path) -> None:
+    """U5. 600 MB of zeros in about 600 KB."""
+    bomb = dicom_bomb(600)
+    assert len(bomb) < 700_000
+    [(grown_mb, problem)] = decode_and_measure([bomb], tmp_path)
+    assert "unpacks to more than 80 MB" in problem
+    assert grown_mb < 200
+
+
+def test_an_rle_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
+    """U5. Runs of 128 in 10 MB would make 640 MB for a frame of 7 KB."""
+    segment = struct.pack("<16L", 1, 64, *[0] * 14) + b"\x81\x00" * 5_000_000
+    bomb = dicom(SCAN, syntax=RLELossless, pixel_data=encapsulate([segment]))
+    [(grown_mb, problem)] = decode_and_measure([bomb], tmp_path)
+    assert "too many pixels" in problem
+    assert grown_mb < 200
+
+
+def test_a_header_of_half_a_million_items_is_refused_unread(tmp_path: Path) -> None:
+    """U5. 4 MB of empty regions took pydicom 16 s and 600 MB."""
+    plain = dicom(SCAN)
+    empty_items = b"\xfe\xff\x00\xe0\0\0\0\0" * 480_000
+    element = struct.pack("<HH2sHL", 0x18, 0x6011, b"SQ", 0, len(empty_items)) + empty_items
+    at = plain.index(struct.pack("<HH2s", 0x28, 0x02, b"US"))
+    [(grown_mb, problem)] = decode_and_measure([plain[:at] + element + plain[at:]], tmp_path)
+    assert "more than 20000 items" in problem
+    assert grown_mb < 30
+
+
+def test_impossible_sizes_are_refused_without_allocating(tmp_path: Path) -> None:
+    """U6."""
+    changes: list[dict[str, Any]] = [{"Rows": 65_535, "Columns": 65_535}, {"NumberOfFrames": 2**31 - 1}, {"Rows": 0}]
+    for grown_mb, problem in decode_and_measure([dicom(SCAN, **change) for change in changes], tmp_path):
+        assert problem != "none"
+        assert grown_mb < 30
+
+
+# --- calibration ---
+
+
+def test_a_region_in_centimetres_is_given_in_millimetres() -> None:
+    """U15. PS3.3 C.8.5.5; the last pixel is inside in DICOM, outside here."""
+    image = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region()]))
+    assert len(image.regions) == 1
+    found = image.regions[0]
+    assert (found.left, found.top, found.right, found.bottom) == (10, 5, 60, 55)
+    assert (found.column_mm, found.row_mm) == (pytest.approx(0.2), pytest.approx(0.3))
+    assert ImageWarning.NOT_CALIBRATED not in image.warnings
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"PhysicalUnitsXDirection": 4}, id="U15 seconds, an M-mode"),
+        pytest.param({"PhysicalUnitsYDirection": 7}, id="U15 cm/s, a Doppler trace"),
+        pytest.param({"PhysicalUnitsXDirection": None}, id="U15 no units"),
+        pytest.param({"PhysicalDeltaX": 0.0}, id="U15 zero"),
+        pytest.param({"PhysicalDeltaX": float("nan")}, id="U15 not a number"),
+        pytest.param({"PhysicalDeltaY": float("inf")}, id="U15 infinite"),
+        pytest.param({"PhysicalDeltaY": 40.0}, id="U15 a pixel of 40 cm"),
+        pytest.param({"PhysicalDeltaY": None}, id="U15 no delta"),
+        pytest.param({"RegionLocationMinX0": 70}, id="U15 no area"),
+        pytest.param({"RegionLocationMinY0": 900, "RegionLocationMaxY1": 950}, id="U15 beyond the image"),
+        pytest.param({"RegionLocationMaxY1": None}, id="U15 no corner"),
+    ],
+)
+def test_a_region_that_makes_no_sense_is_left_out(changes: dict[str, Any]) -> None:
+    """U15. Pixels are better than a wrong millimetre; the good region beside it stays."""
+    image = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(**changes)]))
+    assert image.regions == ()
+    assert ImageWarning.NOT_CALIBRATED in image.warnings
+    both = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(**changes), region()]))
+    assert len(both.regions) == 1
+
+
+def test_a_region_is_cut_to_the_image_and_may_run_backwards() -> None:
+    """U15."""
+    data = dicom(SCAN, SequenceOfUltrasoundRegions=[region(RegionLocationMaxX1=96, PhysicalDeltaY=-0.03)])
+    [found] = decode_image(data).regions
+    assert isinstance(found, CalibratedRegion)
+    assert found.right == SCAN.shape[1]
+    assert found.row_mm == pytest.approx(0.3)
+
+
+def test_pixel_spacing_alone_calibrates_nothing() -> None:
+    """U15. It is not defined for ultrasound."""
+    image = decode_image(dicom(SCAN, PixelSpacing=[0.1, 0.1], ImagerPixelSpacing=[0.1, 0.1]))
+    assert image.regions == ()
+    assert ImageWarning.NOT_CALIBRATED in image.warnings
+
+
+# --- privacy ---
+
+
+def test_patient_data_is_never_parsed_logged_or_named(caplog: pytest.LogCaptureFixture) -> None:
+    """U16."""
+    caplog.set_level(logging.DEBUG)
+    data = dicom(SCAN, PatientBirthDate="19700101", InstitutionName="SECRET CLINIC")
+    assert b"SECRET" in data
+    assert "SECRET" not in str(dicom_module.open_dicom(data).attributes)
+    decode_image(data)
+    for damaged in (data[:-10], dicom(SCAN, Rows=0), dicom(SCAN, syntax=UID(VIDEO[0]))):
+        assert "SECRET" not in refusal(damaged)
+    assert "SECRET" not in caplog.text
+
+
+# --- anything at all ---
+
+SEEDS = [
+    dicom(SCAN, SequenceOfUltrasoundRegions=[region()]),
+    dicom(SCAN, syntax=ImplicitVRLittleEndian, SequenceOfUltrasoundRegions=[region()]),
+    dicom(COLOURS, syntax=RLELossless),
+    dicom(SCAN, syntax=DeflatedExplicitVRLittleEndian),
+    dicom(SCAN.astype(np.uint16) * 16, BitsStored=12, HighBit=11, WindowCenter=1000, WindowWidth=900, RescaleSlope=2),
+    dicom(np.stack([SCAN] * 3), NumberOfFrames=3),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, derandomize=True, max_examples=500, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.integers(128, 1200), st.integers(0, 255)), min_size=1, max_size=6),
+    keep=st.just(1.0) | st.floats(0, 1),
+    frame=st.none() | st.integers(0, 3),
+)
+def test_any_damaged_header_is_decoded_or_refused(
+    seed: bytes, changes: list[tuple[int, int]], keep: float, frame: int | None
+) -> None:
+    data = bytearray(seed)
+    for place, value in changes:
+        data[min(place, len(data) - 1)] = value
+    try:
+        image = decode_image(bytes(data[: int(len(data) * keep)]), frame=frame)
+    except InvalidImageError:
+        return
+    assert image.grey.dtype == np.uint8
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(tail=st.binary(max_size=300), meta=st.booleans())
+def test_any_bytes_behind_the_mark_are_decoded_or_refused(tail: bytes, meta: bool) -> None:
+    prefix = SEEDS[0][: SEEDS[0].index(struct.pack("<HH2s", 8, 0x16, b"UI"))] if meta else bytes(128) + b"DICM"
+    with pytest.raises(InvalidImageError):
+        decode_image(prefix + tail)
