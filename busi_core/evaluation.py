@@ -336,13 +336,17 @@ def _read_report(content: dict[str, Any]) -> EvaluationReport:
             "reliability": tuple((row[0], row[1], row[2]) for row in content["reliability"]),
             "bands": tuple(ScoreBand(**band) for band in content["bands"]),
             "results": tuple(
-                ScanResult(
-                    **{key: tuple(value) if key == "probabilities" else number(value) for key, value in row.items()}
-                )
+                ScanResult(**{key: _read_value(key, value) for key, value in row.items()})
                 for row in content["results"]
             ),
         }
     )
+
+
+def _read_value(key: str, value: Any) -> Any:
+    if key == "probabilities":
+        return tuple(value)
+    return math.nan if value is None else value
 
 
 def _without_nan(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.size import LesionSize, measure_lesion
 from busi_core.types import Analysis, CalibratedRegion, DecodedImage, Diagnosis, Mask
@@ -64,7 +66,7 @@ def _calibration_of(image: DecodedImage, mask: Mask) -> CalibratedRegion | None:
     """The calibrated region that holds the whole mask; None when there is none, or more than one."""
     if not mask.any():
         return None
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     holding = [region for region in image.regions if region.contains(*box)]
     return holding[0] if len(holding) == 1 else None

@@ -33,8 +33,8 @@ class ImageWarning(StrEnum):
     NO_CONTRAST = "no contrast: every pixel has nearly the same grey"
     COLOUR = "colour in the image (Doppler or marks): the model reads its grey values only"
     NOT_CALIBRATED = "no calibration in the file: sizes are in pixels"
-    WINDOWED = "more than 8 bits a pixel: shown through a grey window"
-    FIRST_FRAME = "several frames: only the chosen one is read"
+    WINDOWED = "not plain 8-bit grey: shown through a grey window"
+    FIRST_FRAME = "several frames: the first one is shown, none was chosen"
     READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
 
 

@@ -43,21 +43,21 @@ def fingerprint(grey: Grey) -> NDArray[np.float32]:
     small = cv2.resize(grey, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
     centred = small.astype(np.float32).ravel() - small.mean(dtype=np.float32)
     length = float(np.linalg.norm(centred))
-    return centred / length if length > 0 else centred
+    return np.asarray(centred / length if length > 0 else centred, np.float32)
 
 
 def find_pairs(names: Sequence[str], fingerprints: NDArray[np.float32]) -> set[Pair]:
     """Every two images that show the same scan, by correlation of (n, 256) fingerprints."""
     correlation = fingerprints @ fingerprints.T
     first, second = np.nonzero(np.triu(correlation > SAME_SCAN_CORRELATION, k=1))
-    return {_pair(names[i], names[j]) for i, j in zip(first, second, strict=True)}
+    return {_pair(names[int(i)], names[int(j)]) for i, j in zip(first, second, strict=True)}
 
 
 def find_copies(fingerprints: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which of (n, 256) fingerprints show a scan that is among (m, 256) known ones: (n,) bool."""
     if len(known) == 0:
         return np.zeros(len(fingerprints), np.bool_)
-    return (fingerprints @ known.T > SAME_SCAN_CORRELATION).any(axis=1)
+    return np.asarray((fingerprints @ known.T > SAME_SCAN_CORRELATION).any(axis=1), np.bool_)
 
 
 def pairs_within(groups: Iterable[Sequence[str]]) -> set[Pair]:

@@ -71,7 +71,7 @@ def fit_to_square(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np
 
     Shrinking averages over areas, so that speckle does not alias; enlarging is bilinear.
     """
-    box = fit_box(*pixels.shape, spec)
+    box = fit_box(pixels.shape[0], pixels.shape[1], spec)
     shrinks = box.height * box.width < pixels.size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     square = np.zeros((spec.side, spec.side), np.uint8)
@@ -91,7 +91,7 @@ def prepare(grey: Grey, spec: PreprocessSpec) -> tuple[Tensor, Box]:
         (1, channels, side, side) float32, and the box that the image fills in it.
     """
     square = torch.from_numpy(fit_to_square(grey, spec)).float().div_(255)
-    return normalise(square[None, None], spec).contiguous(), fit_box(*grey.shape, spec)
+    return normalise(square[None, None], spec).contiguous(), fit_box(grey.shape[0], grey.shape[1], spec)
 
 
 def crop_to_box(values: Tensor, box: Box, spec: PreprocessSpec) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_core.data.dataset import Samples
@@ -72,7 +72,7 @@ def fit(
     if config.pretrained and not resume:
         start_encoder(network, config.architecture.encoder, encoder_dir)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average_decay), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = _make_optimizer(network, config)
     progress = load_state(folder, network, average, optimizer) if resume else Progress()
     _keep_log(folder, until=progress.epoch)
@@ -84,7 +84,7 @@ def fit(
         epoch_started = time.monotonic()
         network.train()
         losses: list[float] = []
-        for indices in torch.randperm(len(train)).split(config.batch_size):
+        for indices in torch.split(torch.randperm(len(train)), config.batch_size):
             if len(indices) < config.batch_size:
                 continue
             for group in optimizer.param_groups:
@@ -100,7 +100,7 @@ def fit(
             progress.step += 1
         progress.epoch += 1
 
-        dice, false_masks, f1 = validate(average.module, validation, config, device)
+        dice, false_masks, f1 = validate(average, validation, config, device)
         score = (np.nanmean([dice, 1 - false_masks]) + f1) / 2
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = float(score), progress.epoch
@@ -128,14 +128,14 @@ def one_cycle(done: float) -> float:
 
 @torch.no_grad()
 def validate(
-    network: LesionNet, samples: Samples, config: TrainingConfig, device: torch.device
+    network: nn.Module, samples: Samples, config: TrainingConfig, device: torch.device
 ) -> tuple[float, float, float]:
     """Mean lesion Dice, share of normals with a mask, and macro-F1, at the model's side and a threshold of 0.5."""
     network.eval()
     dice: list[float] = []
     false_masks: list[float] = []
     predicted: list[Tensor] = []
-    for indices in torch.arange(len(samples)).split(config.batch_size):
+    for indices in torch.split(torch.arange(len(samples)), config.batch_size):
         images = normalise(samples.images[indices].float() / 255, config.preprocess)
         with _autocast(config, device):
             outputs = network(images.to(device, memory_format=torch.channels_last))
@@ -164,7 +164,7 @@ def _train_step(
     loss = mask_loss(outputs.mask_logits.float(), masks)
     loss = loss + config.class_weight * class_loss(outputs.class_logits.float(), labels, class_weights)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
     optimizer.step()
     return float(loss.detach())
@@ -190,6 +190,11 @@ def _make_optimizer(network: LesionNet, config: TrainingConfig) -> torch.optim.O
     rate = config.learning_rate
     groups = [{"params": encoder, "peak": rate * config.encoder_rate}, {"params": rest, "peak": rate}]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+
+
+def _moving_average(decay: float) -> Callable[..., None]:
+    average: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return average
 
 
 def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:

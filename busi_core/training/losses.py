@@ -18,7 +18,7 @@ def mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
         mask_logits: (batch, 1, side, side).
         masks: (batch, 1, side, side) floats, 0 or 1.
     """
-    dice = smp.losses._functional.soft_dice_score(mask_logits.sigmoid(), masks, smooth=1.0, dims=(1, 2, 3))
+    dice: Tensor = smp.losses._functional.soft_dice_score(mask_logits.sigmoid(), masks, smooth=1.0, dims=(1, 2, 3))
     return (1 - dice).mean() + functional.binary_cross_entropy_with_logits(mask_logits, masks)
 
 
