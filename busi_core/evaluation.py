@@ -336,8 +336,7 @@ def _read_report(content: dict[str, Any]) -> EvaluationReport:
             "reliability": tuple((row[0], row[1], row[2]) for row in content["reliability"]),
             "bands": tuple(ScoreBand(**band) for band in content["bands"]),
             "results": tuple(
-                ScanResult(**{key: _read_value(key, value) for key, value in row.items()})
-                for row in content["results"]
+                ScanResult(**{key: _read_value(key, value) for key, value in row.items()}) for row in content["results"]
             ),
         }
     )

@@ -6,6 +6,7 @@ Fixed colours and one opacity for every pixel, the same as the viewer's, so that
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from busi_core.errors import OutputError
 from busi_core.types import FloatMap, Mask, Rgb
@@ -60,3 +61,19 @@ def _heat_table() -> NDArray[np.uint8]:
     stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in HEAT_STOPS], np.float64)
     places = np.linspace(0, 255, len(stops))
     return np.stack([np.rint(np.interp(np.arange(256), places, stops[:, c])) for c in range(3)], 1).astype(np.uint8)
+
+
+def caption(rgb: Rgb, lines: tuple[str, ...]) -> Rgb:
+    """The picture with lines of text on a black strip below it; text too wide is made smaller, then cut off."""
+    width = rgb.shape[1]
+    font_px = max(12, round(width / 48))
+    line_px = round(font_px * 1.5)
+    strip = Image.new("RGB", (width, line_px * len(lines) + font_px // 2))
+    pen = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        font = ImageFont.load_default(font_px)
+        longest = max(pen.textlength(line, font=font), 1.0)
+        if longest > width - 8:
+            font = ImageFont.load_default(max(8, font_px * (width - 8) / longest))
+        pen.text((4, number * line_px + font_px // 4), line, font=font, fill=(200, 210, 220))
+    return np.concatenate([rgb, np.asarray(strip, np.uint8)])

@@ -98,7 +98,9 @@ class LesionNet(nn.Module):
 
 def _pool_twice(features: Tensor, mask_logits: Tensor) -> Tensor:
     """Average features over the image, and over where the lesion may be: (batch, 2 * channels)."""
-    attention = functional.adaptive_avg_pool2d(mask_logits.sigmoid().amax(dim=1, keepdim=True), (features.shape[-2], features.shape[-1]))
+    attention = functional.adaptive_avg_pool2d(
+        mask_logits.sigmoid().amax(dim=1, keepdim=True), (features.shape[-2], features.shape[-1])
+    )
     weights = attention + 1e-3  # an empty mask falls back to the whole image
     weights = weights / weights.sum(dim=(2, 3), keepdim=True)
     return torch.cat([features.mean(dim=(2, 3)), (features * weights).sum(dim=(2, 3))], dim=1)

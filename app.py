@@ -1,0 +1,12 @@
+"""Page config and navigation, nothing else."""
+
+import streamlit as st
+
+st.set_page_config(page_title="Breast ultrasound reading", page_icon=":material/radiology:", layout="wide")
+
+PAGES = {
+    "Reading": [st.Page("pages/reading/analyse.py", title="Analyse", icon=":material/radiology:", default=True)],
+    "Evidence": [st.Page("pages/evidence/about.py", title="About the model", icon=":material/fact_check:")],
+}
+
+st.navigation(PAGES, position="top").run()

@@ -1,0 +1,40 @@
+/** Thumbnails of the session's scans; names are text, never markup. */
+const urls = new WeakMap();
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  const strip = parentElement.querySelector(".strip");
+  const bytes = data instanceof Uint8Array ? data : new Uint8Array(data);
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+
+  for (const url of urls.get(strip) ?? []) URL.revokeObjectURL(url);
+  const made = [];
+  let offset = 4 + length;
+  const tiles = header.tiles.map((tile, index) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("role", "option");
+    button.setAttribute("aria-selected", String(index === header.current));
+    button.title = `${index + 1} of ${header.tiles.length}: ${tile.name}`;
+    button.setAttribute("aria-label", button.title);
+    if (tile.length) {
+      const image = document.createElement("img");
+      image.src = URL.createObjectURL(new Blob([bytes.slice(offset, offset + tile.length)], { type: "image/jpeg" }));
+      image.alt = "";
+      made.push(image.src);
+      button.append(image);
+    } else {
+      button.append(Object.assign(document.createElement("span"), { textContent: "not readable" }));
+      button.classList.add("bad");
+    }
+    offset += tile.length;
+    button.append(Object.assign(document.createElement("small"), { textContent: String(index + 1) }));
+    button.addEventListener("click", () => setTriggerValue("picked", index));
+    return button;
+  });
+  urls.set(strip, made);
+  strip.replaceChildren(...tiles);
+  const current = tiles[header.current];
+  if (current) strip.scrollLeft = current.offsetLeft - (strip.clientWidth - current.clientWidth) / 2;
+}

@@ -1,0 +1,156 @@
+"""What the model says about one scan, beside the viewer: class, flag, size, disagreement, downloads."""
+
+from html import escape
+
+import streamlit as st
+
+from busi_core.evaluation import EvaluationReport
+from busi_core.findings import Finding
+from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
+from busi_core.models.checkpoint import MalignancyFlag
+from busi_core.report import RESEARCH_USE, reading_json
+from busi_core.types import Analysis, Diagnosis, ImageWarning
+from pages.components.page import label
+
+CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
+LOW_CONTRAST_NOTE = "Nothing on such an image can be believed."
+
+
+def show_finding(
+    analysis: Analysis,
+    finding: Finding,
+    *,
+    name: str,
+    position: str,
+    simulated: bool,
+    flag: MalignancyFlag | None,
+    report: EvaluationReport | None,
+) -> None:
+    """Draw the finding of one scan.
+
+    Args:
+        analysis: What the model said.
+        finding: The same at the cut-off the reader chose.
+        name: File name, shown as plain text.
+        position: As in '3 of 12'.
+        simulated: The scan was made by the phantom.
+        flag: The model's operating point and what it reached on validation.
+        report: The version's evaluation on scans it never saw; None when there is none.
+    """
+    st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
+    if analysis.prediction.probabilities is None:
+        st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
+    else:
+        st.html(_class_block(analysis))
+        _show_flag(analysis, finding, flag, report)
+    if finding.disagreement:
+        st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
+    st.html(_lesion_block(analysis, finding))
+    for warning in analysis.warnings:
+        if warning is ImageWarning.NO_CONTRAST:
+            st.error(f"{warning.value.capitalize()}. {LOW_CONTRAST_NOTE}")
+        elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
+            st.warning(f"{warning.value.capitalize()}.")
+    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated)
+    st.html(label(f"Model {analysis.model_version}", css="fine"))
+
+
+def _class_block(analysis: Analysis) -> str:
+    probabilities, diagnosis = analysis.prediction.probabilities or {}, analysis.prediction.diagnosis
+    rows = "".join(
+        f'<div class="score-row"><span>{d.value}</span>'
+        f'<span class="bar"><i style="width:{probabilities[d]:.1%};background:{CLASS_COLOURS[d]}"></i></span>'
+        f"<b>{probabilities[d]:.2f}</b></div>"
+        for d in Diagnosis
+    )
+    hint = (
+        "Of the whole image, not of one region. Scaled on validation scans; not the chance of cancer for this patient."
+    )
+    return (
+        f'<div class="label">Class of the image</div>'
+        f'<div class="diagnosis" style="color:{CLASS_COLOURS[diagnosis or Diagnosis.NORMAL]}">{diagnosis}</div>'
+        f'<div class="label" title="{escape(hint)}">Model score '
+        f'<span class="hint" aria-label="{escape(hint)}">?</span></div>{rows}'
+    )
+
+
+def _show_flag(
+    analysis: Analysis, finding: Finding, flag: MalignancyFlag | None, report: EvaluationReport | None
+) -> None:
+    score = (analysis.prediction.probabilities or {})[Diagnosis.MALIGNANT]
+    lines = []
+    if flag is not None:
+        mark = "⚑ Flagged for malignancy" if finding.flagged else "Not flagged for malignancy"
+        sign = "≥" if finding.flagged else "<"
+        lines.append(
+            f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
+            f"<span>score of malignant {score:.2f} {sign} {flag.threshold:.2f}. On {flag.scans} validation scans this "
+            f"cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left {flag.specificity:.0%} of the "
+            f"others alone.</span></div>"
+        )
+    if report is not None:
+        band = report.band_of(score)
+        said = (
+            f"Of the {report.scans} test scans, {band.scans} were scored like this "
+            f"(malignant {band.low:.2f}–{band.high:.2f}): <b>{band.malignant} of {band.scans} were malignant</b>."
+            if band.scans
+            else f"None of the {report.scans} test scans was scored like this."
+        )
+        lines.append(f'<div class="fine">{said}</div>')
+    st.html("".join(lines) or "<span></span>")
+
+
+def _lesion_block(analysis: Analysis, finding: Finding) -> str:
+    image, size = analysis.image, finding.size
+    if size is None:
+        return f'<div class="label">Lesion</div><div class="size">none at cut-off {finding.threshold:.2f}</div>'
+    share = finding.lesion_pixels / (image.height * image.width)
+    unit = finding.unit
+    digits = 1 if unit == "mm" else 0
+    several = ""
+    if size.regions > 1:
+        several = (
+            f'<div class="fine">{size.regions} separate regions; the largest is measured. '
+            f"The class is of the whole image, not of one region.</div>"
+        )
+    uncalibrated = (
+        "" if unit == "mm" else '<div class="fine">In pixels: the file does not say how large a pixel is.</div>'
+    )
+    return (
+        f'<div class="label">Lesion, longest diameter × perpendicular</div>'
+        f'<div class="size">{size.longest:.{digits}f} × {size.perpendicular:.{digits}f} {unit}</div>'
+        f'<div class="fine">{share:.1%} of the image, cut-off {finding.threshold:.2f}</div>{uncalibrated}{several}'
+    )
+
+
+def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool) -> None:
+    stem = f"{safe_stem(name)} - {position}"
+    title = f"{name}   {position}{'   SIMULATED' if simulated else ''}"
+    below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
+    overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
+    record = reading_json(analysis, finding, file=name, position=position)
+    for column, text, content, file_name, kind in zip(
+        st.columns(3),
+        ("Mask", "Overlay", "JSON"),
+        (mask_png(finding.lesion_mask), encode_png(overlay), record),
+        (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json"),
+        ("image/png", "image/png", "application/json"),
+        strict=True,
+    ):
+        column.download_button(
+            text,
+            content,
+            file_name,
+            kind,
+            key=f"download-{text.lower()}",
+            icon=":material/download:",
+            on_click="ignore",
+            width="stretch",
+        )
+
+
+def safe_stem(name: str) -> str:
+    """A file name's stem that is safe on every system: letters, digits and a few signs, at most 80 characters."""
+    stem = name.rsplit(".", 1)[0] if "." in name else name
+    kept = "".join(c if c.isalnum() or c in " ()-_" else "_" for c in stem).strip()
+    return kept[:80] or "scan"

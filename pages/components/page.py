@@ -1,0 +1,40 @@
+"""What every page begins with: the notice, the dark style, and a banner when another model than named answers."""
+
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from busi_core.errors import BusiError
+from busi_core.report import RESEARCH_USE
+from pages.components.serving import get_serving
+
+_STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+
+
+def start_page() -> None:
+    """Draw the research notice; every page calls this first, since a page can be opened without app.py."""
+    st.html(f"<style>\n{_STYLE}\n</style>")
+    st.warning(RESEARCH_USE, icon=":material/science:")
+    problem = get_serving().problem
+    if problem:
+        st.error(
+            f"The newest model could not be loaded; the one before is still reading. {plain(str(problem))}",
+            icon=":material/report:",
+        )
+
+
+def show_error(error: BusiError, *, name: str | None = None) -> None:
+    """Say what is wrong and what to do, with the file's name as plain text."""
+    about = f"**{plain(name)}**: " if name else ""
+    st.error(f"{about}{plain(error.problem)} {plain(error.remedy)}", icon=":material/error:")
+
+
+def plain(text: str) -> str:
+    """Text that Streamlit's markdown shows letter by letter: no link, no image, no formula, no icon."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>$:~^&" else " " if c in "\r\n" else c for c in text)
+
+
+def label(text: str, *, css: str = "label") -> str:
+    """A piece of HTML with the text escaped."""
+    return f'<div class="{css}">{escape(text)}</div>'

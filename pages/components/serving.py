@@ -1,0 +1,43 @@
+"""The model in service for the whole process, and readings for one session."""
+
+import streamlit as st
+
+from busi_core.evaluation import EvaluationReport, read_reports
+from busi_core.service import Analyser, Serving, choose_device
+from busi_core.settings import read_settings
+from busi_core.types import Analysis
+
+MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
+
+
+@st.cache_resource(show_spinner=False)
+def get_serving() -> Serving:
+    """One for the whole server: weights are large, hold no patient data, and are safe to share."""
+    settings = read_settings()
+    return Serving(settings.weights_dir, choose_device(settings.device))
+
+
+def current_analyser() -> Analyser:
+    """The analyser in service.
+
+    Raises:
+        ModelUnavailableError: None can be loaded.
+    """
+    return get_serving().current()
+
+
+@st.cache_data(show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session")
+def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser) -> Analysis:
+    """One reading of one upload by one model version, for this session only: it holds patient data.
+
+    Raises:
+        InvalidImageError: The upload is not an image we accept.
+    """
+    del version  # part of the key; the analyser itself is not hashed
+    return _analyser.analyse(data, frame=frame)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def get_reports(version: str) -> list[EvaluationReport]:
+    """The evaluations that lie beside a version's weights; empty when there are none."""
+    return read_reports(read_settings().weights_dir / version)

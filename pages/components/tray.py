@@ -1,0 +1,98 @@
+"""The scans of one session: what was uploaded or simulated, in memory only, and which one is open."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import streamlit as st
+
+MAX_SCANS = 200
+MAX_BYTES = 600_000_000  # of one session's scans together; a server of 1 GB holds the model beside them
+
+_KEY = "tray"
+
+
+class Upload(Protocol):
+    """What Streamlit's uploader hands over."""
+
+    name: str
+
+    def getvalue(self) -> bytes:
+        """The file's bytes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One scan of the session.
+
+    Attributes:
+        id: Unique in the session; never made from the name.
+        name: As the browser gave it: data to show, never a path.
+        data: The file's bytes.
+        simulated: Made by the phantom.
+    """
+
+    id: str
+    name: str
+    data: bytes
+    simulated: bool
+
+
+@dataclass
+class Tray:
+    """The session's scans in order, and the open one.
+
+    Attributes:
+        scans: At most `MAX_SCANS`.
+        index: Of the open scan; 0 when there is none.
+        refused: How many of the last addition found no room.
+        generation: Counts additions; part of the uploader's key, so that it is empty again after each.
+    """
+
+    scans: list[Scan] = field(default_factory=list)
+    index: int = 0
+    refused: int = 0
+    generation: int = 0
+
+    @property
+    def open_scan(self) -> Scan | None:
+        """The scan on screen."""
+        return self.scans[self.index] if self.scans else None
+
+    def add(self, files: list[tuple[str, bytes]], *, simulated: bool) -> None:
+        """Append files and open the first of them; what has no room is counted in `refused`."""
+        first, self.refused = len(self.scans), 0
+        room = MAX_BYTES - sum(len(scan.data) for scan in self.scans)
+        for name, data in files:
+            room -= len(data)
+            if len(self.scans) >= MAX_SCANS or room < 0:
+                self.refused += 1
+                continue
+            self.generation += 1
+            digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+            self.scans.append(Scan(f"{self.generation}-{digest}", name, data, simulated))
+        if len(self.scans) > first:
+            self.index = first
+        self.generation += 1
+
+    def step(self, by: int) -> None:
+        """Open the next or the previous scan; stays at either end."""
+        self.open(self.index + by)
+
+    def open(self, index: int) -> None:
+        """Open a scan by its position, from 0; a position outside opens the nearest."""
+        self.index = max(0, min(index, len(self.scans) - 1))
+
+    def clear(self) -> None:
+        """Forget every scan."""
+        self.scans, self.index, self.refused = [], 0, 0
+        self.generation += 1
+
+
+def get_tray() -> Tray:
+    """The tray of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Tray()
+    tray: Tray = st.session_state[_KEY]
+    return tray

@@ -1,0 +1,151 @@
+/*
+ * The words and controls around the panes: writes what a viewer holds, decides nothing.
+ */
+
+/** What the reader likes to see: kept from scan to scan, and from page to page, until the tab is closed. */
+const preferences = {
+  outline: true,
+  outlineOpacity: 1,
+  fill: true,
+  fillOpacity: 0.15,
+  probability: false,
+  probabilityOpacity: 0.5,
+  heat: false,
+  heatOpacity: 0.55,
+  heatOf: null, // null: the likeliest class of each scan
+  brightness: 1,
+  contrast: 1,
+  hidden: false,
+  mode: "both",
+};
+
+const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
+
+class Panel {
+  constructor(root) {
+    this.root = root;
+    this.canvas = Object.fromEntries([...this.root.querySelectorAll("canvas")].map((one) => [one.dataset.canvas, one]));
+    this.buildLayerRows();
+    for (const ramp of this.root.querySelectorAll(".ramp")) {
+      ramp.style.background = `linear-gradient(90deg, ${(ramp.dataset.ramp === "viridis" ? VIRIDIS : INFERNO).join(", ")})`;
+    }
+  }
+
+  part(name) {
+    return this.root.querySelector(`[data-part="${name}"]`);
+  }
+
+  /** A row with a toggle, an opacity slider and its value for each layer. */
+  buildLayerRows() {
+    for (const row of this.root.querySelectorAll("[data-layer]")) {
+      const { layer, name } = row.dataset;
+      const toggle = Object.assign(document.createElement("input"), { type: "checkbox" });
+      toggle.dataset.toggle = layer;
+      const label = document.createElement("label");
+      label.className = "what";
+      label.append(toggle, name);
+      const track = Object.assign(document.createElement("span"), { className: "track" });
+      const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 1, step: 0.01 });
+      slider.dataset.pref = `${layer}Opacity`;
+      slider.setAttribute("aria-label", `Opacity of ${layer === "heat" ? "the heat map" : name.toLowerCase()}`);
+      track.append(slider);
+      row.append(label, track, document.createElement("output"));
+    }
+  }
+
+  writeHeader() {
+    const { header } = this.scene;
+    this.part("name").textContent = header.name;
+    this.part("failed").hidden = true;
+    this.part("name").title = header.name;
+    this.part("position").textContent = `${header.position} of ${header.count}`;
+    for (const button of this.part("steps").querySelectorAll("button")) button.hidden = header.count === 1;
+    this.root.querySelector('[data-action="previous"]').disabled = header.position <= 1;
+    this.root.querySelector('[data-action="next"]').disabled = header.position >= header.count;
+    this.part("version").textContent = header.model_version;
+    this.part("simulated").hidden = !header.simulated;
+    this.part("size").textContent = `${header.width} × ${header.height} px`;
+    this.canvas.scan.setAttribute("aria-label", header.label);
+    this.canvas.under.setAttribute("aria-label", header.label);
+    this.canvas.overlay.setAttribute("aria-label", `What model ${header.model_version} draws on it`);
+    this.writeCover();
+  }
+
+  /** An empty pane would look like an empty scan. */
+  writeFailure(error) {
+    console.error("viewer:", error);
+    this.part("failed").hidden = false;
+  }
+
+  writeCover() {
+    const { covered } = this;
+    this.root.querySelector(".cover").hidden = !covered;
+    this.root.toggleAttribute("data-covered", covered);
+    for (const group of this.root.querySelectorAll(".group.model .rows, .group.model .quiet")) group.inert = covered;
+    this.root.querySelector('[data-action="hide"]').disabled = covered;
+    this.writeReadings();
+  }
+
+  writeClasses() {
+    const { heatmaps } = this.scene.header;
+    this.part("heat-rows").hidden = heatmaps.length === 0;
+    this.part("heat-none").hidden = heatmaps.length > 0;
+    const buttons = heatmaps.map(({ of }, index) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: of });
+      button.dataset.of = of;
+      button.title = `Heat map of ${of} (${index + 1})`;
+      return button;
+    });
+    this.part("classes").replaceChildren(...buttons);
+  }
+
+  writeControls() {
+    const { header } = this.scene;
+    for (const slider of this.root.querySelectorAll("[data-pref]")) {
+      fillSlider(slider, preferences[slider.dataset.pref], percent);
+    }
+    for (const toggle of this.root.querySelectorAll("[data-toggle]")) toggle.checked = preferences[toggle.dataset.toggle];
+    const twoDigits = (value) => value.toFixed(2);
+    fillSlider(this.root.querySelector('[data-cutoff="lesion"]'), this.lesionCutoff, twoDigits);
+    fillSlider(this.root.querySelector('[data-cutoff="heat"]'), this.heatCutoff, twoDigits);
+    this.part("tick").style.setProperty("--at", (header.lesion_cutoff - 0.01) / 0.98);
+    this.part("tick").title = `This model's cut-off: ${twoDigits(header.lesion_cutoff)}`;
+    this.root.querySelector('[data-action="model-cutoff"]').disabled = this.lesionCutoff === header.lesion_cutoff;
+    for (const button of this.root.querySelectorAll("[data-of]")) {
+      button.setAttribute("aria-pressed", preferences.heat && button.dataset.of === this.heatOf);
+      button.toggleAttribute("data-chosen", button.dataset.of === this.heatOf);
+    }
+    this.root.dataset.mode = preferences.mode;
+    for (const button of this.root.querySelectorAll("button[data-mode]")) {
+      button.setAttribute("aria-pressed", button.dataset.mode === preferences.mode);
+    }
+    this.root.toggleAttribute("data-hidden", preferences.hidden);
+    this.part("hidden-note").hidden = !preferences.hidden;
+    this.part("hide-word").textContent = preferences.hidden ? "Show model" : "Hide model";
+    this.root.querySelector('[data-action="hide"]').setAttribute("aria-pressed", preferences.hidden);
+    const { brightness, contrast } = preferences;
+    const filter = brightness === 1 && contrast === 1 ? "" : `brightness(${brightness}) contrast(${contrast})`;
+    for (const canvas of [this.canvas.scan, this.canvas.under]) canvas.style.filter = filter;
+    this.writeReadings();
+  }
+
+  /** Numbers that say something about the finding: none of them while it is covered. */
+  writeReadings() {
+    const quiet = this.covered;
+    const heatmap = this.scene.heatmap(this.heatOf);
+    this.part("area").textContent = quiet ? "" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
+    if (quiet) this.part("pointer").textContent = "";
+    if (!heatmap) return;
+    const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";
+    this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure} ${heatmap.score.toFixed(2)}`;
+    this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
+    this.part("heat-note").textContent = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
+  }
+}
+
+function fillSlider(slider, value, words) {
+  if (Number(slider.value) !== value) slider.value = value;
+  const share = (value - slider.min) / (slider.max - slider.min);
+  slider.style.setProperty("--share", share);
+  slider.closest(".row").querySelector("output").textContent = words(value);
+}

@@ -1,0 +1,222 @@
+"""The scan viewer: one analysis -> one message of bytes -> panes in which the browser zooms, cuts off and colours.
+
+    Analysis --pack_scene--> bytes --show_viewer--> browser
+    browser --a cut-off released, a finding revealed, a step to the next scan--> ViewerState
+
+A scene is a 4-byte little-endian length, a JSON header of that length, then blobs: the scan as PNG on the
+viewer's grid, and float32 maps at the model's side, which the browser upsamples as
+`busi_core.imaging.preprocess.upsample` does (`maps.js`; a test holds the two equal). All offsets count from
+the first byte after the header. Streamlit hands bytes inside a dict to a component as their `str()`, hence one
+value of raw bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from busi_core.types import Analysis, DecodedImage, Heatmap
+
+MAX_GRID_SIDE_PX: Final = 1024  # the longer side of what is sent; sharp on a full screen, 2 MB at most
+HEAT_CUTOFF: Final = 0.3  # evidence below it is mostly the map's floor
+LESION_CUTOFF_RANGE: Final = (0.01, 0.99)  # what the slider offers
+SCRIPTS: Final = ("maps.js", "scene.js", "panes.js", "panel.js", "viewer.js")  # one module, in this order
+
+_HERE: Final = Path(__file__).parent
+_LENGTH_BYTES: Final = 4
+
+
+def _text(*names: str) -> str:
+    return "\n".join((_HERE / name).read_text("utf-8") for name in names)
+
+
+_mount = st.components.v2.component(
+    "busi_viewer", html=_text("viewer.html"), css=_text("viewer.css"), js=_text(*SCRIPTS)
+)
+
+
+@dataclass(frozen=True)
+class ViewerState:
+    """What the reader has told the page about the scan that is shown, and about no other.
+
+    Attributes:
+        lesion_cutoff: Chosen cut-off on the lesion probability; None while it was not touched.
+        heat_cutoff: Chosen cut-off on the heat map; None while it was not touched.
+        step: -1 or +1 when the reader just asked for the previous or next scan, else 0. Lasts one run.
+        revealed: The reader asked to see what the model sees ('read first').
+    """
+
+    lesion_cutoff: float | None
+    heat_cutoff: float | None
+    step: int
+    revealed: bool
+
+
+def pack_scene(
+    analysis: Analysis,
+    *,
+    scan_id: str,
+    name: str,
+    position: int,
+    count: int,
+    simulated: bool,
+    read_first: bool,
+    lesion_cutoff: float,
+    heat_cutoff: float = HEAT_CUTOFF,
+) -> bytes:
+    """Everything that the viewer needs to show one scan, as one message.
+
+    Keep the arguments of one scan the same from run to run: Streamlit sends an unchanged message by its hash.
+
+    Args:
+        analysis: What one model version says about the image.
+        scan_id: Names this scan and model version; what the reader chose is kept by it.
+        name: The file's name as uploaded; shown as plain text.
+        position: Which of `count` scans this is, from 1.
+        count: How many scans the reader can step through.
+        simulated: The image or the result is made up; the viewer says so.
+        read_first: Cover what the model drew until the reader asks for it.
+        lesion_cutoff: Where the lesion slider starts; the model's own is marked beside it.
+        heat_cutoff: Where the heat map slider starts.
+    """
+    low, high = LESION_CUTOFF_RANGE
+    if not low <= lesion_cutoff <= high:
+        raise ValueError(f"lesion_cutoff must lie in [{low}, {high}], got {lesion_cutoff}")
+    if not 0 <= heat_cutoff <= 1:
+        raise ValueError(f"heat_cutoff must lie in [0, 1], got {heat_cutoff}")
+    if not 1 <= position <= count:
+        raise ValueError(f"position must lie in [1, count], got {position} of {count}")
+    image = analysis.image
+    grid_height, grid_width = grid_size(image.height, image.width)
+    blobs = _Blobs()
+    header = {
+        "scan_id": scan_id,
+        "name": name,
+        "label": f"Ultrasound scan {name}, {image.width} by {image.height} pixels",
+        "width": image.width,
+        "height": image.height,
+        "grid_width": grid_width,
+        "grid_height": grid_height,
+        "position": position,
+        "count": count,
+        "model_version": analysis.model_version,
+        "simulated": simulated,
+        "read_first": read_first,
+        "lesion_cutoff": analysis.lesion_threshold,
+        "current_lesion_cutoff": lesion_cutoff,
+        "heat_cutoff": heat_cutoff,
+        "scan": blobs.add(_png(image, grid_height, grid_width)),
+        "probability": _map(analysis.prediction.lesion_probability, blobs),
+        "heatmaps": [_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
+    }
+    body = blobs.joined()
+    header["content"] = hashlib.blake2b(body, digest_size=16).hexdigest()  # same scan, same pixels: nothing is rebuilt
+    text = json.dumps(header, allow_nan=False).encode()
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + body
+
+
+def read_header(scene: bytes) -> dict[str, Any]:
+    """The header of a packed scene."""
+    length = int.from_bytes(scene[:_LENGTH_BYTES], "little")
+    header: dict[str, Any] = json.loads(scene[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    return header
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the grid the viewer draws on: the image's own, or its longer side cut to 1024."""
+    scale = min(1.0, MAX_GRID_SIDE_PX / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def show_viewer(scene: bytes, *, key: str, height: int = 720) -> ViewerState:
+    """Show a packed scene and say what the reader chose for it.
+
+    Dragging costs no run of the page; letting go of a cut-off costs one.
+
+    Args:
+        scene: From `pack_scene`.
+        key: Keep it the same from scan to scan, so that the viewer stays and only the scan changes.
+        height: Pixels of the whole viewer on a wide screen; on a phone it takes what it needs.
+    """
+    message = height.to_bytes(_LENGTH_BYTES, "little") + scene
+    result = _mount(key=key, data=message, on_views_change=_ignore, on_step_change=_ignore)
+    return read_state(result, scan_id=read_header(scene)["scan_id"])
+
+
+def read_state(result: Mapping[str, object], *, scan_id: str) -> ViewerState:
+    """What the browser reported about one scan; reports on others, or out of range, count as nothing."""
+    views, step = result.get("views"), result.get("step")
+    view = views.get(scan_id) if isinstance(views, Mapping) else None
+    if not isinstance(view, Mapping):
+        view = {}
+    ours = isinstance(step, Mapping) and step.get("scan_id") == scan_id
+    direction = step.get("by") if ours and isinstance(step, Mapping) else 0
+    return ViewerState(
+        lesion_cutoff=_number(view.get("lesion_cutoff"), *LESION_CUTOFF_RANGE),
+        heat_cutoff=_number(view.get("heat_cutoff"), 0, 1),
+        step=int(direction) if direction in (-1, 1) else 0,
+        revealed=view.get("revealed") is True,
+    )
+
+
+def _number(value: object, low: float, high: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        return None
+    return float(value)
+
+
+def _ignore() -> None:
+    """Streamlit returns only what has a callback; the values are read after mounting."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    offset: int
+    length: int
+
+
+class _Blobs:
+    """Bytes laid end to end, each remembered by its place."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._length = 0
+
+    def add(self, part: bytes) -> dict[str, Any]:
+        place = _Place(self._length, len(part))
+        self._parts.append(part)
+        self._length += len(part)
+        return asdict(place)
+
+    def joined(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def _map(values: NDArray[np.float32], blobs: _Blobs) -> dict[str, Any]:
+    rows, columns = values.shape
+    return {"rows": rows, "columns": columns, **blobs.add(values.astype("<f4").tobytes())}
+
+
+def _heatmap(heatmap: Heatmap, blobs: _Blobs) -> dict[str, Any]:
+    described = {"of": heatmap.of, "score": heatmap.score, "grid": list(heatmap.grid)}
+    return described | _map(heatmap.evidence, blobs)
+
+
+def _png(image: DecodedImage, height: int, width: int) -> bytes:
+    """The scan on the viewer's grid, grey when its colours carry nothing."""
+    red, green, blue = np.moveaxis(image.rgb, -1, 0)
+    is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
+    pixels = red if is_grey else image.rgb[..., ::-1]  # OpenCV writes blue first
+    if (height, width) != (image.height, image.width):
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    if not done:
+        raise ValueError(f"could not encode a scan of {width} x {height} pixels")
+    return encoded.tobytes()

@@ -1,0 +1,343 @@
+"""The viewer in a real browser: what moves without the server, what the server hears, what stays covered."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from busi_core.imaging.preprocess import upsample
+
+pytestmark = pytest.mark.browser
+
+HARNESS = Path(__file__).with_name("viewer_harness.py")
+MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
+
+
+class Shown:
+    """One page with the viewer on it, and a count of what the browser sent to the server."""
+
+    def __init__(self, page: Page, address: str, **asked: str) -> None:
+        self.page = page
+        self.sent = 0
+        page.on("websocket", lambda socket: socket.on("framesent", self._count))
+        page.goto(f"{address}/?{urlencode(asked)}")
+        self.wait_for_scan(0)
+        self.settle()
+        self.sent = 0
+
+    def _count(self, _frame: object) -> None:
+        self.sent += 1
+
+    def settle(self) -> None:
+        self.page.wait_for_timeout(900)
+
+    def wait_for_scan(self, index: int) -> None:
+        self.page.wait_for_selector(f'[data-testid="viewer"][data-ready="scan-{index}"]', timeout=30_000)
+
+    @property
+    def viewer(self) -> Locator:
+        return self.page.get_by_test_id("viewer")
+
+    def overlay(self) -> str:
+        """The pixels that the model's layers paint, as text."""
+        pixels: str = self.page.get_by_test_id("overlay").evaluate(
+            "canvas => new Promise(done => requestAnimationFrame(() => done(canvas.toDataURL())))"
+        )
+        return pixels
+
+    def painted(self) -> int:
+        """How many pixels of the overlay are not clear."""
+        count: int = self.page.get_by_test_id("overlay").evaluate(
+            """canvas => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                let count = 0;
+                for (let i = 3; i < data.length; i += 4) count += data[i] > 0 ? 1 : 0;
+                return count;
+            }"""
+        )
+        return count
+
+    def slider(self, selector: str) -> Locator:
+        return self.viewer.locator(f"input[type=range]{selector}")
+
+    def drag(self, slider: Locator, shares: list[float]) -> Callable[[], None]:
+        """Press at the first share of the slider's track and move to the others; the caller lets go."""
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        mouse = self.page.mouse
+        for number, share in enumerate(shares):
+            mouse.move(box["x"] + 7 + share * (box["width"] - 14), box["y"] + box["height"] / 2, steps=8)
+            if number == 0:
+                mouse.down()
+        return mouse.up
+
+    def said(self) -> str:
+        """What the page itself got to know."""
+        return self.page.get_by_text("runs=").inner_text()
+
+
+@pytest.fixture
+def show(chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str]) -> Callable[..., Shown]:
+    """Open the harness: `show(count="3", viewport=(390, 844))`."""
+
+    def open_viewer(*, viewport: tuple[int, int] = (1440, 900), touch: bool = False, **asked: str) -> Shown:
+        return Shown(chromium_page(viewport, touch=touch), streamlit_server(HARNESS), **asked)
+
+    return open_viewer
+
+
+def test_dragging_the_lesion_cutoff_redraws_without_the_server_and_reports_once(show: Callable[..., Shown]) -> None:
+    shown = show()
+    area = shown.page.get_by_test_id("area")
+    before, area_before = shown.overlay(), area.inner_text()
+    release = shown.drag(shown.slider("[data-cutoff=lesion]"), [0.43, 0.6, 0.85])
+    # While the button is down: other pixels, another area, and nothing on the wire.
+    assert shown.overlay() != before
+    assert area.inner_text() != area_before
+    shown.settle()
+    assert shown.sent == 0
+    assert "runs=1 " in shown.said()
+    # On release: one report, one run, and the page knows the number that the viewer shows.
+    release()
+    shown.settle()
+    assert shown.sent == 1
+    value = float(shown.viewer.locator("[data-part=lesion-value]").inner_text())
+    assert f"lesion_cutoff={value}, heat_cutoff=None" in shown.said()
+    assert "runs=2 " in shown.said()
+
+
+def test_nothing_jumps_when_the_page_runs_again(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.page.get_by_test_id("stage-model").hover()
+    shown.page.mouse.wheel(0, -600)
+    shown.page.keyboard.press("2")
+    shown.settle()
+    release = shown.drag(shown.slider("[data-cutoff=lesion]"), [0.43, 0.7])
+    before, zoom = shown.overlay(), shown.viewer.locator("[data-part=zoom]").inner_text()
+    release()
+    shown.settle()
+    assert "runs=2 " in shown.said()
+    assert shown.overlay() == before
+    assert shown.viewer.locator("[data-part=zoom]").inner_text() == zoom != "100 %"
+    assert shown.viewer.locator("[data-of=benign]").get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("pref", ["fillOpacity", "outlineOpacity", "brightness", "contrast"])
+def test_opacity_and_grey_sliders_never_talk_to_the_server(show: Callable[..., Shown], pref: str) -> None:
+    shown = show()
+    stage = shown.page.get_by_test_id("stage-model")
+    before = stage.screenshot()
+    release = shown.drag(shown.slider(f"[data-pref={pref}]"), [0.3, 0.9, 0.6])
+    assert stage.screenshot() != before
+    release()
+    shown.settle()
+    assert shown.sent == 0
+
+
+def test_zoom_and_pan_act_on_both_panes_without_the_server(show: Callable[..., Shown]) -> None:
+    shown = show()
+    scan, model = (shown.page.get_by_test_id(f"stage-{one}") for one in ("scan", "model"))
+    before = scan.screenshot(), model.screenshot()
+    scan.hover()
+    shown.page.mouse.wheel(0, -500)
+    shown.settle()
+    zoomed = scan.screenshot(), model.screenshot()
+    assert zoomed[0] != before[0]
+    assert zoomed[1] != before[1]
+    shown.page.mouse.down()
+    shown.page.mouse.move(300, 300, steps=5)
+    shown.page.mouse.up()
+    shown.settle()
+    assert scan.screenshot() != zoomed[0]
+    assert model.screenshot() != zoomed[1]
+    scan.dblclick()
+    expect(shown.viewer.locator("[data-part=zoom]")).to_have_text("100 %")
+    assert shown.sent == 0
+
+
+def test_heat_map_cutoff_leaves_out_weak_evidence_and_reports_once(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.page.keyboard.press("3")
+    all_of_it = shown.painted()
+    release = shown.drag(shown.slider("[data-cutoff=heat]"), [0.3, 0.8])
+    assert shown.painted() < all_of_it
+    assert shown.sent == 0
+    release()
+    shown.settle()
+    assert shown.sent == 1
+    assert "lesion_cutoff=None, heat_cutoff=0.8" in shown.said()
+
+
+def test_heat_map_says_that_it_is_relative_and_shows_the_score_beside_it(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.page.keyboard.press("3")
+    expect(shown.viewer).to_contain_text("relative, coarse grid (8 × 8), not a probability")
+    expect(shown.viewer).to_contain_text("malignant: model score 0.82")
+    expect(shown.viewer).not_to_contain_text("dimmed")
+    shown.page.keyboard.press("1")
+    expect(shown.viewer).to_contain_text("normal: model score 0.03")
+    expect(shown.viewer).to_contain_text("score under 5 %: dimmed")
+
+
+def test_two_colour_scales_are_never_mixed(show: Callable[..., Shown]) -> None:
+    shown = show()
+    heat, probability = (shown.viewer.locator(f"[data-toggle={layer}]") for layer in ("heat", "probability"))
+    probability.check()
+    shown.page.keyboard.press("3")
+    expect(heat).to_be_checked()
+    expect(probability).not_to_be_checked()
+    probability.check()
+    expect(heat).not_to_be_checked()
+    assert shown.sent == 0
+
+
+def test_h_hides_everything_the_model_drew_and_brings_it_back(show: Callable[..., Shown]) -> None:
+    shown = show()
+    shown.page.keyboard.press("3")
+    before = shown.overlay()
+    shown.page.keyboard.press("h")
+    assert shown.painted() == 0
+    expect(shown.viewer.locator("[data-part=hidden-note]")).to_be_visible()
+    shown.page.keyboard.press("h")
+    assert shown.overlay() == before
+
+
+def test_reset_goes_back_to_the_models_exact_cutoff(show: Callable[..., Shown]) -> None:
+    shown = show()
+    before = shown.overlay()
+    shown.drag(shown.slider("[data-cutoff=lesion]"), [0.43, 0.9])()
+    shown.settle()
+    shown.viewer.get_by_text("Reset to model's cut-off").click()
+    shown.settle()
+    assert shown.overlay() == before
+    assert "lesion_cutoff=0.437" in shown.said()
+
+
+def test_arrow_keys_step_through_scans_and_stop_at_the_ends(show: Callable[..., Shown]) -> None:
+    shown = show(count="2")
+    shown.page.keyboard.press("ArrowLeft")
+    shown.settle()
+    assert shown.sent == 0
+    # A mouse on a slider must not capture the arrows for good.
+    shown.drag(shown.slider("[data-pref=fillOpacity]"), [0.2, 0.4])()
+    shown.settle()
+    shown.page.keyboard.press("ArrowRight")
+    shown.wait_for_scan(1)
+    expect(shown.viewer.locator("[data-part=position]")).to_have_text("2 of 2")
+    # Preferences stay, the cut-off is this scan's own.
+    expect(shown.viewer.locator("[data-layer=fill] output")).to_have_text("40 %")
+    assert "lesion_cutoff=None" in shown.said()
+    shown.page.keyboard.press("ArrowLeft")
+    shown.wait_for_scan(0)
+
+
+@pytest.mark.parametrize("name", ["<script>window.hurt = 1</script>.png", "![x](https://example.org/x.png).png"])
+def test_a_file_name_is_shown_as_text(show: Callable[..., Shown], name: str) -> None:
+    shown = show(name=name)
+    expect(shown.viewer.locator("[data-part=name]")).to_have_text(name)
+    assert shown.viewer.locator("script, img").count() == 0
+    assert shown.page.evaluate("window.hurt") is None
+
+
+def test_read_first_covers_the_finding_until_it_is_asked_for(show: Callable[..., Shown]) -> None:
+    shown = show(read_first="1")
+    cover = shown.page.get_by_test_id("cover")
+    expect(cover).to_be_visible()
+    shown.page.keyboard.press("3")
+    assert shown.painted() == 0
+    expect(shown.viewer).not_to_contain_text("Lesion area")
+    expect(shown.viewer).not_to_contain_text("model score")
+    shown.page.get_by_text("Show what the model sees").click()
+    expect(cover).to_be_hidden()
+    shown.settle()
+    assert shown.painted() > 0
+    assert "revealed=True" in shown.said()
+    assert shown.sent == 1
+
+
+def test_made_up_scans_are_tagged_and_panes_are_named(show: Callable[..., Shown]) -> None:
+    shown = show(simulated="1")
+    expect(shown.viewer.get_by_text("SIMULATED")).to_be_visible()
+    expect(shown.viewer).to_contain_text("2026.1-test")
+    label = "Ultrasound scan benign (1).png, 563 by 471 pixels"
+    assert shown.page.get_by_role("img", name=label).count() == 2
+
+
+def test_on_a_phone_the_panes_stack_and_touch_targets_are_large(show: Callable[..., Shown]) -> None:
+    shown = show(viewport=(390, 844), touch=True)
+    boxes = [shown.page.get_by_test_id(f"stage-{one}").bounding_box() for one in ("scan", "model")]
+    assert all(box is not None and box["width"] > 330 for box in boxes)
+    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
+    for button in shown.viewer.locator(".tools button:visible, .steps button:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 36
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_two_fingers_zoom_and_one_moves_the_zoomed_scan_instead_of_the_page(show: Callable[..., Shown]) -> None:
+    shown = show(viewport=(390, 844), touch=True)
+    stage = shown.page.get_by_test_id("stage-scan")
+    box = stage.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = shown.page.context.new_cdp_session(shown.page)
+
+    def fingers(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": left, "y": top, "id": number} for number, (left, top) in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", (x - 30, y), (x + 30, y))
+    for spread in range(30, 91, 6):
+        fingers("touchMove", (x - spread, y), (x + spread, y))
+    fingers("touchEnd")
+    expect(shown.viewer.locator("[data-part=zoom]")).to_have_text("300 %")
+    before = stage.screenshot()
+    fingers("touchStart", (x, y))
+    for way in range(10, 60, 10):
+        fingers("touchMove", (x, y - way))
+    fingers("touchEnd")
+    shown.settle()
+    assert stage.screenshot() != before
+    assert shown.page.get_by_test_id("stMain").evaluate("main => main.scrollTop") == 0
+
+
+def load_maps(page: Page) -> None:
+    """Put the viewer's arithmetic on an empty page."""
+    names = "upsample, makeField, outlines, countAbove"
+    page.set_content(f"<script type=module>{MAPS.read_text('utf-8')}\nObject.assign(window, {{{names}}})</script>")
+
+
+def test_a_cutoff_is_redrawn_in_less_than_a_frame_at_fifty_a_second(chromium_page: Callable[..., Page]) -> None:
+    page = chromium_page()
+    load_maps(page)
+    median = page.evaluate(
+        """() => {
+            const small = Float32Array.from({ length: 65536 }, (_, i) =>
+                1 / (1 + Math.exp(Math.hypot((i % 256) - 128, (i >> 8) - 128) / 6 - 8)));
+            const full = upsample(small, 256, 256, 1024, 1024);
+            const field = makeField(full, 1024, 1024);
+            const times = [];
+            for (let cutoff = 0.05; cutoff < 0.95; cutoff += 0.01) {
+                const start = performance.now();
+                outlines(field, cutoff);
+                countAbove(full, cutoff);
+                times.push(performance.now() - start);
+            }
+            return times.sort((a, b) => a - b)[times.length >> 1];
+        }"""
+    )
+    assert median < 20
+
+
+def test_the_browser_upsamples_as_python_does(chromium_page: Callable[..., Page]) -> None:
+    page = chromium_page()
+    load_maps(page)
+    values = np.random.default_rng(0).random((7, 8), dtype=np.float32)
+    full = page.evaluate(f"[...upsample(Float32Array.from({json.dumps(values.ravel().tolist())}), 7, 8, 471, 563)]")
+    assert np.abs(np.reshape(full, (471, 563)) - upsample(values, 471, 563)).max() < 1e-5
