@@ -50,7 +50,8 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float, metavar="R")
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
-    train.add_argument("--random-start", action="store_true", help="do not start from ImageNet weights")
+    train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
+    train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
     train.add_argument("--precision", choices=("bf16", "fp32"))
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -91,10 +92,9 @@ def _analyse(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from busi_core.data.dataset import load_samples
     from busi_core.files import write_atomically
-    from busi_core.models.pretrained import SOURCES
     from busi_core.recipes.product import PRODUCT, read_split
     from busi_core.registry import check_version_name
-    from busi_core.release import release
+    from busi_core.release import choose_start, release
     from busi_core.training.loop import Epoch, fit
     from busi_core.training.state import CONFIG_FILE
 
@@ -106,15 +106,16 @@ def _train(options: argparse.Namespace) -> int:
         "learning_rate": options.learning_rate,
         "seed": options.seed,
         "precision": options.precision,
+        "start": options.start,
+        "normal_repeats": options.normal_repeats,
     }
     config = replace(config, **{key: value for key, value in changes.items() if value is not None})
     if options.size:
         config = replace(config, preprocess=replace(config.preprocess, side=options.size))
     if options.encoder:
         config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
-    if options.random_start:
-        config = replace(config, pretrained=False)
 
+    start = choose_start(config, encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
     split = read_split(settings, tuple(options.data), test_fold=options.test_fold)
     run = options.runs / check_version_name(options.version)
     print(f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed.")
@@ -129,9 +130,7 @@ def _train(options: argparse.Namespace) -> int:
             flush=True,
         )
 
-    progress = fit(
-        config, train, validation, run, encoder_dir=settings.encoder_dir, resume=options.resume, on_epoch=report
-    )
+    progress = fit(config, train, validation, run, initialise=start.initialise, resume=options.resume, on_epoch=report)
     card = release(
         run,
         config,
@@ -140,7 +139,7 @@ def _train(options: argparse.Namespace) -> int:
         version=options.version,
         weights_dir=settings.weights_dir,
         description={"data_sets": options.data, "test_fold": options.test_fold},
-        encoder_source=SOURCES[config.architecture.encoder][1] if config.pretrained else "random",
+        start=start,
     )
     print(f"{settings.weights_dir / card.version}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
     print(f"Next: busi evaluate --model {card.version} --save")
