@@ -1,4 +1,4 @@
-"""The command line: busi analyse | train | evaluate | splits. The only file of the core that prints."""
+"""The command line: busi analyse | train | evaluate | card | serve | splits. The only file of the core that prints."""
 
 import argparse
 import json
@@ -63,6 +63,15 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
     evaluate.add_argument("--save", action="store_true", help="write evaluation.json beside the weights")
     evaluate.set_defaults(run=_evaluate)
+
+    card = commands.add_parser("card", help="print the model card of a version as markdown")
+    card.add_argument("--model", metavar="VERSION", help="default: the version in service")
+    card.add_argument("--figures", action="store_true", help="only the table of figures, as in the README")
+    card.set_defaults(run=_card)
+
+    serve = commands.add_parser("serve", help="put a version into service")
+    serve.add_argument("version")
+    serve.set_defaults(run=_serve)
 
     splits = commands.add_parser("splits", help="check the committed folds against the scans at hand")
     splits.add_argument("--write", type=Path, metavar="FILE", help="make the folds anew into this file")
@@ -172,6 +181,34 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder = settings.weights_dir / analyser.card.version
         write_reports(folder, reports)
         print(f"written: {folder / 'evaluation.json'}")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from busi_core.evaluation import read_reports
+    from busi_core.model_card import format_figures, format_model_card
+    from busi_core.models.checkpoint import read_card
+    from busi_core.registry import check_version_name, read_registry
+
+    weights_dir = read_settings().weights_dir
+    version = check_version_name(options.model) if options.model else read_registry(weights_dir).in_service
+    reports = read_reports(weights_dir / version)
+    if options.figures:
+        print(format_figures(reports))
+    else:
+        print(format_model_card(read_card(weights_dir / version), reports), end="")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from busi_core.models.checkpoint import load_version
+    from busi_core.registry import check_version_name, put_into_service
+    from busi_core.service import choose_device
+
+    weights_dir = read_settings().weights_dir
+    load_version(weights_dir / check_version_name(options.version), choose_device("cpu"))
+    put_into_service(weights_dir, options.version)
+    print(f"in service: {options.version}")
     return 0
 
 

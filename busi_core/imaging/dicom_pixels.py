@@ -23,7 +23,7 @@ LAST_FRAGMENT_TAG = b"\xfe\xff\xdd\xe0"  # PS3.5 A.4: (FFFE,E0DD) closes encapsu
 # Markers of ISO 10918-1, table B.1: the second byte, after 0xFF.
 JPEG_SIZE, JPEG_SCAN, JPEG_JFIF, JPEG_ADOBE = 0xC0, 0xDA, 0xE0, 0xEE  # SOF0 (Baseline), SOS, APP0, APP14
 JPEG_OTHERS = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))  # DHT, DQT, DRI, COM and APPn
-RGB_COMPONENTS = (b"RGB", b"rgb")  # component identifiers by which libjpeg knows plain RGB
+RGB_COMPONENTS = b"RGB"  # component identifiers by which libjpeg knows plain RGB
 ADOBE_MARK = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(4)  # APP14; one byte follows, 0 for RGB and 1 for YCbCr
 
 
@@ -160,7 +160,7 @@ def _with_marked_colours(frame: bytes, segments: list[tuple[int, bytes]], photom
     is_jfif = any(code == JPEG_JFIF and content.startswith(b"JFIF") for code, content in segments)
     if not any(code == JPEG_ADOBE and len(it) >= 12 and it.startswith(b"Adobe") for code, it in segments):
         [size] = [content for code, content in segments if code == JPEG_SIZE]
-        is_rgb = not is_jfif and (photometric == "RGB" or size[6:15:3] in RGB_COMPONENTS)
+        is_rgb = not is_jfif and (photometric == "RGB" or size[6:15:3] == RGB_COMPONENTS)
         frame = frame[:2] + ADOBE_MARK + bytes([0 if is_rgb else 1]) + frame[2:]
     return frame, "YBR_FULL_422" if is_jfif else "RGB"  # JFIF knows no other colours; anything else makes pydicom warn
 

@@ -2,10 +2,7 @@
 
 import streamlit as st
 
-from busi_core.errors import BusiError
-from busi_core.findings import read_finding
-from busi_core.imaging.phantom import simulate_scan
-from busi_core.types import Diagnosis
+from busi_core import BusiError, Diagnosis, read_finding, simulate_scan
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
