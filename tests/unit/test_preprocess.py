@@ -187,9 +187,7 @@ def test_upsampling_agrees_with_opencv_and_with_the_formula(height: int, width: 
     values = np.random.default_rng(0).random((7, 9), np.float32)
     shown = upsample(values, height, width)
     np.testing.assert_allclose(shown, interpolate_by_hand(values, height, width), atol=1e-5)
-    np.testing.assert_allclose(
-        shown, cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), atol=1e-4
-    )
+    np.testing.assert_allclose(shown, cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), atol=1e-4)
 
 
 def test_upsampling_stays_within_the_values_it_was_given() -> None:
