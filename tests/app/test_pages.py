@@ -1,15 +1,16 @@
 """Every page as a person meets it, without a browser: notice first, errors explained, findings in words."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
+from files import dicom
 from streamlit.testing.v1 import AppTest
 
 from busi_core.imaging.overlay import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
-from files import dicom
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60  # the first page loads torch and the weights
@@ -154,3 +155,19 @@ def test_the_frame_of_a_cine_is_chosen_and_named() -> None:
     page = page.slider[0].set_value(3).run()
     assert not page.exception
     assert "frame 3 of 3 · cine.dcm" in texts(page)
+
+
+def test_the_app_opens_and_reads_without_any_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3."""
+    from pages.components.serving import get_serving
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the app asked for the network")
+
+    get_serving.clear()
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    page = page.button(key="sample-benign").click().run()
+    assert not page.exception
+    assert "Model score" in texts(page)
