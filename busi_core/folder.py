@@ -34,7 +34,8 @@ def analyse_paths(
     always has its pictures.
 
     Raises:
-        OutputError: Two inputs would write the same results, or a path does not exist; nothing was read.
+        OutputError: Two inputs would write the same results, a result would fall on a file that is none, or a path
+            does not exist; nothing was read.
     """
     for source, target in _plan(paths, out):
         try:
@@ -53,12 +54,8 @@ def _plan(paths: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     targets: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(
-                (f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES), key=lambda f: natural_key(str(f))
-            )
-            found = [
-                (file, out / file.relative_to(path).with_suffix("")) for file in files if not is_mask_name(file.stem)
-            ]
+            files = sorted(filter(_is_scan, path.rglob("*")), key=lambda file: natural_key(str(file)))
+            found = [(file, out / file.relative_to(path).with_suffix("")) for file in files]
         elif path.exists():
             found = [(path, out / path.stem)]
         else:
@@ -69,8 +66,28 @@ def _plan(paths: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
                     f"{targets[target]} and {source} would both write {target}.json.",
                     remedy="Rename one of them, or give their folder instead of the files.",
                 )
+            _require_free(source, target)
             targets[target] = source
     return [(source, target) for target, source in targets.items()]
+
+
+def _is_scan(file: Path) -> bool:
+    """Whether a file of a folder is to be read: an image, but no mask and no picture of an earlier reading."""
+    if file.suffix.lower() not in SUFFIXES or is_mask_name(file.stem):
+        return False
+    scan = file.stem.removesuffix("_heatmap")
+    return scan == file.stem or not file.with_name(f"{scan}.json").exists()
+
+
+def _require_free(source: Path, target: Path) -> None:
+    """Refuse to write over a reference mask or another scan: what lies beside a scan without a record is not ours."""
+    if source.parent.resolve() != target.parent.resolve() or target.with_name(f"{target.name}.json").exists():
+        return
+    for picture in (target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_heatmap.png")):
+        if picture.exists():
+            raise OutputError(
+                f"{picture} is there already and is no result of this program.", remedy="Choose another folder."
+            )
 
 
 def _read_one(analyser: Analyser, source: Path, target: Path, frame: int | None) -> str:
