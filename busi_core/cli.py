@@ -141,7 +141,9 @@ def _train(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
     if options.encoder:
-        config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
+        padding = config.architecture.padding if options.encoder == config.architecture.encoder else "symmetric"
+        architecture = replace(config.architecture, encoder=options.encoder, padding=padding)
+        config = replace(config, architecture=architecture)
 
     start = choose_start(config, encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
     split = read_split(settings, tuple(options.data), test_fold=options.test_fold)

@@ -31,6 +31,8 @@ def measure_offset(network: Network, inputs: Sequence[Tensor]) -> tuple[float, f
         (rows, columns) in pixels of the network's input; negative is up and left.
     """
     offsets = [offset for images in inputs for offset in _offsets_of_middle_cells(network, images)]
+    if not offsets:
+        return 0.0, 0.0
     rows, columns = np.median(np.array(offsets), axis=0)
     return float(rows), float(columns)
 
@@ -48,6 +50,8 @@ def _offsets_of_middle_cells(network: Network, images: Tensor) -> list[tuple[flo
             for column in middle:
                 (gradient,) = torch.autograd.grad(features[0, :, row, column].sum(), inputs, retain_graph=True)
                 weight = gradient[0].square().sum(dim=0)
+                if not weight.sum() > 0:  # a dead cell looks nowhere
+                    continue
                 weight = weight / weight.sum()
                 places = torch.arange(side, dtype=weight.dtype) + 0.5
                 cell = side / grid

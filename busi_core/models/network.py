@@ -46,6 +46,8 @@ class Architecture:
     Attributes:
         name: 'unet', the only one here so far; `build_network` lists what it knows.
         encoder: Name in segmentation_models_pytorch; 'tu-...' are timm's.
+        padding: Of the encoder's convolutions: 'symmetric', or 'same' as TensorFlow pads, for encoders whose first
+            weights were trained so (timm's only).
         in_channels: Of the prepared image.
         pixel_classes: Of the mask head, without background.
         image_classes: Of the class head, in order; empty for none.
@@ -53,11 +55,14 @@ class Architecture:
 
     name: str
     encoder: str
+    padding: str
     in_channels: int
     pixel_classes: tuple[str, ...]
     image_classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if self.padding not in ("symmetric", "same"):
+            raise ValueError(f"padding must be symmetric or same, got {self.padding!r}")
         if self.in_channels < 1 or not self.pixel_classes:
             raise ValueError(f"a network needs an input channel and a pixel class, got {self}")
         for names in (self.pixel_classes, self.image_classes):
@@ -80,6 +85,7 @@ class LesionNet(nn.Module):
             encoder_weights=None,
             in_channels=architecture.in_channels,
             classes=len(architecture.pixel_classes),
+            **({"pad_type": "same"} if architecture.padding == "same" else {}),
         )
         self.encoder, self.decoder, self.mask_head = unet.encoder, unet.decoder, unet.segmentation_head
         channels = self.encoder.out_channels[-1]

@@ -15,6 +15,7 @@ PRODUCT = TrainingConfig(
     architecture=Architecture(
         name="unet",
         encoder="tu-mobilenet_edgetpu_100",
+        padding="same",
         in_channels=1,
         pixel_classes=("lesion",),
         image_classes=tuple(diagnosis.value for diagnosis in Diagnosis),

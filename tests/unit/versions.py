@@ -17,6 +17,7 @@ from busi_core.types import Diagnosis
 TINY = Architecture(
     name="unet",
     encoder="tu-test_resnet",  # timm's own encoder for tests
+    padding="symmetric",
     in_channels=1,
     pixel_classes=("lesion",),
     image_classes=tuple(diagnosis.value for diagnosis in Diagnosis),
