@@ -31,7 +31,7 @@ def show_intake(tray: Tray) -> None:
     if files:
         tray.add([(file.name, file.getvalue()) for file in files], simulated=False)
         st.rerun()
-    st.html(label("Scans stay in this session's memory: nothing is written to a disk or a log.", css="fine"))
+    st.html(label("Scans are kept in this session's memory only, and go with it.", css="fine"))
     st.html(label("Or try a simulated scan: computed, of no patient", css="label spaced"))
     for column, diagnosis in zip(st.columns(3), Diagnosis, strict=True):
         column.button(
