@@ -61,6 +61,9 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float, metavar="R")
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
+    train.add_argument(
+        "--padding", choices=("symmetric", "same"), help="of the encoder; 'same' as TensorFlow pads (timm's only)"
+    )
     train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
     train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
     train.add_argument("--precision", choices=("bf16", "fp32"))
@@ -141,9 +144,9 @@ def _train(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
     if options.encoder:
-        padding = config.architecture.padding if options.encoder == config.architecture.encoder else "symmetric"
-        architecture = replace(config.architecture, encoder=options.encoder, padding=padding)
-        config = replace(config, architecture=architecture)
+        config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
+    if options.padding:
+        config = replace(config, architecture=replace(config.architecture, padding=options.padding))
 
     start = choose_start(config, encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
     split = read_split(settings, tuple(options.data), test_fold=options.test_fold)
