@@ -82,9 +82,9 @@ def _show_flag(
         sign = "≥" if finding.flagged else "<"
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
-            f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. On {flag.scans} validation scans this "
-            f"cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left {flag.specificity:.0%} of the "
-            f"others alone.</span></div>"
+            f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
+            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left "
+            f"{flag.specificity:.0%} of the others alone.</span></div>"
         )
     if report is not None:
         band = report.band_of(score)
