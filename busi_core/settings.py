@@ -6,6 +6,7 @@
 | BUSI_DATA_ROOT   | folder with busi/ and bus-bra/ for training and evaluation | ../shared/data beside the project |
 | BUSI_ENCODER_DIR | folder with ImageNet encoders to start from                | ../shared/weights beside the project |
 | BUSI_DEVICE      | 'cpu', 'cuda' or 'auto'                                    | auto |
+| BUSI_CORRECTIONS_DIR | folder that readers may keep corrected cases in        | none: nothing is kept |
 """
 
 import os
@@ -23,6 +24,7 @@ class Settings:
     data_root: Path
     encoder_dir: Path
     device: str
+    corrections_dir: Path | None = None
 
 
 def read_settings() -> Settings:
@@ -35,9 +37,11 @@ def read_settings() -> Settings:
     device = os.environ.get("BUSI_DEVICE", "auto")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"BUSI_DEVICE must be auto, cpu or cuda, got {device!r}")
+    corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
     return Settings(
         weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
         data_root=Path(os.environ.get("BUSI_DATA_ROOT", shared / "data")),
         encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
         device=device,
+        corrections_dir=Path(corrections) if corrections else None,
     )
