@@ -1,10 +1,10 @@
 """Files of one batch -> scans, each with the mask files and the class that its layout gives it.
 
-| layout  | scan                      | masks                                             | class                       |
-|---------|---------------------------|---------------------------------------------------|-----------------------------|
-| BUSI    | benign/benign (4).png     | benign/benign (4)_mask.png, _mask_1.png ..        | folder, or name 'benign (4)'|
-| BUS-BRA | Images/bus_0001-l.png     | Masks/mask_0001-l.png, or beside the scan         | Pathology of bus_data.csv   |
-| any     | a/scan.png                | beside it: scan_mask.png, scan_mask_1.png ..      | folder normal, benign or malignant |
+| layout  | scan                    | masks                                | class                                |
+|---------|-------------------------|--------------------------------------|--------------------------------------|
+| BUSI    | benign/benign (4).png   | benign (4)_mask.png, _mask_1.png ..  | its folder, or its name 'benign (4)' |
+| BUS-BRA | Images/bus_0001-l.png   | Masks/mask_0001-l.png, or beside it  | Pathology in bus_data.csv            |
+| any     | a/scan.png              | a/scan_mask.png, scan_mask_1.png ..  | folder normal, benign or malignant   |
 
 Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
 counted: none vanishes.
