@@ -1,4 +1,4 @@
-"""The command line: busi analyse | train | evaluate | splits. The only file of the core that prints."""
+"""The command line: busi analyse | train | evaluate | card | serve | splits. The only file of the core that prints."""
 
 import argparse
 import json
@@ -50,7 +50,8 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float, metavar="R")
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
-    train.add_argument("--random-start", action="store_true", help="do not start from ImageNet weights")
+    train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
+    train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
     train.add_argument("--precision", choices=("bf16", "fp32"))
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -62,6 +63,15 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
     evaluate.add_argument("--save", action="store_true", help="write evaluation.json beside the weights")
     evaluate.set_defaults(run=_evaluate)
+
+    card = commands.add_parser("card", help="print the model card of a version as markdown")
+    card.add_argument("--model", metavar="VERSION", help="default: the version in service")
+    card.add_argument("--figures", action="store_true", help="only the table of figures, as in the README")
+    card.set_defaults(run=_card)
+
+    serve = commands.add_parser("serve", help="put a version into service")
+    serve.add_argument("version")
+    serve.set_defaults(run=_serve)
 
     splits = commands.add_parser("splits", help="check the committed folds against the scans at hand")
     splits.add_argument("--write", type=Path, metavar="FILE", help="make the folds anew into this file")
@@ -91,10 +101,9 @@ def _analyse(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from busi_core.data.dataset import load_samples
     from busi_core.files import write_atomically
-    from busi_core.models.pretrained import SOURCES
     from busi_core.recipes.product import PRODUCT, read_split
     from busi_core.registry import check_version_name
-    from busi_core.release import release
+    from busi_core.release import choose_start, release
     from busi_core.training.loop import Epoch, fit
     from busi_core.training.state import CONFIG_FILE
 
@@ -106,15 +115,16 @@ def _train(options: argparse.Namespace) -> int:
         "learning_rate": options.learning_rate,
         "seed": options.seed,
         "precision": options.precision,
+        "start": options.start,
+        "normal_repeats": options.normal_repeats,
     }
     config = replace(config, **{key: value for key, value in changes.items() if value is not None})
     if options.size:
         config = replace(config, preprocess=replace(config.preprocess, side=options.size))
     if options.encoder:
         config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
-    if options.random_start:
-        config = replace(config, pretrained=False)
 
+    start = choose_start(config, encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
     split = read_split(settings, tuple(options.data), test_fold=options.test_fold)
     run = options.runs / check_version_name(options.version)
     print(f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed.")
@@ -129,9 +139,7 @@ def _train(options: argparse.Namespace) -> int:
             flush=True,
         )
 
-    progress = fit(
-        config, train, validation, run, encoder_dir=settings.encoder_dir, resume=options.resume, on_epoch=report
-    )
+    progress = fit(config, train, validation, run, initialise=start.initialise, resume=options.resume, on_epoch=report)
     card = release(
         run,
         config,
@@ -140,7 +148,7 @@ def _train(options: argparse.Namespace) -> int:
         version=options.version,
         weights_dir=settings.weights_dir,
         description={"data_sets": options.data, "test_fold": options.test_fold},
-        encoder_source=SOURCES[config.architecture.encoder][1] if config.pretrained else "random",
+        start=start,
     )
     print(f"{settings.weights_dir / card.version}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
     print(f"Next: busi evaluate --model {card.version} --save")
@@ -173,6 +181,34 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder = settings.weights_dir / analyser.card.version
         write_reports(folder, reports)
         print(f"written: {folder / 'evaluation.json'}")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from busi_core.evaluation import read_reports
+    from busi_core.model_card import format_figures, format_model_card
+    from busi_core.models.checkpoint import read_card
+    from busi_core.registry import check_version_name, read_registry
+
+    weights_dir = read_settings().weights_dir
+    version = check_version_name(options.model) if options.model else read_registry(weights_dir).in_service
+    reports = read_reports(weights_dir / version)
+    if options.figures:
+        print(format_figures(reports))
+    else:
+        print(format_model_card(read_card(weights_dir / version), reports), end="")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from busi_core.models.checkpoint import load_version
+    from busi_core.registry import check_version_name, put_into_service
+    from busi_core.service import choose_device
+
+    weights_dir = read_settings().weights_dir
+    load_version(weights_dir / check_version_name(options.version), choose_device("cpu"))
+    put_into_service(weights_dir, options.version)
+    print(f"in service: {options.version}")
     return 0
 
 

@@ -6,8 +6,8 @@ Everything here is chosen on the validation part, read through the front door, a
 import hashlib
 import math
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import Tensor
 
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import Split
-from busi_core.errors import TrainingError
+from busi_core.errors import ModelUnavailableError, TrainingError
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.calibration import fit_temperature, softmax
 from busi_core.metrics.classification import threshold_for_sensitivity
 from busi_core.metrics.segmentation import count_overlap
-from busi_core.models.checkpoint import MalignancyFlag, ModelCard, save_version
-from busi_core.models.network import build_network
+from busi_core.models.checkpoint import MalignancyFlag, ModelCard, load_version, save_version
+from busi_core.models.network import LesionNet, build_network
+from busi_core.models.pretrained import encoder_source, start_encoder
+from busi_core.registry import check_version_name
 from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
 from busi_core.training.config import TrainingConfig
@@ -35,6 +38,43 @@ from busi_core.types import Diagnosis
 
 CUTOFFS = tuple(round(float(cutoff), 2) for cutoff in np.arange(0.2, 0.96, 0.05))
 FLAG_SENSITIVITY = 0.95
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a network's first weights come from.
+
+    Attributes:
+        initialise: Puts them into a new network; None leaves it random.
+        source: Of the encoder's very first weights, with licence.
+        trained_on: Records that taught these weights; they count as seen by what grows from them.
+    """
+
+    initialise: Callable[[LesionNet], None] | None
+    source: str
+    trained_on: tuple[str, ...]
+
+
+def choose_start(config: TrainingConfig, *, encoder_dir: Path, weights_dir: Path) -> Start:
+    """What `config.start` asks for: ImageNet weights of the encoder, random weights, or a model version.
+
+    Raises:
+        ModelUnavailableError: No such weights or version, or they do not fit the network.
+    """
+    if config.start == "random":
+        return Start(None, "random", ())
+    if config.start == "imagenet":
+        encoder = config.architecture.encoder
+        source = encoder_source(encoder)
+        return Start(lambda network: start_encoder(network, encoder, encoder_dir), source, ())
+    before, card = load_version(weights_dir / check_version_name(config.start), torch.device("cpu"))
+    if card.architecture != config.architecture:
+        raise ModelUnavailableError(
+            f"The version {config.start!r} has another network than the one to be trained.",
+            remedy="Start from a version of the same architecture, or from 'imagenet'.",
+        )
+    weights = before.state_dict()
+    return Start(lambda network: _copy_weights(network, weights), card.encoder_source, card.trained_on)
 
 
 def release(
@@ -46,7 +86,7 @@ def release(
     version: str,
     weights_dir: Path,
     description: Mapping[str, Any],
-    encoder_source: str,
+    start: Start,
 ) -> ModelCard:
     """Make `weights/<version>/` from a run's best weights.
 
@@ -58,7 +98,7 @@ def release(
         version: Name of the new version.
         weights_dir: Where versions lie.
         description: Further plain values for the card's `training`, such as data sets and test fold.
-        encoder_source: For the card.
+        start: Where its first weights came from.
 
     Raises:
         TrainingError: The run has no best weights, or they do not fit.
@@ -88,8 +128,8 @@ def release(
             "epochs_run": progress.epoch,
             "images": {"train": len(split.train), "validation": len(split.validation)},
         },
-        trained_on=tuple(record.id for record in split.train + split.validation),
-        encoder_source=encoder_source,
+        trained_on=tuple(dict.fromkeys([*start.trained_on, *(r.id for r in split.train + split.validation)])),
+        encoder_source=start.source,
         commit=_current_commit(),
         created=datetime.now(UTC).date().isoformat(),
         sha256=hashlib.sha256(weights).hexdigest(),
@@ -97,6 +137,10 @@ def release(
     card = _choose(Analyser(network, draft, torch.device("cpu")), draft, split.validation)
     save_version(weights_dir / version, weights, card)
     return card
+
+
+def _copy_weights(network: LesionNet, weights: Mapping[str, Tensor]) -> None:
+    network.load_state_dict(weights, strict=True)
 
 
 def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) -> ModelCard:

@@ -35,6 +35,7 @@ class ImageWarning(StrEnum):
     NOT_CALIBRATED = "no calibration in the file: sizes are in pixels"
     WINDOWED = "not plain 8-bit grey: shown through a grey window"
     FIRST_FRAME = "several frames: the first one is shown, none was chosen"
+    BURNED_IN = "the file says that patient text is burned into the image"
     READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
 
 

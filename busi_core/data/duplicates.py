@@ -87,17 +87,22 @@ def read_published_scans(path: Path) -> list[PublishedScan]:
     """Read the list of Pawlowska et al.: `;`-separated, UTF-8 with a byte-order mark, 587 rows.
 
     Raises:
-        DatasetError: The file is missing or has other columns.
+        DatasetError: The file is missing, damaged, empty or has other columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, delimiter=";"))
-        return [PublishedScan(tuple(row["Filename"].strip("{}").split("&")), row["Objection"]) for row in rows]
-    except (OSError, KeyError) as error:
+        scans = [
+            PublishedScan(tuple(row["Filename"].strip("{}").split("&")), row["Objection"].strip()) for row in rows
+        ]
+        if not scans:
+            raise KeyError("no rows")
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:  # a cut row holds None
         raise DatasetError(
             f"The list of repeated scans {path.name!r} cannot be read.",
             remedy="Put the published list (Mendeley Data k8t3gnx9h6) into the BUSI folder.",
         ) from error
+    return scans
 
 
 def _pair(a: str, b: str) -> Pair:

@@ -20,6 +20,8 @@ from PIL import Image
 from busi_core.errors import DatasetError
 from busi_core.types import Diagnosis, Mask
 
+BUS_BRA_FOLDS = {str(fold): fold for fold in range(1, 6)}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -95,35 +97,39 @@ def read_bus_bra(folder: Path) -> list[Record]:
     """Read a folder in BUS-BRA's layout, in the order of its table.
 
     Raises:
-        DatasetError: One message naming every image or mask that the tables list and the folder lacks,
-            or a table that is missing or has other columns.
+        DatasetError: One message naming every image or mask that the tables list and the folder lacks and
+            every row that makes no sense, or a table that is missing or has other columns.
     """
-    folds = {row["ID"]: int(row["kFold"]) for row in _read_table(folder / "5-fold-cv.csv", ("ID", "kFold"))}
+    folds = {row["ID"]: row["kFold"] for row in _read_table(folder / "5-fold-cv.csv", ("ID", "kFold"))}
     columns = ("ID", "Case", "Pathology", "BIRADS", "Device")
     problems: list[str] = []
-    records: list[Record] = []
+    records: dict[str, Record] = {}
     for row in _read_table(folder / "bus_data.csv", columns):
-        name = row["ID"]
+        name, pathology, birads = row["ID"], row["Pathology"], row["BIRADS"]
         image = folder / "Images" / f"{name}.png"
         mask = folder / "Masks" / f"{name.replace('bus_', 'mask_', 1)}.png"
         problems += [f"{path.parent.name}/{path.name} (missing)" for path in (image, mask) if not path.is_file()]
+        if name in records:
+            problems.append(f"{name} (twice in bus_data.csv)")
         if name not in folds:
             problems.append(f"{name} (no fold in 5-fold-cv.csv)")
             continue
-        records.append(
-            Record(
+        try:
+            records[name] = Record(
                 id=f"bus-bra/{name}",
                 image=image,
                 masks=(mask,),
-                diagnosis=Diagnosis(row["Pathology"]),
+                diagnosis=Diagnosis(pathology),
                 group=f"bus-bra/case {row['Case']}",
-                fold=folds[name],
-                birads=int(row["BIRADS"]),
+                fold=BUS_BRA_FOLDS[folds[name]],
+                birads=int(birads),
                 device=row["Device"],
             )
-        )
+        except (KeyError, TypeError, ValueError):  # also a row that is cut short: its cells are None
+            values = f"{pathology!r}, {birads!r}, {folds[name]!r}"
+            problems.append(f"{name} (no such pathology, BI-RADS category or fold: {values})")
     _require_sound(folder, "BUS-BRA", problems)
-    return records
+    return list(records.values())
 
 
 def read_truth(record: Record, height: int, width: int) -> Mask:
@@ -132,7 +138,7 @@ def read_truth(record: Record, height: int, width: int) -> Mask:
     Colour is read, never alpha: two BUSI masks are RGBA with alpha 255 everywhere.
 
     Raises:
-        DatasetError: A mask cannot be read or has another size than its image.
+        DatasetError: A mask cannot be read, has another size than its image, or more than two values.
     """
     truth = np.zeros((height, width), np.bool_)
     for path in record.masks:
@@ -147,7 +153,14 @@ def read_truth(record: Record, height: int, width: int) -> Mask:
                 f"its image {width} x {height}.",
                 remedy="Export the mask at the size of its image.",
             )
-        truth |= colour.max(axis=2) > 127
+        brightest = colour.max(axis=2)
+        inside = brightest > 0
+        if len(np.unique(brightest[inside])) > 1:
+            raise DatasetError(
+                f"The mask {path.name!r} is not binary: it holds several greys.",
+                remedy="Export the mask with one value outside and one inside.",
+            )
+        truth |= inside
     return truth
 
 
@@ -155,7 +168,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"The table {path.name!r} cannot be read.", remedy=f"Put it into {path.parent}.") from error
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:

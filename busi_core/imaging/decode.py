@@ -1,6 +1,6 @@
 """Bytes of one upload -> one upright frame as 8-bit pixels, or a refusal in plain words.
 
-    bytes --content decides--> Pillow (PNG, JPEG, BMP, TIFF, WebP) or dicom.py --> DecodedImage
+    bytes --content decides--> Pillow (PNG, JPEG, BMP, TIFF, WebP) or dicom.py, dicom_pixels.py --> DecodedImage
 
 What each kind of pixel becomes (Pillow's mode, first column):
 
@@ -35,8 +35,9 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TILELE
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.dicom import RawPixels, is_dicom, open_dicom, read_frame
-from busi_core.types import CalibratedRegion, DecodedImage, Grey, ImageWarning, Rgb
+from busi_core.imaging.dicom import DicomFile, is_dicom, open_dicom
+from busi_core.imaging.dicom_pixels import RawPixels, read_frame
+from busi_core.types import DecodedImage, Grey, ImageWarning, Rgb
 
 ACCEPTED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # never EPS, PDF, SVG: those run programs or fonts
 MAX_FILE_BYTES = 200_000_000  # a cine of 200 RGB frames; a still is below 5 MB
@@ -117,7 +118,7 @@ def _decode_dicom(data: bytes, frame: int | None) -> DecodedImage:
     chosen = _choose_frame(frame, file.frames)
     with _damage_refused("DICOM"):
         pixels = read_frame(file, chosen)
-    return _assemble(pixels, "DICOM", frame, file.frames, file.regions)
+    return _assemble(pixels, "DICOM", frame, file.frames, file)
 
 
 def _decode_picture(data: bytes, frame: int | None) -> DecodedImage:
@@ -134,7 +135,7 @@ def _decode_picture(data: bytes, frame: int | None) -> DecodedImage:
         _require_known_mode(image.mode)
         with _damage_refused(format_name):
             pixels = _read_pixels(image)
-    return _assemble(pixels, format_name, frame, frames, ())
+    return _assemble(pixels, format_name, frame, frames, None)
 
 
 @contextmanager
@@ -269,10 +270,10 @@ def window_to_8_bits(values: NDArray[np.generic]) -> Grey:
 
 
 def _assemble(
-    pixels: RawPixels, format_name: str, frame: int | None, frames: int, regions: tuple[CalibratedRegion, ...]
+    pixels: RawPixels, format_name: str, frame: int | None, frames: int, dicom: DicomFile | None
 ) -> DecodedImage:
     """Bring pixels to 8 bits grey and RGB, and note what a reader must know."""
-    values, windowed = pixels
+    values, regions = pixels.values, dicom.regions if dicom else ()
     if values.ndim == 3:
         rgb: Rgb = np.ascontiguousarray(values)
         grey: Grey = np.array(Image.fromarray(rgb).convert("L"))
@@ -283,8 +284,9 @@ def _assemble(
         ImageWarning.NO_CONTRAST: float(cv2.meanStdDev(grey)[1][0, 0]) < MIN_CONTRAST_STD,
         ImageWarning.COLOUR: values.ndim == 3 and _coloured_share(rgb) > COLOUR_SHARE,
         ImageWarning.NOT_CALIBRATED: not regions,
-        ImageWarning.WINDOWED: windowed or values.dtype != np.uint8,
+        ImageWarning.WINDOWED: pixels.windowed or values.dtype != np.uint8,
         ImageWarning.FIRST_FRAME: frame is None and frames > 1,
+        ImageWarning.BURNED_IN: dicom is not None and dicom.has_burned_in_text,
     }
     warnings = tuple(warning for warning, applies in noticed.items() if applies)
     return DecodedImage(grey, rgb, format_name, frame or 0, frames, regions, warnings)
@@ -293,6 +295,5 @@ def _assemble(
 def _coloured_share(rgb: Rgb) -> float:
     """Share of the pixels of (height, width, 3) whose channels lie further apart than `COLOUR_SPREAD`."""
     red, green, blue = rgb[:, :, 0], rgb[:, :, 1], rgb[:, :, 2]
-    brightest = np.maximum(np.maximum(red, green), blue)
-    darkest = np.minimum(np.minimum(red, green), blue)
-    return np.count_nonzero(brightest - darkest > COLOUR_SPREAD) / red.size
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return np.count_nonzero(spread > COLOUR_SPREAD) / red.size

@@ -18,21 +18,22 @@ SOURCES = {
 STEM = "conv_stem.weight"  # its input planes are summed for a grey network: same output as grey repeated
 
 
-def start_encoder(network: LesionNet, encoder: str, folder: Path) -> str:
-    """Load ImageNet weights into the network's encoder, in place; a grey network gets the sum over the colours.
+def encoder_source(encoder: str) -> str:
+    """Source and licence of the ImageNet weights of an encoder, for the card.
 
-    Returns:
-        Source and licence, for the card.
+    Raises:
+        ModelUnavailableError: None are known.
+    """
+    return _known(encoder)[1]
+
+
+def start_encoder(network: LesionNet, encoder: str, folder: Path) -> None:
+    """Load ImageNet weights into the network's encoder, in place; a grey network gets the sum over the colours.
 
     Raises:
         ModelUnavailableError: No weights are known for this encoder, the file is missing, or does not fit.
     """
-    if encoder not in SOURCES:
-        raise ModelUnavailableError(
-            f"No ImageNet weights are at hand for {encoder!r}.",
-            remedy=f"Start from random weights, or use one of: {', '.join(SOURCES)}.",
-        )
-    file_name, source = SOURCES[encoder]
+    file_name, _ = _known(encoder)
     model = network.encoder.model
     wanted = model.state_dict()
     try:
@@ -53,4 +54,12 @@ def start_encoder(network: LesionNet, encoder: str, folder: Path) -> str:
         )
     with torch.no_grad():
         model.load_state_dict(stored, strict=False)
-    return source
+
+
+def _known(encoder: str) -> tuple[str, str]:
+    if encoder not in SOURCES:
+        raise ModelUnavailableError(
+            f"No ImageNet weights are at hand for {encoder!r}.",
+            remedy=f"Start from random weights, or use one of: {', '.join(SOURCES)}.",
+        )
+    return SOURCES[encoder]

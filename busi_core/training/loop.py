@@ -22,7 +22,6 @@ from busi_core.files import write_atomically
 from busi_core.imaging.preprocess import normalise
 from busi_core.metrics.classification import confusion_matrix, macro_f1
 from busi_core.models.network import LesionNet, build_network
-from busi_core.models.pretrained import start_encoder
 from busi_core.training.augment import augment
 from busi_core.training.config import TrainingConfig
 from busi_core.training.losses import balanced_weights, class_loss, mask_loss
@@ -53,11 +52,13 @@ def fit(
     validation: Samples,
     folder: Path,
     *,
-    encoder_dir: Path,
+    initialise: Callable[[LesionNet], None] | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Progress:
     """Train until the epochs are done or `patience` epochs brought no better score.
+
+    `initialise` puts the first weights into a new network, which otherwise are random.
 
     Writes into `folder`: best.safetensors, checkpoint.safetensors after every epoch, log.jsonl. With `resume`
     the run goes on from its checkpoint and ends with the weights of an undisturbed run (same machine).
@@ -69,8 +70,8 @@ def fit(
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(config.architecture)
-    if config.pretrained and not resume:
-        start_encoder(network, config.architecture.encoder, encoder_dir)
+    if initialise and not resume:
+        initialise(network)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = _make_optimizer(network, config)
@@ -78,13 +79,14 @@ def fit(
     _keep_log(folder, until=progress.epoch)
 
     weights = balanced_weights(train.labels, len(Diagnosis)).to(device)
-    steps = config.epochs * (len(train) // config.batch_size)
+    shown = _repeat_normals(train.labels, config.normal_repeats)
+    steps = config.epochs * (len(shown) // config.batch_size)
     started, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
         epoch_started = time.monotonic()
         network.train()
         losses: list[float] = []
-        for indices in torch.split(torch.randperm(len(train)), config.batch_size):
+        for indices in torch.split(shown[torch.randperm(len(shown))], config.batch_size):
             if len(indices) < config.batch_size:
                 continue
             for group in optimizer.param_groups:
@@ -190,6 +192,12 @@ def _make_optimizer(network: LesionNet, config: TrainingConfig) -> torch.optim.O
     rate = config.learning_rate
     groups = [{"params": encoder, "peak": rate * config.encoder_rate}, {"params": rest, "peak": rate}]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+
+
+def _repeat_normals(labels: Tensor, repeats: int) -> Tensor:
+    """Positions of the samples that an epoch shows, each normal `repeats` times."""
+    times = torch.where(labels == list(Diagnosis).index(Diagnosis.NORMAL), repeats, 1)
+    return torch.arange(len(labels)).repeat_interleave(times)
 
 
 def _moving_average(decay: float) -> Callable[..., None]:

@@ -4,12 +4,10 @@ from html import escape
 
 import streamlit as st
 
-from busi_core.evaluation import EvaluationReport
-from busi_core.findings import Finding
+from busi_core import Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.report import RESEARCH_USE, reading_json
-from busi_core.types import Analysis, Diagnosis, ImageWarning
 from pages.components.page import label
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from busi_core.errors import BusiError
+from busi_core import BusiError
 from busi_core.report import RESEARCH_USE
 from pages.components.serving import get_serving
 

@@ -2,10 +2,7 @@
 
 import streamlit as st
 
-from busi_core.evaluation import EvaluationReport, read_reports
-from busi_core.service import Analyser, Serving, choose_device
-from busi_core.settings import read_settings
-from busi_core.types import Analysis
+from busi_core import Analyser, Analysis, EvaluationReport, Serving, choose_device, read_reports, read_settings
 
 MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from busi_core.errors import BusiError
+from busi_core import BusiError
 from pages.components.page import plain, show_error, start_page
 from pages.components.serving import current_analyser, get_reports
 

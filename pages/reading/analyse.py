@@ -2,10 +2,7 @@
 
 import streamlit as st
 
-from busi_core.errors import BusiError
-from busi_core.findings import read_finding
-from busi_core.imaging.phantom import simulate_scan
-from busi_core.types import Diagnosis
+from busi_core import BusiError, Diagnosis, read_finding, simulate_scan
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
@@ -26,18 +23,17 @@ def add_samples(tray: Tray, diagnosis: Diagnosis) -> None:
 
 def show_intake(tray: Tray) -> None:
     """Uploader and samples; what arrives moves into the tray."""
-    uploader, samples = st.columns([3, 2])
-    files = uploader.file_uploader(
+    files = st.file_uploader(
         f"Breast ultrasound scans: PNG, JPEG, BMP, TIFF, WebP or DICOM, up to {MAX_SCANS}",
         accept_multiple_files=True,
         key=f"upload-{tray.generation}",
-        help="Kept in this session's memory only; nothing is written to a disk or a log.",
     )
     if files:
         tray.add([(file.name, file.getvalue()) for file in files], simulated=False)
         st.rerun()
-    samples.html(label("Or try a simulated scan, made by a computer, of no patient"))
-    for column, diagnosis in zip(samples.columns(3), Diagnosis, strict=True):
+    st.html(label("Scans stay in this session's memory: nothing is written to a disk or a log.", css="fine"))
+    st.html(label("Or try a simulated scan: computed, of no patient", css="label spaced"))
+    for column, diagnosis in zip(st.columns(3), Diagnosis, strict=True):
         column.button(
             diagnosis.value.capitalize(),
             key=f"sample-{diagnosis.value}",
@@ -47,14 +43,61 @@ def show_intake(tray: Tray) -> None:
         )
 
 
-def show_strip(tray: Tray) -> None:
-    """Filmstrip, previous and next, clear."""
-    if len(tray.scans) > 1:
-        tiles = [Tile(scan.name, make_thumbnail(scan.data)) for scan in tray.scans]
-        picked = show_filmstrip(tiles, tray.index, key="filmstrip")
-        if picked is not None:
-            tray.open(picked)
-            st.rerun()
+def show_welcome(tray: Tray) -> None:
+    """The empty page: what this is, what it reached, and where scans go in."""
+    _, middle, _ = st.columns([1, 3, 1])
+    with middle:
+        st.title("Read a breast ultrasound scan")
+        st.markdown(
+            "Upload a scan to see where the model finds a lesion, how it sorts the image (normal, benign or "
+            "malignant), and where the evidence for that lies."
+        )
+        show_intake(tray)
+        st.html(record_line())
+
+
+def record_line() -> str:
+    """One honest line: what the model in service reached on scans it never saw."""
+    try:
+        reports = get_reports(current_analyser().card.version)
+    except BusiError:
+        return "<span></span>"
+    if not reports:
+        return label("This model has not been evaluated. Do not rely on it.", css="fine")
+    report = reports[0]
+    dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
+    false_masks = report.table["normals given a mask"].estimate * report.counts["normal"]
+    return label(
+        f"On {report.scans} test scans that it never saw: lesion Dice {dice.estimate:.2f} "
+        f"({dice.low:.2f}–{dice.high:.2f}), AUC malignant against benign {auc.estimate:.2f} "
+        f"({auc.low:.2f}–{auc.high:.2f}), {false_masks:.0f} of {report.counts['normal']} normal scans given a mask. "
+        "More under Evidence.",
+        css="fine spaced",
+    )
+
+
+def show_toolbar(tray: Tray) -> bool:
+    """Add, step through, clear. True when the reader wants to read first."""
+    add, strip, options = st.columns([1.1, 5, 2.2], vertical_alignment="center")
+    with add.popover("Add scans", icon=":material/upload:", width="stretch"):
+        show_intake(tray)
+    with strip:
+        if len(tray.scans) > 1:
+            tiles = [Tile(scan.name, make_thumbnail(scan.data)) for scan in tray.scans]
+            picked = show_filmstrip(tiles, tray.index, key="filmstrip")
+            if picked is not None:
+                tray.open(picked)
+                st.rerun()
+    with options.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        chosen = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
+        st.button(
+            "Clear",
+            key="clear",
+            on_click=tray.clear,
+            icon=":material/delete:",
+            help="Forget all scans of this session.",
+        )
+    return chosen
 
 
 def choose_frame(frames: int, scan: Scan) -> int:
@@ -114,20 +157,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
 
 start_page()
 tray = get_tray()
-scan = tray.open_scan
-with st.expander("Add scans", expanded=scan is None, icon=":material/upload:"):
-    show_intake(tray)
 if tray.refused:
     st.warning(f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans. Clear some and add them again.")
-if scan is None:
-    st.stop()
-
-strip, options = st.columns([4, 1], vertical_alignment="center")
-with strip:
-    show_strip(tray)
-with options.container(horizontal=True, horizontal_alignment="right"):
-    read_first = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
-    st.button(
-        "Clear", key="clear", on_click=tray.clear, icon=":material/delete:", help="Forget all scans of this session."
-    )
-show_scan(tray, scan, read_first=read_first)
+if tray.open_scan is None:
+    show_welcome(tray)
+else:
+    show_scan(tray, tray.open_scan, read_first=show_toolbar(tray))

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
+from shown import Shown
 
 from busi_core.imaging.preprocess import upsample
 
@@ -17,64 +17,17 @@ HARNESS = Path(__file__).with_name("viewer_harness.py")
 MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
 
 
-class Shown:
-    """One page with the viewer on it, and a count of what the browser sent to the server."""
+class Harness(Shown):
+    """The harness page, ready, with nothing counted yet."""
 
     def __init__(self, page: Page, address: str, **asked: str) -> None:
-        self.page = page
-        self.sent = 0
-        page.on("websocket", lambda socket: socket.on("framesent", self._count))
-        page.goto(f"{address}/?{urlencode(asked)}")
+        super().__init__(page, address, **asked)
         self.wait_for_scan(0)
         self.settle()
         self.sent = 0
 
-    def _count(self, _frame: object) -> None:
-        self.sent += 1
-
-    def settle(self) -> None:
-        self.page.wait_for_timeout(900)
-
     def wait_for_scan(self, index: int) -> None:
         self.page.wait_for_selector(f'[data-testid="viewer"][data-ready="scan-{index}"]', timeout=30_000)
-
-    @property
-    def viewer(self) -> Locator:
-        return self.page.get_by_test_id("viewer")
-
-    def overlay(self) -> str:
-        """The pixels that the model's layers paint, as text."""
-        pixels: str = self.page.get_by_test_id("overlay").evaluate(
-            "canvas => new Promise(done => requestAnimationFrame(() => done(canvas.toDataURL())))"
-        )
-        return pixels
-
-    def painted(self) -> int:
-        """How many pixels of the overlay are not clear."""
-        count: int = self.page.get_by_test_id("overlay").evaluate(
-            """canvas => {
-                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-                let count = 0;
-                for (let i = 3; i < data.length; i += 4) count += data[i] > 0 ? 1 : 0;
-                return count;
-            }"""
-        )
-        return count
-
-    def slider(self, selector: str) -> Locator:
-        return self.viewer.locator(f"input[type=range]{selector}")
-
-    def drag(self, slider: Locator, shares: list[float]) -> Callable[[], None]:
-        """Press at the first share of the slider's track and move to the others; the caller lets go."""
-        slider.scroll_into_view_if_needed()
-        box = slider.bounding_box()
-        assert box is not None
-        mouse = self.page.mouse
-        for number, share in enumerate(shares):
-            mouse.move(box["x"] + 7 + share * (box["width"] - 14), box["y"] + box["height"] / 2, steps=8)
-            if number == 0:
-                mouse.down()
-        return mouse.up
 
     def said(self) -> str:
         """What the page itself got to know."""
@@ -82,16 +35,16 @@ class Shown:
 
 
 @pytest.fixture
-def show(chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str]) -> Callable[..., Shown]:
+def show(chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str]) -> Callable[..., Harness]:
     """Open the harness: `show(count="3", viewport=(390, 844))`."""
 
-    def open_viewer(*, viewport: tuple[int, int] = (1440, 900), touch: bool = False, **asked: str) -> Shown:
-        return Shown(chromium_page(viewport, touch=touch), streamlit_server(HARNESS), **asked)
+    def open_viewer(*, viewport: tuple[int, int] = (1440, 900), touch: bool = False, **asked: str) -> Harness:
+        return Harness(chromium_page(viewport, touch=touch), streamlit_server(HARNESS), **asked)
 
     return open_viewer
 
 
-def test_dragging_the_lesion_cutoff_redraws_without_the_server_and_reports_once(show: Callable[..., Shown]) -> None:
+def test_dragging_the_lesion_cutoff_redraws_without_the_server_and_reports_once(show: Callable[..., Harness]) -> None:
     shown = show()
     area = shown.page.get_by_test_id("area")
     before, area_before = shown.overlay(), area.inner_text()
@@ -111,7 +64,7 @@ def test_dragging_the_lesion_cutoff_redraws_without_the_server_and_reports_once(
     assert "runs=2 " in shown.said()
 
 
-def test_nothing_jumps_when_the_page_runs_again(show: Callable[..., Shown]) -> None:
+def test_nothing_jumps_when_the_page_runs_again(show: Callable[..., Harness]) -> None:
     shown = show()
     shown.page.get_by_test_id("stage-model").hover()
     shown.page.mouse.wheel(0, -600)
@@ -128,7 +81,7 @@ def test_nothing_jumps_when_the_page_runs_again(show: Callable[..., Shown]) -> N
 
 
 @pytest.mark.parametrize("pref", ["fillOpacity", "outlineOpacity", "brightness", "contrast"])
-def test_opacity_and_grey_sliders_never_talk_to_the_server(show: Callable[..., Shown], pref: str) -> None:
+def test_opacity_and_grey_sliders_never_talk_to_the_server(show: Callable[..., Harness], pref: str) -> None:
     shown = show()
     stage = shown.page.get_by_test_id("stage-model")
     before = stage.screenshot()
@@ -139,7 +92,7 @@ def test_opacity_and_grey_sliders_never_talk_to_the_server(show: Callable[..., S
     assert shown.sent == 0
 
 
-def test_zoom_and_pan_act_on_both_panes_without_the_server(show: Callable[..., Shown]) -> None:
+def test_zoom_and_pan_act_on_both_panes_without_the_server(show: Callable[..., Harness]) -> None:
     shown = show()
     scan, model = (shown.page.get_by_test_id(f"stage-{one}") for one in ("scan", "model"))
     before = scan.screenshot(), model.screenshot()
@@ -160,7 +113,7 @@ def test_zoom_and_pan_act_on_both_panes_without_the_server(show: Callable[..., S
     assert shown.sent == 0
 
 
-def test_heat_map_cutoff_leaves_out_weak_evidence_and_reports_once(show: Callable[..., Shown]) -> None:
+def test_heat_map_cutoff_leaves_out_weak_evidence_and_reports_once(show: Callable[..., Harness]) -> None:
     shown = show()
     shown.page.keyboard.press("3")
     all_of_it = shown.painted()
@@ -173,7 +126,7 @@ def test_heat_map_cutoff_leaves_out_weak_evidence_and_reports_once(show: Callabl
     assert "lesion_cutoff=None, heat_cutoff=0.8" in shown.said()
 
 
-def test_heat_map_says_that_it_is_relative_and_shows_the_score_beside_it(show: Callable[..., Shown]) -> None:
+def test_heat_map_says_that_it_is_relative_and_shows_the_score_beside_it(show: Callable[..., Harness]) -> None:
     shown = show()
     shown.page.keyboard.press("3")
     expect(shown.viewer).to_contain_text("relative, coarse grid (8 × 8), not a probability")
@@ -184,7 +137,7 @@ def test_heat_map_says_that_it_is_relative_and_shows_the_score_beside_it(show: C
     expect(shown.viewer).to_contain_text("score under 5 %: dimmed")
 
 
-def test_two_colour_scales_are_never_mixed(show: Callable[..., Shown]) -> None:
+def test_two_colour_scales_are_never_mixed(show: Callable[..., Harness]) -> None:
     shown = show()
     heat, probability = (shown.viewer.locator(f"[data-toggle={layer}]") for layer in ("heat", "probability"))
     probability.check()
@@ -196,7 +149,7 @@ def test_two_colour_scales_are_never_mixed(show: Callable[..., Shown]) -> None:
     assert shown.sent == 0
 
 
-def test_h_hides_everything_the_model_drew_and_brings_it_back(show: Callable[..., Shown]) -> None:
+def test_h_hides_everything_the_model_drew_and_brings_it_back(show: Callable[..., Harness]) -> None:
     shown = show()
     shown.page.keyboard.press("3")
     before = shown.overlay()
@@ -207,7 +160,7 @@ def test_h_hides_everything_the_model_drew_and_brings_it_back(show: Callable[...
     assert shown.overlay() == before
 
 
-def test_reset_goes_back_to_the_models_exact_cutoff(show: Callable[..., Shown]) -> None:
+def test_reset_goes_back_to_the_models_exact_cutoff(show: Callable[..., Harness]) -> None:
     shown = show()
     before = shown.overlay()
     shown.drag(shown.slider("[data-cutoff=lesion]"), [0.43, 0.9])()
@@ -218,7 +171,7 @@ def test_reset_goes_back_to_the_models_exact_cutoff(show: Callable[..., Shown]) 
     assert "lesion_cutoff=0.437" in shown.said()
 
 
-def test_arrow_keys_step_through_scans_and_stop_at_the_ends(show: Callable[..., Shown]) -> None:
+def test_arrow_keys_step_through_scans_and_stop_at_the_ends(show: Callable[..., Harness]) -> None:
     shown = show(count="2")
     shown.page.keyboard.press("ArrowLeft")
     shown.settle()
@@ -237,14 +190,14 @@ def test_arrow_keys_step_through_scans_and_stop_at_the_ends(show: Callable[..., 
 
 
 @pytest.mark.parametrize("name", ["<script>window.hurt = 1</script>.png", "![x](https://example.org/x.png).png"])
-def test_a_file_name_is_shown_as_text(show: Callable[..., Shown], name: str) -> None:
+def test_a_file_name_is_shown_as_text(show: Callable[..., Harness], name: str) -> None:
     shown = show(name=name)
     expect(shown.viewer.locator("[data-part=name]")).to_have_text(name)
     assert shown.viewer.locator("script, img").count() == 0
     assert shown.page.evaluate("window.hurt") is None
 
 
-def test_read_first_covers_the_finding_until_it_is_asked_for(show: Callable[..., Shown]) -> None:
+def test_read_first_covers_the_finding_until_it_is_asked_for(show: Callable[..., Harness]) -> None:
     shown = show(read_first="1")
     cover = shown.page.get_by_test_id("cover")
     expect(cover).to_be_visible()
@@ -260,7 +213,7 @@ def test_read_first_covers_the_finding_until_it_is_asked_for(show: Callable[...,
     assert shown.sent == 1
 
 
-def test_made_up_scans_are_tagged_and_panes_are_named(show: Callable[..., Shown]) -> None:
+def test_made_up_scans_are_tagged_and_panes_are_named(show: Callable[..., Harness]) -> None:
     shown = show(simulated="1")
     expect(shown.viewer.get_by_text("SIMULATED")).to_be_visible()
     expect(shown.viewer).to_contain_text("2026.1-test")
@@ -268,7 +221,7 @@ def test_made_up_scans_are_tagged_and_panes_are_named(show: Callable[..., Shown]
     assert shown.page.get_by_role("img", name=label).count() == 2
 
 
-def test_on_a_phone_the_panes_stack_and_touch_targets_are_large(show: Callable[..., Shown]) -> None:
+def test_on_a_phone_the_panes_stack_and_touch_targets_are_large(show: Callable[..., Harness]) -> None:
     shown = show(viewport=(390, 844), touch=True)
     boxes = [shown.page.get_by_test_id(f"stage-{one}").bounding_box() for one in ("scan", "model")]
     assert all(box is not None and box["width"] > 330 for box in boxes)
@@ -280,7 +233,7 @@ def test_on_a_phone_the_panes_stack_and_touch_targets_are_large(show: Callable[.
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_two_fingers_zoom_and_one_moves_the_zoomed_scan_instead_of_the_page(show: Callable[..., Shown]) -> None:
+def test_two_fingers_zoom_and_one_moves_the_zoomed_scan_instead_of_the_page(show: Callable[..., Harness]) -> None:
     shown = show(viewport=(390, 844), touch=True)
     stage = shown.page.get_by_test_id("stage-scan")
     box = stage.bounding_box()

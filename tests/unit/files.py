@@ -99,6 +99,35 @@ def tiled_tiff(side: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + directory + bytes(4)
 
 
+def jpeg(pixels: NDArray[np.uint8], *, marks: bytes | None = None, components: bytes = b"", **options: Any) -> bytes:
+    """A JPEG of Pillow's whose colours may be marked otherwise than Pillow marks them (ISO 10918-1, B.2).
+
+    `marks` replaces all APP segments; `components` replaces the identifiers of the three components.
+    """
+    data = bytearray(save(pixels, "JPEG", **options))
+    kept, at = bytearray(), 2
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xC0:
+            data[at + 10 : at + 10 + 3 * len(components) : 3] = components
+        if marks is None or not 0xE0 <= data[at + 1] <= 0xEF:
+            kept += data[at:end]
+        at = end
+    data[at + 5 : at + 5 + 2 * len(components) : 2] = components
+    return bytes(data[:2] + (marks or b"") + kept + data[at:])
+
+
+def adobe(transform: int) -> bytes:
+    """An APP14 segment that says how the colours are stored: 0 as RGB, 1 as YCbCr."""
+    return b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(4) + bytes([transform])
+
+
+def claim_size(data: bytes, width: int, height: int) -> bytes:
+    """The same JPEG, its SOF0 header lying about the size."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
 def region(**changes: Any) -> Dataset:
     """One item of the Sequence of Ultrasound Regions: columns 10..59, rows 5..54, 0.02 x 0.03 cm a pixel."""
     item = Dataset()

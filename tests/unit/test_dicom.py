@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from files import decode_and_measure, dicom, dicom_bomb, region, speckle
+from files import adobe, claim_size, decode_and_measure, dicom, dicom_bomb, jpeg, region, save, speckle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_windowing, convert_color_space
@@ -21,6 +22,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
@@ -32,6 +34,15 @@ from busi_core.types import CalibratedRegion, ImageWarning
 SCAN = speckle()
 COLOURS = np.stack([speckle(seed=seed) for seed in range(3)], axis=2)
 YBR = np.asarray(convert_color_space(COLOURS, "RGB", "YBR_FULL"))
+
+
+def jpeg_dicom(*frames: bytes, pixels: np.ndarray = SCAN, **changes: Any) -> bytes:
+    """A JPEG Baseline file of these frames; `pixels` only gives the header its size and samples."""
+    return dicom(pixels, syntax=JPEGBaseline8Bit, pixel_data=encapsulate(list(frames)), **changes)
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def refusal(data: bytes, *, frame: int | None = None) -> str:
@@ -130,6 +141,120 @@ def test_palette_colour_becomes_rgb(bits: int) -> None:
     assert ImageWarning.COLOUR in image.warnings
 
 
+# --- JPEG Baseline ---
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_grey_jpeg_equals_pillow(photometric: str) -> None:
+    """U13."""
+    frame = save(SCAN, "JPEG", quality=80)
+    image = decode_image(jpeg_dicom(frame, PhotometricInterpretation=photometric))
+    expected = by_pillow(frame)
+    np.testing.assert_array_equal(image.grey, expected if photometric == "MONOCHROME2" else 255 - expected)
+    assert (image.format, image.frames) == ("DICOM", 1)
+    assert ImageWarning.WINDOWED not in image.warnings
+
+
+MARKED = {
+    "JFIF": jpeg(COLOURS, quality=90),
+    "JFIF, 4:4:4": jpeg(COLOURS, quality=90, subsampling=0),
+    "Adobe YCbCr": jpeg(COLOURS, marks=adobe(1)),
+    "Adobe RGB": jpeg(COLOURS, marks=adobe(0), components=b"\1\2\3", keep_rgb=True),
+    "Adobe RGB, named R G B": jpeg(COLOURS, keep_rgb=True),
+    "named R G B": jpeg(COLOURS, marks=b"", keep_rgb=True),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "YBR_FULL", "RGB"])
+@pytest.mark.parametrize("mark", MARKED)
+def test_a_colour_jpeg_that_marks_its_colours_equals_pillow_whatever_the_header_says(
+    mark: str, photometric: str
+) -> None:
+    """U13. pydicom alone converts YBR_FULL_422 with an Adobe mark twice: wrong by up to 149 levels."""
+    data = jpeg_dicom(MARKED[mark], pixels=COLOURS, PhotometricInterpretation=photometric, PlanarConfiguration=1)
+    np.testing.assert_array_equal(decode_image(data).rgb, by_pillow(MARKED[mark]))
+
+
+def test_the_header_decides_where_a_colour_jpeg_marks_nothing() -> None:
+    """U13. Pillow takes such a JPEG for YCbCr."""
+    ycbcr = jpeg(COLOURS, marks=b"")
+    data = jpeg_dicom(ycbcr, pixels=COLOURS, PhotometricInterpretation="YBR_FULL_422")
+    np.testing.assert_array_equal(decode_image(data).rgb, by_pillow(ycbcr))
+    named = jpeg(COLOURS, keep_rgb=True)
+    unnamed = jpeg(COLOURS, marks=b"", components=b"\1\2\3", keep_rgb=True)
+    np.testing.assert_array_equal(decode_image(jpeg_dicom(unnamed, pixels=COLOURS)).rgb, by_pillow(named))
+
+
+@pytest.mark.parametrize("still", [SCAN, COLOURS], ids=["grey", "YBR"])
+@pytest.mark.parametrize("has_offsets", [True, False])
+def test_only_the_chosen_jpeg_frame_is_decoded(still: np.ndarray, has_offsets: bool) -> None:
+    """U10. The last frame is broken, and nobody asked for it."""
+    frames = [save(np.roll(still, 9 * number, axis=1), "JPEG") for number in range(3)] + [b"\xff\xd8broken\xff\xd9"]
+    photometric = "YBR_FULL_422" if still.ndim == 3 else "MONOCHROME2"
+    content = encapsulate(frames, has_bot=has_offsets)
+    data = dicom(
+        still,
+        syntax=JPEGBaseline8Bit,
+        pixel_data=content,
+        NumberOfFrames=4,
+        PhotometricInterpretation=photometric,
+    )
+    for number in range(3):
+        image = decode_image(data, frame=number)
+        np.testing.assert_array_equal(image.rgb if still.ndim == 3 else image.grey, by_pillow(frames[number]))
+    assert "not the JPEG" in refusal(data, frame=3)
+
+
+def test_a_jpeg_frame_in_several_fragments_is_joined() -> None:
+    """U13."""
+    frame = save(SCAN, "JPEG")
+    data = dicom(SCAN, syntax=JPEGBaseline8Bit, pixel_data=encapsulate([frame], fragments_per_frame=3))
+    np.testing.assert_array_equal(decode_image(data).grey, by_pillow(frame))
+
+
+GREY_JPEG = save(SCAN, "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes", "named"),
+    [
+        pytest.param(GREY_JPEG, {"Rows": 80}, "96 x 80", id="U6 other rows"),
+        pytest.param(GREY_JPEG, {"Columns": 72}, "72 x 72", id="U6 other columns"),
+        pytest.param(save(COLOURS, "JPEG"), {}, "3 x 8", id="colour under a grey header"),
+        pytest.param(save(SCAN, "JPEG", progressive=True), {}, "not the JPEG", id="progressive"),
+        pytest.param(bytes(2), {}, "not the JPEG", id="U1 two zeros"),
+        pytest.param(b"\xff\xd8\xff", {}, "not the JPEG", id="U2 three bytes"),
+        pytest.param(save(SCAN, "PNG"), {}, "not the JPEG", id="U1 PNG"),
+        pytest.param(GREY_JPEG[:100], {}, "not the JPEG", id="U2 cut in the header"),
+        pytest.param(GREY_JPEG[: len(GREY_JPEG) // 2], {}, "damaged", id="U2 cut in the scan"),
+        pytest.param(GREY_JPEG[:2] + b"\xff\xc8\0\2" + GREY_JPEG[2:], {}, "not the JPEG", id="unknown segment"),
+        pytest.param(GREY_JPEG, {"BitsStored": 7, "HighBit": 6}, "7 bits", id="7 bits"),
+        pytest.param(GREY_JPEG, {"PixelRepresentation": 1}, "cannot hold", id="signed"),
+        pytest.param(GREY_JPEG, {"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE", id="lossy palette"),
+        pytest.param(GREY_JPEG, {"NumberOfFrames": 2}, "damaged", id="U6 more frames than fragments"),
+    ],
+)
+def test_a_jpeg_that_is_not_the_frame_of_the_header_is_refused(
+    frame: bytes, changes: dict[str, Any], named: str
+) -> None:
+    """U14."""
+    assert named in refusal(jpeg_dicom(frame, **changes), frame=changes.get("NumberOfFrames", 1) - 1)
+
+
+def test_a_lying_jpeg_is_refused_without_allocating(tmp_path: Path) -> None:
+    """U6. 30000 x 30000 RGB would take 2.7 GB; the second file states its true size first and lies after."""
+    lying = claim_size(save(COLOURS, "JPEG"), 30_000, 30_000)
+    size_at = GREY_JPEG.index(b"\xff\xc0")
+    second = claim_size(GREY_JPEG, 12_000, 12_000)[size_at : size_at + 13]
+    twofold = GREY_JPEG[: size_at + 13] + second + GREY_JPEG[size_at + 13 :]
+    files = [jpeg_dicom(lying, pixels=COLOURS), jpeg_dicom(twofold)]
+    (_, first_problem), (_, second_problem) = results = decode_and_measure(files, tmp_path)
+    assert "30000 x 30000" in first_problem
+    assert "not the JPEG" in second_problem
+    assert all(grown_mb < 30 for grown_mb, _ in results)
+
+
 # --- more than 8 bits ---
 
 
@@ -218,7 +343,7 @@ def test_frames_are_counted_chosen_and_never_the_first_in_silence(syntax: UID, s
 # --- what is refused ---
 
 VIDEO = ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107"]
-STILL = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"]
+STILL = ["1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"]
 
 
 @pytest.mark.parametrize("number", VIDEO, ids=[f"U14 {UID(number).name}" for number in VIDEO])
@@ -412,6 +537,14 @@ def test_pixel_spacing_alone_calibrates_nothing() -> None:
 # --- privacy ---
 
 
+@pytest.mark.parametrize(("says", "is_warned"), [("YES", True), ("NO", False), ("", False)])
+def test_text_burned_into_the_pixels_is_warned_of(says: str, is_warned: bool) -> None:
+    """U16. Burned In Annotation (0028,0301), PS3.3 C.7.6.1."""
+    warnings = decode_image(dicom(SCAN, BurnedInAnnotation=says)).warnings
+    assert (ImageWarning.BURNED_IN in warnings) == is_warned
+    assert ImageWarning.BURNED_IN not in decode_image(dicom(SCAN)).warnings
+
+
 def test_patient_data_is_never_parsed_logged_or_named(caplog: pytest.LogCaptureFixture) -> None:
     """U16."""
     caplog.set_level(logging.DEBUG)
@@ -430,6 +563,7 @@ SEEDS = [
     dicom(SCAN, SequenceOfUltrasoundRegions=[region()]),
     dicom(SCAN, syntax=ImplicitVRLittleEndian, SequenceOfUltrasoundRegions=[region()]),
     dicom(COLOURS, syntax=RLELossless),
+    jpeg_dicom(save(COLOURS, "JPEG"), pixels=COLOURS, PhotometricInterpretation="YBR_FULL_422"),
     dicom(SCAN, syntax=DeflatedExplicitVRLittleEndian),
     dicom(SCAN.astype(np.uint16) * 16, BitsStored=12, HighBit=11, WindowCenter=1000, WindowWidth=900, RescaleSlope=2),
     dicom(np.stack([SCAN] * 3), NumberOfFrames=3),

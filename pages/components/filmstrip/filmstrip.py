@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import streamlit as st
 
-from busi_core.errors import InvalidImageError
-from busi_core.imaging.decode import decode_image
+from busi_core import InvalidImageError, decode_image
 
 THUMBNAIL_HEIGHT_PX: Final = 56
 MAX_THUMBNAIL_WIDTH_PX: Final = 112

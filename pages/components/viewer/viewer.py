@@ -22,7 +22,8 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from busi_core.types import Analysis, DecodedImage, Heatmap
+from busi_core import Analysis, DecodedImage
+from busi_core.types import Heatmap
 
 MAX_GRID_SIDE_PX: Final = 1024  # the longer side of what is sent; sharp on a full screen, 2 MB at most
 HEAT_CUTOFF: Final = 0.3  # evidence below it is mostly the map's floor

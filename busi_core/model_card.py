@@ -1,0 +1,104 @@
+"""MODEL_CARD.md and the README's figures, made from a version's own card and evaluation, never by hand."""
+
+import math
+from collections.abc import Sequence
+
+from busi_core.evaluation import EvaluationReport
+from busi_core.metrics.bootstrap import Interval
+from busi_core.models.checkpoint import ModelCard
+from busi_core.report import RESEARCH_USE
+
+LIMITS = (
+    "It saw two public collections (BUSI, Cairo; BUS-BRA, Rio de Janeiro). Other machines, settings and patients may "
+    "be read worse, and nothing in its answer would say so.",
+    "It reads one still image: no history, no second view, no motion, no Doppler, no elastography.",
+    "Few normal breasts were there to learn from or to test on; the intervals say how few.",
+    "BUSI names no patients: its splits keep copies of one scan together, but two scans of one patient may part.",
+    "A heat map shows where evidence for a class lies on a coarse grid; it is no outline and no probability.",
+    "The score of malignant is of the image, scaled on validation scans; it is not a patient's chance of cancer.",
+)
+
+
+def format_figures(reports: Sequence[EvaluationReport]) -> str:
+    """A markdown table: one row a figure, one column a test set, each with its 95 % interval."""
+    names = list(dict.fromkeys(name for report in reports for name in report.table))
+    head = [f"{report.test_set} ({report.scans} scans)" for report in reports]
+    lines = ["| figure | " + " | ".join(head) + " |", "|---|" + "---|" * len(reports)]
+    for name in names:
+        cells = [_cell(report.table.get(name)) for report in reports]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    copies = [str(report.copies_in_training) for report in reports]
+    lines.append("| copies in training | " + " | ".join(copies) + " |")
+    return "\n".join(lines)
+
+
+def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport]) -> str:
+    """The whole card as markdown."""
+    config, preprocess = card.training["config"], card.preprocess
+    images = card.training["images"]
+    flag = card.malignancy
+    parts = [
+        f"# Model card: {card.version}",
+        f"Made by `busi card` from `weights/{card.version}/`. {RESEARCH_USE}",
+        "## What it is",
+        f"A {card.architecture.name} on the encoder `{card.architecture.encoder}` with a class head that looks where "
+        f"the lesion may be. Input: one grey image, fitted into {preprocess.side} x {preprocess.side} pixels "
+        f"('{preprocess.fit}'). Output: a lesion probability for each pixel and a score for "
+        f"{', '.join(card.architecture.image_classes)}.",
+        f"- First weights of the encoder: {card.encoder_source}\n"
+        f"- Trained {card.created} on {', '.join(card.training['data_sets'])}: {images['train']} images, "
+        f"{images['validation']} for choices; best epoch {card.training['best_epoch']} of "
+        f"{card.training['epochs_run']}, start {config['start']}, seed {config['seed']}, code {card.commit}\n"
+        f"- Never seen: fold {card.training['test_fold']} of BUSI and fold 3 of BUS-BRA\n"
+        f"- Chosen on validation: lesion cut-off {card.lesion_threshold:.2f}, temperature {card.temperature:.3f}"
+        + (
+            f", malignancy flag at {flag.threshold:.3f} (sensitivity {flag.sensitivity:.2f}, specificity "
+            f"{flag.specificity:.2f} on {flag.scans} scans)"
+            if flag
+            else ""
+        )
+        + f"\n- SHA-256 of the weights: `{card.sha256}`",
+        "## What it reached on scans that it never saw",
+        "Mean with 95 % bootstrap interval over scans (BUS-BRA: cases). Overlap over images with a lesion.",
+        format_figures(reports),
+    ]
+    for report in reports:
+        parts.append(_format_classes(report))
+    parts += ["## What it cannot know", "\n".join(f"- {limit}" for limit in LIMITS)]
+    parts += [
+        "## Data",
+        "- BUSI: Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 2020, "
+        "doi:10.1016/j.dib.2019.104863\n"
+        "- Repeated scans: Pawlowska et al. 2023, doi:10.17632/k8t3gnx9h6.1, CC BY 4.0\n"
+        "- BUS-BRA: Gomez-Flores, Gregorio-Calas and Pereira, BUS-BRA: A Breast Ultrasound Dataset for Assessing "
+        "Computer-aided Diagnosis Systems, Medical Physics 2023",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(value: Interval | None) -> str:
+    if value is None or math.isnan(value.estimate):
+        return "n/a"
+    return f"{value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})"
+
+
+def _format_classes(report: EvaluationReport) -> str:
+    lines = [
+        f"### {report.test_set}: who was sorted where",
+        "",
+        "| truth | normal | benign | malignant |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | " + " | ".join(str(count) for count in row) + " |"
+        for name, row in zip(report.counts, report.confusion, strict=True)
+    ]
+    if report.flag:
+        lines += [
+            "",
+            f"The flag at its own cut-off: sensitivity {report.flag['sensitivity']:.3f}, "
+            f"specificity {report.flag['specificity']:.3f}.",
+        ]
+    lines += ["", "| score of malignant | scans | malignant |", "|---|---|---|"]
+    lines += [f"| {band.low:.2f} to {band.high:.2f} | {band.scans} | {band.malignant} |" for band in report.bands]
+    return "\n".join(lines)

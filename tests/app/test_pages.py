@@ -1,0 +1,133 @@
+"""Every page as a person meets it, without a browser: notice first, errors explained, findings in words."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.types import Diagnosis
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_SECONDS = 60  # the first page loads torch and the weights
+
+
+def page_files() -> list[Path]:
+    found = sorted(file for room in ("reading", "evidence", "admin") for file in (ROOT / "pages" / room).glob("*.py"))
+    assert found
+    return found
+
+
+def open_page(file: Path) -> AppTest:
+    return AppTest.from_file(str(file), default_timeout=TIMEOUT_SECONDS).run()
+
+
+def texts(page: AppTest) -> str:
+    return " ".join(str(block.value) for block in [*page.get("html"), *page.markdown, *page.error, *page.warning])
+
+
+@pytest.fixture
+def analyse_page() -> AppTest:
+    return open_page(ROOT / "pages/reading/analyse.py")
+
+
+def upload(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    page.file_uploader[0].set_value([(name, data, "image/png") for name, data in files])
+    return page.run()
+
+
+@pytest.mark.parametrize("file", page_files(), ids=lambda file: file.stem)
+def test_every_page_opens_with_the_research_notice(file: Path) -> None:
+    page = open_page(file)
+    assert not page.exception
+    assert "Research use only. Not a medical device." in page.warning[0].value
+
+
+def test_every_page_lies_in_a_subfolder_so_that_none_is_discovered_without_app() -> None:
+    assert not list((ROOT / "pages").glob("*.py"))
+
+
+def test_the_app_opens_on_analyse() -> None:
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    assert not page.exception
+    assert "Read a breast ultrasound scan" in page.title[0].value
+
+
+def test_an_uploaded_scan_is_read(analyse_page: AppTest) -> None:
+    page = upload(analyse_page, ("left breast.png", simulate_scan(Diagnosis.MALIGNANT, seed=5).png()))
+    assert not page.exception
+    said = texts(page)
+    assert "1 of 1 · left breast.png" in said
+    assert "Model score" in said
+    assert "Class of the image" in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="U1 empty"),
+        pytest.param(b"not an image", id="U1 text"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="U1 SVG"),
+        pytest.param(b"%PDF-1.7", id="U1 PDF"),
+        pytest.param(simulate_scan(Diagnosis.NORMAL, seed=1).png()[:5000], id="U2 truncated"),
+    ],
+)
+def test_a_bad_upload_is_explained_without_a_traceback(analyse_page: AppTest, content: bytes) -> None:
+    page = upload(analyse_page, ("notes.png", content))
+    assert not page.exception
+    assert len(page.error) == 1
+    assert "notes" in page.error[0].value
+    assert not page.get("download_button")
+
+
+def test_a_good_file_beside_a_bad_one_is_read(analyse_page: AppTest) -> None:
+    page = upload(analyse_page, ("scan.png", simulate_scan(Diagnosis.BENIGN, seed=2).png()), ("notes.png", b"text"))
+    assert not page.exception
+    assert not page.error
+    assert "1 of 2 · scan.png" in texts(page)
+
+
+def test_more_than_200_scans_are_capped_and_the_rest_is_said(analyse_page: AppTest) -> None:
+    """U20, for one page."""
+    data = simulate_scan(Diagnosis.BENIGN, seed=2, height=96, width=96).png()
+    page = upload(analyse_page, *[(f"scan {number}.png", data) for number in range(205)])
+    assert not page.exception
+    assert any("5 files found no room" in warning.value for warning in page.warning)
+    assert "1 of 200 · scan 0.png" in texts(page)
+
+
+def test_a_simulated_scan_says_so(analyse_page: AppTest) -> None:
+    page = analyse_page.button(key="sample-malignant").click().run()
+    assert not page.exception
+    assert "SIMULATED" in texts(page)
+
+
+def test_clear_forgets_every_scan(analyse_page: AppTest) -> None:
+    page = analyse_page.button(key="sample-benign").click().run()
+    page = page.button(key="clear").click().run()
+    assert not page.exception
+    assert "Read a breast ultrasound scan" in page.title[0].value
+    assert page.session_state["tray"].scans == []
+
+
+def test_two_sessions_never_share_a_scan() -> None:
+    """C5."""
+    first, second = (open_page(ROOT / "pages/reading/analyse.py") for _ in range(2))
+    first = upload(first, ("of patient A.png", simulate_scan(Diagnosis.BENIGN, seed=7).png()))
+    second = second.run()
+    assert "of patient A" in texts(first)
+    assert "of patient A" not in texts(second)
+    assert "tray" not in second.session_state or second.session_state["tray"].scans == []
+
+
+def test_without_a_model_the_page_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path))
+    from pages.components.serving import get_serving
+
+    get_serving.clear()
+    try:
+        page = open_page(ROOT / "pages/reading/analyse.py").button(key="sample-benign").click().run()
+        assert not page.exception
+        assert "No model is in service" in page.error[0].value
+    finally:
+        get_serving.clear()

@@ -1,0 +1,60 @@
+"""A page with the viewer on it, driven as a person does, with a count of what the browser sends."""
+
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+from playwright.sync_api import Locator, Page
+
+
+class Shown:
+    """One page with the viewer on it, and a count of what the browser sent to the server."""
+
+    def __init__(self, page: Page, address: str, **asked: str) -> None:
+        self.page = page
+        self.sent = 0
+        page.on("websocket", lambda socket: socket.on("framesent", self._count))
+        page.goto(f"{address}/?{urlencode(asked)}")
+
+    def _count(self, _frame: object) -> None:
+        self.sent += 1
+
+    def settle(self) -> None:
+        self.page.wait_for_timeout(900)
+
+    @property
+    def viewer(self) -> Locator:
+        return self.page.get_by_test_id("viewer")
+
+    def overlay(self) -> str:
+        """The pixels that the model's layers paint, as text."""
+        pixels: str = self.page.get_by_test_id("overlay").evaluate(
+            "canvas => new Promise(done => requestAnimationFrame(() => done(canvas.toDataURL())))"
+        )
+        return pixels
+
+    def painted(self) -> int:
+        """How many pixels of the overlay are not clear."""
+        count: int = self.page.get_by_test_id("overlay").evaluate(
+            """canvas => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                let count = 0;
+                for (let i = 3; i < data.length; i += 4) count += data[i] > 0 ? 1 : 0;
+                return count;
+            }"""
+        )
+        return count
+
+    def slider(self, selector: str) -> Locator:
+        return self.viewer.locator(f"input[type=range]{selector}")
+
+    def drag(self, slider: Locator, shares: list[float]) -> Callable[[], None]:
+        """Press at the first share of the slider's track and move to the others; the caller lets go."""
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        mouse = self.page.mouse
+        for number, share in enumerate(shares):
+            mouse.move(box["x"] + 7 + share * (box["width"] - 14), box["y"] + box["height"] / 2, steps=8)
+            if number == 0:
+                mouse.down()
+        return mouse.up

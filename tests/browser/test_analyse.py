@@ -1,0 +1,181 @@
+"""The whole road in a real browser: upload a scan, see the overlay, drag, download; against the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+from shown import Shown
+
+from busi_core.cli import main
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.types import Diagnosis
+
+pytestmark = pytest.mark.browser
+
+APP = Path(__file__).parents[2] / "app.py"
+DESKTOP, PHONE = (1440, 900), (390, 844)
+
+
+class Reading(Shown):
+    """The Analyse page with scans on it."""
+
+    def upload(self, *files: Path) -> None:
+        self.page.locator("input[type=file]").first.set_input_files([str(file) for file in files])
+        self.wait()
+
+    def wait(self) -> None:
+        self.page.wait_for_selector('[data-testid="viewer"][data-ready]', timeout=60_000)
+        self.page.wait_for_selector(".finding-name", timeout=60_000)
+        self.settle()
+
+    def download(self, name: str) -> Path:
+        with self.page.expect_download() as caught:
+            self.page.get_by_role("button", name=name, exact=True).click()
+        return Path(caught.value.path())
+
+
+@pytest.fixture
+def open_app(chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str]) -> Callable[..., Reading]:
+    def open_page(viewport: tuple[int, int] = DESKTOP) -> Reading:
+        reading = Reading(chromium_page(viewport), streamlit_server(APP))
+        reading.page.get_by_text("Research use only. Not a medical device.").first.wait_for(timeout=60_000)
+        return reading
+
+    return open_page
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Path:
+    path = tmp_path / "simulated benign.png"
+    path.write_bytes(simulate_scan(Diagnosis.BENIGN, seed=3).png())
+    return path
+
+
+def read_mask(path: Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def check_whole_road(reading: Reading, scan: Path, tmp_path: Path) -> None:
+    reading.upload(scan)
+    assert reading.painted() > 0
+
+    # Opacity: other pixels, nothing on the wire, neither while dragging nor after.
+    before, sent = reading.overlay(), reading.sent
+    release = reading.drag(reading.slider("[data-pref=fillOpacity]"), [0.15, 0.6])
+    assert reading.overlay() != before
+    release()
+    reading.settle()
+    assert reading.sent == sent
+
+    # The mask that is downloaded is the command line's, pixel by pixel.
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 0
+    of_command_line = read_mask(tmp_path / "out" / f"{scan.stem}_mask.png")
+    assert set(np.unique(of_command_line)) <= {0, 255}
+    np.testing.assert_array_equal(read_mask(reading.download("Mask")), of_command_line)
+
+    # Cut-off: other pixels while dragging with nothing sent, one report on release, and the numbers follow.
+    before, sent = reading.overlay(), reading.sent
+    release = reading.drag(reading.slider("[data-cutoff=lesion]"), [0.5, 0.7, 0.93])
+    assert reading.overlay() != before
+    reading.settle()
+    assert reading.sent == sent
+    release()
+    reading.settle()
+    assert reading.sent == sent + 1
+    chosen = float(reading.viewer.locator("[data-part=lesion-value]").inner_text())
+    expect(reading.page.get_by_text(f"cut-off {chosen:.2f}").first).to_be_visible(timeout=10_000)
+    record = json.loads(reading.download("JSON").read_text())
+    assert record["threshold"] == pytest.approx(chosen)
+    assert record["file"] == scan.name
+    assert record["position"] == "1 of 1"
+    smaller = read_mask(reading.download("Mask")) > 0
+    assert smaller.sum() == record["lesion_pixels"]
+    assert smaller.sum() < (of_command_line > 0).sum()
+
+
+def test_a_simulated_scan_is_read_cut_off_and_downloaded(
+    open_app: Callable[..., Reading], simulated: Path, tmp_path: Path
+) -> None:
+    check_whole_road(open_app(), simulated, tmp_path)
+
+
+@pytest.mark.realdata
+def test_a_real_scan_is_read_cut_off_and_downloaded(
+    open_app: Callable[..., Reading], data_root: Path, tmp_path: Path
+) -> None:
+    check_whole_road(open_app(), data_root / "busi/malignant/malignant (101).png", tmp_path)
+
+
+def test_arrow_keys_and_filmstrip_step_through_the_scans(open_app: Callable[..., Reading], tmp_path: Path) -> None:
+    reading = open_app()
+    files = []
+    for seed, diagnosis in enumerate(Diagnosis):
+        files.append(tmp_path / f"scan {diagnosis}.png")
+        files[-1].write_bytes(simulate_scan(diagnosis, seed=seed).png())
+    reading.upload(*files)
+    name = reading.page.locator(".finding-name")
+    expect(name).to_have_text("1 of 3 · scan normal.png")
+    reading.page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("2 of 3 · scan benign.png", timeout=15_000)
+    reading.page.get_by_role("option", name="3 of 3: scan malignant.png").click()
+    expect(name).to_have_text("3 of 3 · scan malignant.png", timeout=15_000)
+
+
+def test_read_first_shows_nothing_of_the_model_until_asked(open_app: Callable[..., Reading], simulated: Path) -> None:
+    reading = open_app()
+    reading.upload(simulated)
+    expect(reading.page.locator(".diagnosis")).to_be_visible()
+    reading.page.get_by_test_id("stCheckbox").get_by_text("Read first").click()
+    expect(reading.page.locator(".diagnosis")).to_have_count(0, timeout=15_000)
+    reading.settle()
+    reading.page.get_by_role("button", name="Show what the model sees").click()
+    expect(reading.page.locator(".diagnosis")).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>.png", "![x](http://127.0.0.1:9/x.png).png", "$x^2$ :smile: `a`.png"]
+)
+def test_a_hostile_file_name_is_shown_as_text_and_asks_for_nothing(
+    open_app: Callable[..., Reading], simulated: Path, name: str
+) -> None:
+    """U18, U19."""
+    reading = open_app()
+    asked: list[str] = []
+    reading.page.on("request", lambda request: asked.append(request.url))
+    for content in (simulated.read_bytes(), b"not an image"):
+        reading.page.locator("input[type=file]").first.set_input_files(
+            [{"name": name, "mimeType": "image/png", "buffer": content}]
+        )
+        expect(reading.page.get_by_text(name.split("](")[-1], exact=False).first).to_be_visible(timeout=60_000)
+        reading.settle()
+        reading.page.get_by_role("button", name="Clear").click()
+        reading.page.get_by_text("Read a breast ultrasound scan").wait_for(timeout=15_000)
+    assert not [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:")) or ":9/" in url]
+
+
+def test_a_bad_file_is_explained_and_the_others_are_read(
+    open_app: Callable[..., Reading], simulated: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "notes.png"
+    bad.write_text("not an image")
+    reading = open_app()
+    reading.upload(simulated, bad)
+    reading.page.get_by_role("option", name="2 of 2: notes.png").click()
+    expect(reading.page.get_by_test_id("stAlert").filter(has_text="notes.png")).to_be_visible(timeout=15_000)
+    expect(reading.page.get_by_text("Traceback")).to_have_count(0)
+    reading.page.get_by_role("option", name="1 of 2: simulated benign.png").click()
+    expect(reading.page.locator(".diagnosis")).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_is_wider_than_the_screen(
+    open_app: Callable[..., Reading], simulated: Path, viewport: tuple[int, int]
+) -> None:
+    reading = open_app(viewport)
+    reading.upload(simulated)
+    widest = reading.page.evaluate("document.documentElement.scrollWidth")
+    assert widest <= viewport[0]

@@ -1,0 +1,16 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from busi_core.settings import read_settings
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the real scans; tests that need it are skipped, with the reason, where there is none."""
+    root = read_settings().data_root
+    if not (root / "busi").is_dir():
+        pytest.skip(f"no scans in {root}; set BUSI_DATA_ROOT to the folder that holds busi/ and bus-bra/")
+    return root

@@ -1,0 +1,66 @@
+"""What the documents say is what the program does."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from busi_core.cli import _make_parser
+from busi_core.evaluation import read_reports
+from busi_core.model_card import format_figures, format_model_card
+from busi_core.models.checkpoint import read_card
+from busi_core.registry import read_registry
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "weights"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = [a for a in _make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+@pytest.fixture(scope="module")
+def version() -> Path:
+    return WEIGHTS / read_registry(WEIGHTS).in_service
+
+
+def test_the_readme_shows_the_figures_of_the_version_in_service(version: Path) -> None:
+    shown = README.split("<!-- figures -->")[1].split("<!-- /figures -->")[0].strip()
+    assert shown == format_figures(read_reports(version))
+
+
+def test_the_model_card_is_that_of_the_version_in_service(version: Path) -> None:
+    card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card == format_model_card(read_card(version), read_reports(version))
+
+
+def test_the_evaluation_is_of_the_weights_beside_it(version: Path) -> None:
+    reports = read_reports(version)
+    assert reports
+    assert {report.sha256 for report in reports} == {read_card(version).sha256}
+    assert {report.copies_in_training for report in reports} == {0}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_help_and_stands_in_the_readme(name: str) -> None:
+    assert f"busi {name}" in README
+    for action in commands()[name]._actions:
+        assert action.help or action.dest in {"epochs", "batch_size", "learning_rate", "seed", "precision", "version"}
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_of_the_readme_leads_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_module_stands_in_the_readmes_tree() -> None:
+    tree = README.split("## The house")[1]
+    missing = [
+        file.name
+        for file in (ROOT / "busi_core").rglob("*.py")
+        if file.name != "__init__.py" and file.stem not in tree and file.parent.name not in {"metrics", "training"}
+    ]
+    assert not missing

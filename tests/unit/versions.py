@@ -1,0 +1,72 @@
+"""Makers of model versions for tests: tiny untrained networks, written and read exactly as real ones are."""
+
+import hashlib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from busi_core.imaging.preprocess import PreprocessSpec
+from busi_core.models.checkpoint import MalignancyFlag, ModelCard, save_version, weights_bytes
+from busi_core.models.network import Architecture, LesionNet, build_network
+from busi_core.service import Analyser
+from busi_core.types import Diagnosis
+
+TINY = Architecture(
+    name="unet",
+    encoder="tu-test_resnet",  # timm's own encoder for tests
+    in_channels=1,
+    pixel_classes=("lesion",),
+    image_classes=tuple(diagnosis.value for diagnosis in Diagnosis),
+)
+SIDE_64 = PreprocessSpec(side=64, fit="pad", channels=1, mean=0.5, std=0.5)
+
+
+def make_network(seed: int = 0, architecture: Architecture = TINY) -> LesionNet:
+    """A network with random weights, as it would serve; leaves the global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(architecture)
+    return network.requires_grad_(False).eval()
+
+
+@cache
+def make_weights(seed: int = 0, architecture: Architecture = TINY) -> bytes:
+    """Such a network's weights as a safetensors file."""
+    return weights_bytes(make_network(seed, architecture))
+
+
+def make_card(weights: bytes, version: str = "tiny", **changes: Any) -> ModelCard:
+    """A card that vouches for the weights."""
+    card = ModelCard(
+        version=version,
+        task="lesion-and-class",
+        architecture=TINY,
+        preprocess=SIDE_64,
+        temperature=1.5,
+        lesion_threshold=0.5,
+        malignancy=MalignancyFlag(threshold=0.3, sensitivity=0.95, specificity=0.5, scans=40),
+        training={"test_fold": 0},
+        trained_on=(),
+        encoder_source="random",
+        commit="0000000",
+        created="2026-11-20",
+        sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    return replace(card, **changes)
+
+
+def write_version(weights_dir: Path, version: str = "tiny", *, seed: int = 0, **changes: Any) -> ModelCard:
+    """Write weights/<version>/ through `save_version`."""
+    weights = make_weights(seed, changes.get("architecture", TINY))
+    card = make_card(weights, version, **changes)
+    save_version(weights_dir / version, weights, card)
+    return card
+
+
+def make_analyser(seed: int = 0, **changes: Any) -> Analyser:
+    """An analyser that was never on a disk."""
+    network = make_network(seed, changes.get("architecture", TINY))
+    return Analyser(network, make_card(weights_bytes(network), **changes), torch.device("cpu"))
