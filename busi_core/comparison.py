@@ -20,10 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from busi_core.data.splits import scan_groups
 from busi_core.findings import read_finding
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE, OverlapCounts, count_overlap, find_border, hd95
+from busi_core.models.checkpoint import ModelCard
 from busi_core.types import Analysis, Diagnosis, FloatMap, Heatmap, Mask
+
+MAX_LESIONS = 50  # looked at one by one; BUSI's most is 3, and a mask of speckle would have thousands
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,23 @@ class LesionMatch:
     counts: OverlapCounts
     hd95_px: float
     mean_distance_px: float
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The lesions of a reference, each with the predicted regions that touch it.
+
+    Attributes:
+        lesions: The largest first, at most `MAX_LESIONS`.
+        unlisted_lesions: Smaller ones beyond those.
+        extra_regions: Predicted regions that touch no lesion of the reference.
+        extra_pixels: Their pixels.
+    """
+
+    lesions: tuple[LesionMatch, ...]
+    unlisted_lesions: int
+    extra_regions: int
+    extra_pixels: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,8 @@ class Comparison:
         predicted: (height, width) bool.
         counts: Over all pixels of the scan.
         hd95_px: 95 % Hausdorff distance between the borders of the whole masks.
-        lesions: Each lesion of the reference, the largest first; empty for a normal breast.
+        lesions: Each lesion of the reference, the largest first and at most `MAX_LESIONS`; empty for a normal breast.
+        unlisted_lesions: Smaller ones beyond those.
         extra_regions: Predicted regions that touch no lesion of the reference.
         extra_pixels: Their pixels.
         heatmaps: Each heat map of the analysis.
@@ -120,6 +142,7 @@ class Comparison:
     counts: OverlapCounts
     hd95_px: float
     lesions: tuple[LesionMatch, ...]
+    unlisted_lesions: int
     extra_regions: int
     extra_pixels: int
     heatmaps: tuple[HeatmapFit, ...]
@@ -147,16 +170,17 @@ def compare_scan(
     """
     finding = read_finding(analysis, threshold)
     predicted = finding.lesion_mask
-    lesions, extra_regions, extra_pixels = match_lesions(predicted, truth)
+    matching = match_lesions(predicted, truth)
     return Comparison(
         model_version=analysis.model_version,
         threshold=finding.threshold,
         predicted=predicted,
         counts=count_overlap(predicted, truth),
         hd95_px=hd95(predicted, truth),
-        lesions=lesions,
-        extra_regions=extra_regions,
-        extra_pixels=extra_pixels,
+        lesions=matching.lesions,
+        unlisted_lesions=matching.unlisted_lesions,
+        extra_regions=matching.extra_regions,
+        extra_pixels=matching.extra_pixels,
         heatmaps=tuple(fit_heatmap(heatmap, truth) for heatmap in analysis.heatmaps.values()),
         predicted_class=analysis.prediction.diagnosis,
         reference_class=reference_class,
@@ -203,24 +227,23 @@ def overlap_curve(probability: FloatMap, truth: Mask, cutoffs: Sequence[float]) 
     return OverlapCurve(tuple(cutoffs), counts)
 
 
-def match_lesions(predicted: Mask, truth: Mask) -> tuple[tuple[LesionMatch, ...], int, int]:
+def match_lesions(predicted: Mask, truth: Mask) -> Matching:
     """Look at each lesion of the reference by itself.
 
     Args:
         predicted: (height, width) bool.
         truth: (height, width) bool, same shape.
-
-    Returns:
-        The lesions, the largest first; how many predicted regions touch none of them, and the pixels of those.
     """
     lesion_count, lesion_of, boxes, _ = cv2.connectedComponentsWithStats(truth.astype(np.uint8), connectivity=8)
-    _, region_of, areas, _ = cv2.connectedComponentsWithStats(predicted.astype(np.uint8), connectivity=8)
+    region_count, region_of, areas, _ = cv2.connectedComponentsWithStats(predicted.astype(np.uint8), connectivity=8)
     order = sorted(range(1, lesion_count), key=lambda label: (-int(boxes[label, cv2.CC_STAT_AREA]), label))
     matches = []
-    for number, label in enumerate(order, start=1):
+    for number, label in enumerate(order[:MAX_LESIONS], start=1):
         lesion: Mask = np.asarray(lesion_of == label, np.bool_)
-        touching = np.setdiff1d(np.unique(region_of[lesion]), [0])
-        matched: Mask = np.isin(region_of, touching)
+        touching = np.zeros(region_count, np.bool_)
+        touching[region_of[lesion]] = True
+        touching[0] = False  # what lies outside every region
+        matched: Mask = touching[region_of]
         counts = count_overlap(matched, lesion)
         left, top, width, height, pixels = (int(value) for value in boxes[label])
         matches.append(
@@ -237,9 +260,13 @@ def match_lesions(predicted: Mask, truth: Mask) -> tuple[tuple[LesionMatch, ...]
                 mean_distance_px=mean_surface_distance(matched, lesion),
             )
         )
-    touching_any = np.unique(region_of[truth])
-    extra = [label for label in range(1, len(areas)) if label not in touching_any]
-    return tuple(matches), len(extra), sum(int(areas[label, cv2.CC_STAT_AREA]) for label in extra)
+    extra = np.setdiff1d(np.arange(1, region_count), region_of[truth])
+    return Matching(
+        lesions=tuple(matches),
+        unlisted_lesions=max(0, len(order) - MAX_LESIONS),
+        extra_regions=int(extra.size),
+        extra_pixels=int(areas[extra, cv2.CC_STAT_AREA].sum()),
+    )
 
 
 def mean_surface_distance(predicted: Mask, truth: Mask) -> float:
@@ -273,3 +300,21 @@ def fit_heatmap(heatmap: Heatmap, truth: Mask) -> HeatmapFit:
     inside = bool(truth[row, column]) if truth.any() else None
     energy = float(evidence[truth].sum(dtype=np.float64)) / total if truth.any() else float("nan")
     return HeatmapFit(heatmap.of, energy, (int(column), int(row)), inside, share)
+
+
+def has_taught(card: ModelCard, record_id: str) -> bool:
+    """Whether this scan, by its name in BUSI or BUS-BRA, or a copy of it, was among those that taught a model.
+
+    A figure on such a scan says nothing about new ones. BUS-BRA's scans are grouped by case, which their names begin
+    with ('bus_0001-l').
+
+    Args:
+        card: Names the records that taught or chose anything.
+        record_id: As in 'busi/benign (4)'.
+    """
+    groups = scan_groups()
+
+    def group_of(name: str) -> str:
+        return name.rsplit("-", 1)[0] if name.startswith("bus-bra/") else groups.get(name, name)
+
+    return group_of(record_id) in {group_of(name) for name in card.trained_on}

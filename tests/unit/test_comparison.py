@@ -10,10 +10,13 @@ from monai.metrics import compute_average_surface_distance
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+from versions import make_card, make_weights
 
 from busi_core.comparison import (
+    MAX_LESIONS,
     compare_scan,
     fit_heatmap,
+    has_taught,
     index_by_cutoffs,
     match_lesions,
     mean_surface_distance,
@@ -98,41 +101,53 @@ def test_each_lesion_is_looked_at_by_itself() -> None:
         .....#....
         ..........
     """)
-    (first, second), extra_regions, extra_pixels = match_lesions(predicted, TWO_LESIONS)
+    matching = match_lesions(predicted, TWO_LESIONS)
+    first, second = matching.lesions
     assert (first.found, first.counts.dice, first.counts.recall) == (True, pytest.approx(0.8), pytest.approx(2 / 3))
     assert (first.left, first.top, first.right, first.bottom) == (0, 0, 2, 3)
     assert first.hd95_px == pytest.approx(1.0, abs=0.1)
     assert (second.found, second.counts.dice) == (False, 0.0)
     assert math.isnan(second.hd95_px)
     assert math.isnan(second.mean_distance_px)
-    assert (extra_regions, extra_pixels) == (1, 1)
+    assert (matching.extra_regions, matching.extra_pixels) == (1, 1)
 
 
 def test_a_region_that_spans_two_lesions_counts_for_both() -> None:
-    (first, second), extra, _ = match_lesions(np.ones((5, 10), np.bool_), TWO_LESIONS)
+    matching = match_lesions(np.ones((5, 10), np.bool_), TWO_LESIONS)
+    first, second = matching.lesions
     assert first.found
     assert second.found
     assert first.counts.precision == pytest.approx(6 / 50)
-    assert extra == 0
+    assert matching.extra_regions == 0
 
 
 def test_no_lesion_in_the_reference_leaves_only_extra_regions() -> None:
-    lesions, extra_regions, extra_pixels = match_lesions(TWO_LESIONS, np.zeros_like(TWO_LESIONS))
-    assert (lesions, extra_regions, extra_pixels) == ((), 2, 12)
+    matching = match_lesions(TWO_LESIONS, np.zeros_like(TWO_LESIONS))
+    assert (matching.lesions, matching.extra_regions, matching.extra_pixels) == ((), 2, 12)
+
+
+def test_a_mask_of_speckle_is_bounded_and_what_is_left_out_is_counted() -> None:
+    speckle = np.zeros((200, 200), np.bool_)
+    speckle[::2, ::2] = True
+    matching = match_lesions(speckle, speckle)
+    assert len(matching.lesions) == MAX_LESIONS
+    assert matching.unlisted_lesions == 100 * 100 - MAX_LESIONS
+    assert matching.extra_regions == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_lesions_are_those_that_scipy_labels(seed: int) -> None:
     predicted, truth = blobs(seed), blobs(seed + 100)
     labels, count = ndimage.label(truth, np.ones((3, 3)))
-    lesions, extra_regions, _ = match_lesions(predicted, truth)
+    matching = match_lesions(predicted, truth)
+    lesions = matching.lesions
     assert sorted(lesion.pixels for lesion in lesions) == sorted(np.bincount(labels.ravel())[1:])
     assert [lesion.pixels for lesion in lesions] == sorted((lesion.pixels for lesion in lesions), reverse=True)
     missed = sum(not predicted[labels == label].any() for label in range(1, count + 1))
     assert sum(lesion.counts.true_positive == 0 for lesion in lesions) == missed
     regions, region_count = ndimage.label(predicted, np.ones((3, 3)))
     alone = sum(not truth[regions == label].any() for label in range(1, region_count + 1))
-    assert extra_regions == alone
+    assert matching.extra_regions == alone
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -179,3 +194,24 @@ def test_a_comparison_names_cutoff_model_and_classes() -> None:
     assert other.class_agrees is None
     assert other.counts.dice == pytest.approx(f1_score(truth.ravel(), (full >= 0.8).ravel()))
     assert [fit.of for fit in other.heatmaps] == ["malignant"]
+
+
+@pytest.mark.parametrize(
+    ("record", "taught"),
+    [
+        ("busi/benign (1)", True),
+        ("busi/malignant (1)", False),
+        ("bus-bra/bus_0001-l", True),
+        ("bus-bra/bus_0001-r", True),
+        ("bus-bra/bus_0002-l", False),
+    ],
+)
+def test_a_scan_that_taught_the_model_is_known_by_its_name_also_by_its_case(record: str, taught: bool) -> None:
+    weights = make_weights()
+    card = make_card(weights, trained_on=("busi/benign (1)", "bus-bra/bus_0001-l"))
+    assert has_taught(card, record) is taught
+
+
+def test_a_copy_of_a_scan_that_taught_the_model_is_known() -> None:
+    card = make_card(make_weights(), trained_on=("busi/benign (42)",))
+    assert has_taught(card, "busi/benign (131)")
