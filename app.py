@@ -5,7 +5,10 @@ import streamlit as st
 st.set_page_config(page_title="Breast ultrasound reading", page_icon=":material/radiology:", layout="wide")
 
 PAGES = {
-    "Reading": [st.Page("pages/reading/analyse.py", title="Analyse", icon=":material/radiology:", default=True)],
+    "Reading": [
+        st.Page("pages/reading/analyse.py", title="Analyse", icon=":material/radiology:", default=True),
+        st.Page("pages/reading/compare.py", title="Compare", icon=":material/compare:"),
+    ],
     "Evidence": [st.Page("pages/evidence/about.py", title="About the model", icon=":material/fact_check:")],
 }
 

@@ -1,0 +1,126 @@
+"""The cases of one session's comparison: scans with their reference masks, in memory only, and which one is open."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+import streamlit as st
+
+from busi_core import Diagnosis, InvalidImageError, simulate_scan
+from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
+from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+
+MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
+_KEY = "cases"
+
+
+@dataclass
+class CaseList:
+    """The session's cases in order, and the open one.
+
+    Attributes:
+        cases: With ids that are unique in the session.
+        index: Of the open case; 0 when there is none.
+        notes: What the last addition left over or could not read, one sentence each; plain text.
+        generation: Counts additions; part of ids and of the uploaders' keys.
+        simulated: Ids of cases that the phantom made.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    index: int = 0
+    notes: list[str] = field(default_factory=list)
+    generation: int = 0
+    simulated: set[str] = field(default_factory=set)
+
+    @property
+    def open_case(self) -> Case | None:
+        """The case on screen."""
+        return self.cases[self.index] if self.cases else None
+
+    def add(self, batch: Batch, *, simulated: bool = False) -> None:
+        """Append cases and open the first of them."""
+        self.generation += 1
+        first = len(self.cases)
+        added = [replace(case, id=f"{self.generation}-{case.id}") for case in batch.cases]
+        self.cases += added
+        if simulated:
+            self.simulated |= {case.id for case in added}
+        if added:
+            self.index = first
+        if batch.lone_masks:
+            self.notes.append(f"Masks without their scan: {_shorten([mask.name for mask in batch.lone_masks])}.")
+
+    def add_uploads(self, scans: Sequence[tuple[str, bytes]], masks: Sequence[tuple[str, bytes]]) -> None:
+        """Append what was uploaded: files, zips, and masks given apart from their scans."""
+        self.notes = []
+        held = sum(case.scan.size + sum(mask.size for mask in case.masks) for case in self.cases)
+        if held + sum(len(data) for _, data in [*scans, *masks]) > MAX_BYTES:
+            self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
+            return
+        scan_files, mask_files = self._unpack(scans), self._unpack(masks)
+        self.add(_pair(scan_files, mask_files))
+
+    def step(self, by: int) -> None:
+        """Open the next or the previous case; stays at either end."""
+        self.open(self.index + by)
+
+    def open(self, index: int) -> None:
+        """Open a case by its position, from 0; a position outside opens the nearest."""
+        self.index = max(0, min(index, len(self.cases) - 1))
+
+    def clear(self) -> None:
+        """Forget every case."""
+        self.cases, self.index, self.notes, self.simulated = [], 0, [], set()
+        self.generation += 1
+
+    def _unpack(self, files: Sequence[tuple[str, bytes]]) -> list[SourceFile]:
+        found: list[SourceFile] = []
+        for name, data in files:
+            if not is_zip(data):
+                found += list_uploads([(name, data)])
+                continue
+            try:
+                found += list_zip(data)
+            except InvalidImageError as error:
+                self.notes.append(f"{name}: {error.problem} {error.remedy}")
+        return found
+
+
+def get_cases() -> CaseList:
+    """The cases of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = CaseList()
+    cases: CaseList = st.session_state[_KEY]
+    return cases
+
+
+def simulate_case(diagnosis: Diagnosis, seed: int) -> Batch:
+    """A simulated scan with the mask that it was drawn from; of no patient."""
+    sample = simulate_scan(diagnosis, seed=seed)
+    name = f"simulated {diagnosis.value} {seed}"
+    mask = cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].tobytes()
+    scan, mask_file = list_uploads([(f"{name}.png", sample.png()), (f"{name}_mask.png", mask)])
+    return Batch((Case("simulated", scan.name, scan, (mask_file,), diagnosis, None),), (), ())
+
+
+def scan_key(case: Case, data: bytes) -> str:
+    """Names the open scan to the browser: by the case and its bytes, never by its name."""
+    return f"{case.id}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+
+
+def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
+    """Masks given apart belong to the only scan whatever they are called, else to the scan of their name."""
+    if not masks:
+        return pair_files(scans, keep_all=True)
+    alone = pair_files(scans, keep_all=True)
+    if len(alone.cases) == 1:
+        (case,) = alone.cases
+        return replace(alone, cases=(replace(case, masks=(*case.masks, *masks)),))
+    return pair_folders(scans, masks)
+
+
+def _shorten(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
