@@ -33,11 +33,13 @@ class SourceFile:
         name: Relative path with '/', as it was given: data, never a path to open.
         size: Bytes, as declared.
         read: Gives the bytes; raises InvalidImageError when it cannot.
+        modified_ns: Time of the last change, of a file in a folder; 0 elsewhere.
     """
 
     name: str
     size: int
     read: Callable[[], bytes]
+    modified_ns: int = 0
 
 
 def list_uploads(files: Iterable[tuple[str, bytes]]) -> list[SourceFile]:
@@ -99,7 +101,10 @@ def list_folder(folder: Path) -> list[SourceFile]:
             raise DatasetError(
                 f"The folder {folder.name!r} holds more than {MAX_ENTRIES} files.", remedy="Choose a part of it."
             )
-        files.append(SourceFile(name, path.stat().st_size, lambda path=path: _read_path(path)))  # type: ignore[misc]
+        status = path.stat()
+        files.append(
+            SourceFile(name, status.st_size, lambda path=path: _read_path(path), status.st_mtime_ns)  # type: ignore[misc]
+        )
     return files
 
 
