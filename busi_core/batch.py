@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -183,7 +183,7 @@ def run_pipeline(
     finish: Callable[[Read], Result],
     *,
     jobs: int,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Prepare ahead and finish behind in threads, the network in the calling thread; results in order.
 
     At most `4 * jobs` items are under way, however many there are. Closing the iterator stops after those.
@@ -218,7 +218,7 @@ class _Decoded:
 
 def read_cases(
     analyser: Analyser, cases: Iterable[Case], *, jobs: int = 2, with_pictures: bool = True
-) -> Iterator[ScanRow]:
+) -> Generator[ScanRow, None, None]:
     """Read cases in order, one row each.
 
     Args:

@@ -6,6 +6,7 @@
 | BUSI_DATA_ROOT   | folder with busi/ and bus-bra/ for training and evaluation | ../shared/data beside the project |
 | BUSI_ENCODER_DIR | folder with ImageNet encoders to start from                | ../shared/weights beside the project |
 | BUSI_DEVICE      | 'cpu', 'cuda' or 'auto'                                    | auto |
+| BUSI_BATCH_ROOT  | folder whose subfolders readers may read in one go, beside those of BUSI_DATA_ROOT | none |
 | BUSI_CORRECTIONS_DIR | folder that readers may keep corrected cases in        | none: nothing is kept |
 """
 
@@ -25,6 +26,7 @@ class Settings:
     encoder_dir: Path
     device: str
     corrections_dir: Path | None = None
+    batch_root: Path | None = None
 
 
 def read_settings() -> Settings:
@@ -37,6 +39,7 @@ def read_settings() -> Settings:
     device = os.environ.get("BUSI_DEVICE", "auto")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"BUSI_DEVICE must be auto, cpu or cuda, got {device!r}")
+    batch = os.environ.get("BUSI_BATCH_ROOT")
     corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
     return Settings(
         weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
@@ -44,4 +47,5 @@ def read_settings() -> Settings:
         encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
         device=device,
         corrections_dir=Path(corrections) if corrections else None,
+        batch_root=Path(batch) if batch else None,
     )
