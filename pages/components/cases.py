@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
+TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
+Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
 _KEY = "cases"
 
 
@@ -51,16 +54,32 @@ class CaseList:
             self.index = first
         if batch.lone_masks:
             self.notes.append(f"Masks without their scan: {_shorten([mask.name for mask in batch.lone_masks])}.")
+        others = [name for name in batch.left_out if not name.endswith(TABLES)]
+        if others:
+            self.notes.append(f"Left out, no images by their names: {_shorten(others)}.")
 
-    def add_uploads(self, scans: Sequence[tuple[str, bytes]], masks: Sequence[tuple[str, bytes]]) -> None:
-        """Append what was uploaded: files, zips, and masks given apart from their scans."""
+    def add_uploads(self, scans: Sequence[Upload], masks: Sequence[Upload] = (), *, is_folder: bool = False) -> None:
+        """Append what was uploaded.
+
+        Args:
+            scans: Files as (name, bytes): scans, their masks, zips.
+            masks: Given apart from their scans, under any names; zips too.
+            is_folder: The scans are a whole folder, in which other files may lie.
+        """
         self.notes = []
         held = sum(case.scan.size + sum(mask.size for mask in case.masks) for case in self.cases)
         if held + sum(len(data) for _, data in [*scans, *masks]) > MAX_BYTES:
             self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
             return
-        scan_files, mask_files = self._unpack(scans), self._unpack(masks)
-        self.add(_pair(scan_files, mask_files))
+        first = len(self.cases)
+        loose, zipped = self._unpack(scans)
+        apart = [file for files in self._unpack(masks) for file in files]
+        if apart:
+            self.add(_pair([*loose, *zipped], apart))
+        else:
+            self.add(pair_files(loose, keep_all=not is_folder))
+            self.add(pair_files(zipped))
+        self.open(min(first, len(self.cases) - 1))
 
     def step(self, by: int) -> None:
         """Open the next or the previous case; stays at either end."""
@@ -75,17 +94,19 @@ class CaseList:
         self.cases, self.index, self.notes, self.simulated = [], 0, [], set()
         self.generation += 1
 
-    def _unpack(self, files: Sequence[tuple[str, bytes]]) -> list[SourceFile]:
-        found: list[SourceFile] = []
+    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[SourceFile]]:
+        """Files chosen one by one, and those out of zips; a zip that cannot be read leaves a note."""
+        loose: list[SourceFile] = []
+        zipped: list[SourceFile] = []
         for name, data in files:
             if not is_zip(data):
-                found += list_uploads([(name, data)])
+                loose += list_uploads([(name, data)])
                 continue
             try:
-                found += list_zip(data)
+                zipped += list_zip(data)
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        return found
+        return loose, zipped
 
 
 def get_cases() -> CaseList:

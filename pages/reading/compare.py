@@ -12,13 +12,13 @@ from busi_core.data.truth import Reference, read_reference
 from busi_core.registry import list_versions
 from busi_core.types import Analysis
 from pages.components.cases import CaseList, get_cases, scan_key, simulate_case
-from pages.components.compare_viewer import ShownReading, pack_case, show_comparison
+from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
 from pages.components.comparison_panel import show_keeping, show_reading
 from pages.components.finding_panel import safe_stem
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import analyse, current_analyser, get_analyser
 
-VIEWER_HEIGHT_PX = 740
+VIEWER_HEIGHT_PX = 720
 
 
 def show_intake(cases: CaseList) -> None:
@@ -50,7 +50,7 @@ def show_intake(cases: CaseList) -> None:
             key=f"folder-files-{cases.generation}",
         )
         if st.form_submit_button("Compare", type="primary") and picked:
-            cases.add_uploads([(file.name, file.getvalue()) for file in picked], [])
+            cases.add_uploads([(file.name, file.getvalue()) for file in picked], is_folder=True)
             st.rerun()
     with known:
         show_known_sets(cases)
@@ -122,7 +122,7 @@ def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
         st.rerun()
     chosen = second = None
     if len(versions) > 1:
-        current = current_analyser().card.version
+        current = version_in_service()
         chosen = model.selectbox(
             "Model version",
             versions,
@@ -141,6 +141,14 @@ def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
         )
     clear.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", width="stretch")
     return chosen, second
+
+
+def version_in_service() -> str | None:
+    """The version that reads scans; None where none can be loaded, which the scan's own message explains."""
+    try:
+        return current_analyser().card.version
+    except BusiError:
+        return None
 
 
 def read_case(case: Case, data: bytes, analyser: Analyser) -> Analysis:
@@ -166,13 +174,13 @@ def show_notes(case: Case, reference: Reference, analysers: list[Analyser]) -> N
     """How the masks were read, what is wrong with them, and whether the model knew the scan."""
     if reference.problem and not reference.missing:
         st.warning(f"**No reference for this scan.** {plain(reference.problem)}", icon=":material/error:")
-    for analyser in analysers:
-        if case.record_id and has_taught(analyser.card, case.record_id):
-            st.info(
-                f"By its name this scan, or a copy of it, taught model {plain(analyser.card.version)}: figures on it "
-                "say nothing about new scans.",
-                icon=":material/school:",
-            )
+    taught = [one.card.version for one in analysers if case.record_id and has_taught(one.card, case.record_id)]
+    if taught:
+        st.info(
+            f"By its name this scan, or a copy of it, taught {plain(' and '.join(taught))}: figures on it say nothing "
+            "about new scans.",
+            icon=":material/school:",
+        )
     if reference.notes:
         st.html(label("Reference mask: " + " ".join(reference.notes), css="fine"))
 
@@ -191,7 +199,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     image = analyses[0].image
     reference = read_reference(case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL)
     scan_id = f"{scan_key(case, data)}-{image.frame}"
-    cutoffs = st.session_state.get("compare-cutoffs", {}).get(scan_id, {})
+    cutoffs = chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
     readings = [
         compare_reading(analysis, reference, case, cutoffs.get(analysis.model_version)) for analysis in analyses
     ]
@@ -210,9 +218,6 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     state = show_comparison(message, key="compare", height=VIEWER_HEIGHT_PX)
     if state.step:
         cases.step(state.step)
-        st.rerun()
-    if dict(state.cutoffs) != cutoffs:
-        st.session_state["compare-cutoffs"] = {scan_id: dict(state.cutoffs)}
         st.rerun()
     show_notes(case, reference, analysers)
     if state.edited and read_settings().corrections_dir is not None:

@@ -4,8 +4,9 @@ from pages.components.compare_viewer.compare_viewer import (
     CompareState,
     EditedMask,
     ShownReading,
+    chosen_cutoffs,
     pack_case,
     show_comparison,
 )
 
-__all__ = ["CompareState", "EditedMask", "ShownReading", "pack_case", "show_comparison"]
+__all__ = ["CompareState", "EditedMask", "ShownReading", "chosen_cutoffs", "pack_case", "show_comparison"]

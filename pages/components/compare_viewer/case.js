@@ -6,7 +6,7 @@
 const TRUTH_COLOUR = "#ffd24d";
 const EDITED_COLOUR = "#7ee787";
 const DIFFERENCE_COLOURS = { missed: "#ffb000", extra: "#dc267f", agreed: "#648fff" }; // told apart without red or green
-const DIFFERENCE_OPACITY = 0.62;
+const DIFFERENCE_OPACITY = 0.5;
 const FILL_OPACITY = 0.18;
 const HEAT_CUTOFF = 0.3; // as the viewer's: below it is mostly the map's floor
 const HEAT_OPACITY = 0.6;
@@ -127,6 +127,21 @@ class Case {
       this.difference.put();
     }
     return this.difference.canvas;
+  }
+
+  /** The middle column of the truth, or without one of the prediction; null where nothing is outlined. */
+  middle() {
+    const [reading] = this.readings;
+    const place = reading.placeOf(reading.header.cutoff);
+    const inside = this.truth?.some(Boolean) ? (i) => this.truth[i] : (i) => reading.index[i] > place;
+    let [low, high] = [Infinity, -1];
+    for (let i = 0; i < reading.index.length; i += 1) {
+      if (!inside(i)) continue;
+      const column = i % this.width;
+      if (column < low) low = column;
+      if (column > high) high = column;
+    }
+    return high < 0 ? null : (low + high + 1) / 2;
   }
 
   close() {

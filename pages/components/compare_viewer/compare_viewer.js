@@ -11,8 +11,8 @@ const FIGURES = { dice: "Dice", iou: "IoU", precision: "Precision", recall: "Rec
 const MODES = ["panels", "difference", "split", "versions"];
 const TOOLS = ["brush", "eraser", "polygon"];
 
-const preferences = { mode: "panels", split: 50, both: true, fill: true, brightness: 1, contrast: 1, heatOf: null };
-const count = (value) => Math.round(value).toLocaleString("en").replaceAll(",", " ");
+const preferences = { mode: "panels", split: null, both: true, fill: true, brightness: 1, contrast: 1, heatOf: null };
+const count = (value) => Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
 
 const mounted = new Map();
 let active = null;
@@ -73,9 +73,13 @@ class Compare {
       view.keepInside();
     }
     this.root.style.setProperty("--aspect", fresh.width / fresh.height);
-    if (moved) this.stopBlinking();
+    if (moved) {
+      this.stopBlinking();
+      preferences.split = null; // through the lesion, wherever it lies
+    }
     if (preferences.mode === "versions" && fresh.readings.length < 2) preferences.mode = "panels";
     if (preferences.mode === "edit" && !fresh.header.live) preferences.mode = "panels";
+    if (preferences.mode === "difference" && !fresh.truth) preferences.mode = "panels";
     this.buildReadings();
     this.buildClasses();
     this.writeHeader();
@@ -134,6 +138,7 @@ class Compare {
     edit.disabled = !header.live;
     edit.title = header.live ? "Correct the mask (E)" : "Masks are corrected on scans of up to 4 megapixels";
     this.root.querySelector('[data-start="truth"]').disabled = header.truth === null;
+    this.root.querySelector('[data-action="blink"]').disabled = this.root.querySelector('button[data-mode="difference"]').disabled = header.truth === null;
     this.part("curve-block").hidden = this.part("legend").hidden = header.truth === null;
     const names = {
       scan: header.label, truth: "Reference mask on the scan", prediction: `What model ${header.readings[0].version} outlines`,
@@ -194,19 +199,28 @@ class Compare {
     for (const slider of this.root.querySelectorAll("[data-pref]")) fillSlider(slider, preferences[slider.dataset.pref], percent);
     const { brightness, contrast } = preferences;
     this.filter = brightness === 1 && contrast === 1 ? "none" : `brightness(${brightness}) contrast(${contrast})`;
-    this.writeSplit();
     this.writeFigures();
     this.writeCurve();
     this.writeHeat();
     this.writeEditing();
     this.onResize();
+    this.writeSplit();
     this.draw();
   }
 
+  /** Where the line starts: through the middle of the truth, or of the prediction. */
+  startSplit() {
+    const { view, stage } = this.panes.get("split");
+    if (preferences.split !== null || !stage.clientWidth) return;
+    const middle = this.case.middle();
+    preferences.split = middle === null ? 50 : Math.min(98, Math.max(2, (100 * (view.origin.x + middle * view.scale)) / view.pane.width));
+  }
+
   writeSplit() {
+    this.startSplit();
     const divider = this.root.querySelector(".divider");
-    divider.style.setProperty("--split", preferences.split);
-    divider.setAttribute("aria-valuenow", Math.round(preferences.split));
+    divider.style.setProperty("--split", preferences.split ?? 50);
+    divider.setAttribute("aria-valuenow", Math.round(preferences.split ?? 50));
     const shown = this.blinking ? this.blinkShows : null;
     this.root.toggleAttribute("data-blinking", Boolean(this.blinking));
     this.root.querySelector('[data-action="blink"]').setAttribute("aria-pressed", Boolean(this.blinking));
@@ -264,11 +278,12 @@ class Compare {
         line.setAttribute("class", place ? `${name} second` : name);
         shapes.push(line);
       }
-      if (place === 0) shapes.push(svgLine("own", 280 * cutoff, 0, 280 * cutoff, 112), svgLine("now", 280 * this.cutoffOf(0), 0, 280 * this.cutoffOf(0), 112));
+      if (place === 0) shapes.push(svgLine("now", 280 * this.cutoffOf(0), 0, 280 * this.cutoffOf(0), 112), svgLine("own", 280 * cutoff, 0, 280 * cutoff, 112));
     });
     svg.replaceChildren(...shapes);
     const { header } = this.case.readings[0];
-    this.part("own-note").textContent = `model's cut-off ${header.cutoff.toFixed(2)}`;
+    this.part("own-note").textContent = `model ${header.cutoff.toFixed(2)}`;
+    this.part("own-note").style.setProperty("--at", header.cutoff);
     const curve = this.case.curves[0];
     if (!curve) return;
     const dice = header.cutoffs.map((_, at) => figuresOf(countsAt(curve, at)).dice);
@@ -346,7 +361,7 @@ class Compare {
 
   /** Truth on one side of the line, prediction on the other; while blinking, one of them everywhere. */
   drawSplit(context, view) {
-    const split = view.toGrid((view.pane.width * preferences.split) / 100, 0).x;
+    const split = view.toGrid((view.pane.width * (preferences.split ?? 50)) / 100, 0).x;
     const sides = { truth: [-1e6, split], prediction: [split, 1e6] };
     for (const [side, [left, right]] of Object.entries(sides)) {
       if (this.blinking && this.blinkShows !== side) continue;
@@ -491,7 +506,7 @@ class Compare {
       if (!by || event.shiftKey) return;
       event.preventDefault();
       event.stopPropagation();
-      this.setSplit(preferences.split + by);
+      this.setSplit((preferences.split ?? 50) + by);
     });
   }
 
@@ -602,6 +617,7 @@ class Compare {
   setMode(mode) {
     const { header, readings } = this.case;
     if ((mode === "versions" && readings.length < 2) || (mode === "edit" && !header.live)) return;
+    if (mode === "difference" && !header.truth) return;
     if (mode !== "split") this.stopBlinking();
     preferences.mode = mode;
     this.startEditing();
@@ -615,6 +631,7 @@ class Compare {
 
   /** Truth and prediction in turn, in one place. Who wants less motion turns them by hand: truth, prediction, off. */
   blink() {
+    if (!this.case.truth) return;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     if (this.blinking && calm && this.blinkShows === "truth") this.blinkShows = "prediction";
     else if (this.blinking) {

@@ -15,7 +15,7 @@ import binascii
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,12 +93,10 @@ class CompareState:
     """What the reader has told the page about the scan that is shown, and about no other.
 
     Attributes:
-        cutoffs: By model version; versions whose cut-off was not touched are missing.
         step: -1 or +1 when the reader just asked for the previous or next scan, else 0. Lasts one run.
         edited: A mask handed over to be kept; None while there is none.
     """
 
-    cutoffs: Mapping[str, float] = field(default_factory=dict)
     step: int = 0
     edited: EditedMask | None = None
 
@@ -167,6 +165,24 @@ def pack_case(
     return pack_message(header, blobs)
 
 
+def chosen_cutoffs(key: str, scan_id: str, versions: Sequence[str]) -> dict[str, float]:
+    """The cut-offs that the reader let go of on one scan, by model version; those never touched are missing.
+
+    Read before `show_comparison`, so that one run of the page brings the distances at the new cut-off.
+    """
+    return read_cutoffs(st.session_state.get(key), scan_id, versions)
+
+
+def read_cutoffs(state: object, scan_id: str, versions: Sequence[str]) -> dict[str, float]:
+    """The same from what the browser reported; other scans, and values out of range, count as nothing."""
+    views = state.get("views") if isinstance(state, Mapping) else None
+    view = views.get(scan_id) if isinstance(views, Mapping) else None
+    if not isinstance(view, Mapping):
+        return {}
+    chosen = {version: _read_cutoff(view.get(version)) for version in versions}
+    return {version: cutoff for version, cutoff in chosen.items() if cutoff is not None}
+
+
 def show_comparison(message: bytes, *, key: str, height: int = 720) -> CompareState:
     """Show a packed case and say what the reader chose for it.
 
@@ -187,16 +203,12 @@ def show_comparison(message: bytes, *, key: str, height: int = 720) -> CompareSt
 
 def read_state(result: Mapping[str, object], header: Mapping[str, Any]) -> CompareState:
     """What the browser reported about one case; reports on others, damaged or out of range, count as nothing."""
-    views, step, edited = result.get("views"), result.get("step"), result.get("edited")
+    step, edited = result.get("step"), result.get("edited")
     scan_id = header["scan_id"]
-    view = views.get(scan_id) if isinstance(views, Mapping) else None
     versions = [reading["version"] for reading in header["readings"]]
-    chosen = {version: _read_cutoff(view.get(version)) for version in versions} if isinstance(view, Mapping) else {}
-    cutoffs = {version: cutoff for version, cutoff in chosen.items() if cutoff is not None}
     direction = step.get("by") if isinstance(step, Mapping) and step.get("scan_id") == scan_id else 0
     ours = isinstance(edited, Mapping) and edited.get("scan_id") == scan_id and edited.get("version") in versions
     return CompareState(
-        cutoffs=cutoffs,
         step=int(direction) if direction in (-1, 1) else 0,
         edited=_read_edited(edited, header) if ours and isinstance(edited, Mapping) else None,
     )
