@@ -31,7 +31,7 @@ from reportlab.platypus import Paragraph
 from busi_core.errors import BusiError
 from busi_core.imaging.overlay import draw_heatmap, draw_mask
 from busi_core.report import RESEARCH_USE, Report, ReportPictures, ReportScan, Summary
-from busi_core.types import Diagnosis, Mask, Rgb
+from busi_core.types import Diagnosis, ImageWarning, Mask, Rgb
 
 MAX_PICTURED = 300  # scans drawn with pictures, 40 KB each; of a larger set the rest stand in its table
 PICTURE_SIDE_PX = 560  # longer side in the file: 180 dots an inch on 80 mm
@@ -232,6 +232,9 @@ def _draw_facts(canvas: _NumberedCanvas, record: Mapping[str, Any]) -> None:
 
 
 def _draw_class(canvas: _NumberedCanvas, record: Mapping[str, Any], x: float, width: float) -> None:
+    if ImageWarning.NO_CONTRAST.value in record["warnings"]:
+        canvas.text("No contrast in the image: the class is not shown.", x, width)
+        return
     if not record["probabilities"]:
         canvas.text("This model gives no class.", x, width)
         return

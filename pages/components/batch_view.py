@@ -24,6 +24,7 @@ ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
 LATEST = 8  # thumbnails beside the progress bar
 NOT_READ = "not read"
+FLAG = "⚑"
 MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
     "disagree": "findings disagree",
@@ -148,12 +149,12 @@ def show_table(rows: Sequence[ScanRow], copies: dict[str, str], *, key: str, wit
             "scan": st.column_config.ImageColumn(
                 "Scan", width=96, help="The lesion outlined; double-click to enlarge."
             ),
-            "file": st.column_config.TextColumn("File", width="medium"),
+            "file": st.column_config.TextColumn("File", width=170),
             "class": st.column_config.TextColumn("Class", width=92),
             "score": st.column_config.ProgressColumn(
                 "Malignant", min_value=0, max_value=1, format="%.2f", width=120, help="The model's score of malignant."
             ),
-            "flag": st.column_config.CheckboxColumn("Flag", width=54, help="Flagged for malignancy."),
+            "flag": st.column_config.TextColumn("Flag", width=54, alignment="center", help="Flagged for malignancy."),
             "area": st.column_config.NumberColumn("Lesion", format="%.1f %%", width=84, help="Share of the image."),
             "reference": st.column_config.TextColumn("Reference", width=92),
             "dice": st.column_config.NumberColumn("Dice", format="%.3f", width=72),
@@ -269,7 +270,7 @@ _COLUMNS = ("scan", "file", "class", "score", "flag", "area", "reference", "dice
 def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     notes = [f"Same pixels as {copies[row.id]}."] if row.id in copies else []
     if row.reading is None:
-        return (None, row.name, NOT_READ, None, None, None, row.truth.diagnosis, None, None, str(row.problem))
+        return (None, row.name, NOT_READ, None, "", None, row.truth.diagnosis, None, None, str(row.problem))
     reading, truth = row.reading, row.truth
     notes += [f"{text[:1].upper()}{text[1:]}." for text in warnings_of(row)]
     if reading.record["disagreement"]:
@@ -277,13 +278,14 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     if truth.problem and not truth.missing:
         notes.append(f"No reference: {truth.problem}")
     notes += truth.notes
-    scores = reading.scores
+    no_contrast = ImageWarning.NO_CONTRAST.value in reading.record["warnings"]  # the model's answer is not shown then
+    scores = None if no_contrast else reading.scores
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        reading.diagnosis or "none",
+        "no contrast" if no_contrast else reading.diagnosis or "none",
         scores[2] if scores else None,
-        reading.record["flagged"],
+        FLAG if reading.record["flagged"] else "",
         100 * reading.lesion_share,
         truth.diagnosis,
         None if math.isnan(truth.dice) else truth.dice,

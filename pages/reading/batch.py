@@ -85,11 +85,12 @@ def show_welcome(queue: BatchQueue) -> None:
 
 def work_on(queue: BatchQueue) -> None:
     """Progress, and the next few seconds of reading; the browser asks again and again while it runs."""
+    if not queue.running:
+        st.html(label(progress_text(queue), css="finding-name"))
+        return
     bar = st.progress(len(queue.rows) / max(1, len(queue.cases)), progress_text(queue))
     strip = st.empty()
     strip.html(latest_strip(queue.rows))
-    if not queue.running:
-        return
 
     def show_row() -> None:
         bar.progress(len(queue.rows) / len(queue.cases), progress_text(queue))
@@ -148,26 +149,37 @@ def show_picked(queue: BatchQueue, row: ScanRow) -> None:
             st.switch_page("pages/reading/compare.py")
 
 
-def show_results(queue: BatchQueue) -> None:
-    """Summary, table and downloads of what is there."""
-    copies, with_truth = queue.copies(), has_truth(queue.rows)
-    if not queue.running and queue.rows:
-        with st.expander("Summary", expanded=True, icon=":material/monitoring:"):
-            show_summary(queue)
-    filters = show_filters(queue)
-    rows = filter_rows(queue.rows, filters, copies)
-    if len(rows) < len(queue.rows):
-        st.html(label(f"{len(rows)} of {len(queue.rows)} rows pass the filters.", css="fine"))
+def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
+    """Filters, the table, and what to do with the row that is picked. Returns the rows that pass the filters."""
+    rows = filter_rows(queue.rows, show_filters(queue), copies)
     picked_place = st.container()
-    row = show_table(rows, copies, key=f"batch-table-{queue.generation}", with_truth=with_truth)
-    with picked_place:
-        if row is None:
-            st.html(label("Pick a row to open its scan in Analyse or Compare; a click on a head sorts.", css="fine"))
-        else:
-            show_picked(queue, row)
+    row = show_table(rows, copies, key=f"batch-table-{queue.generation}", with_truth=has_truth(queue.rows))
     queue.drawn = len(queue.rows)
-    if not queue.running and queue.rows:
-        with st.container(border=True):
+    with picked_place:
+        if row is not None:
+            show_picked(queue, row)
+            return rows
+        shown = f"{len(rows)} of {len(queue.rows)} rows pass the filters. " if len(rows) < len(queue.rows) else ""
+        st.html(
+            label(f"{shown}Pick a row to open its scan in Analyse or Compare; a click on a head sorts.", css="fine")
+        )
+    return rows
+
+
+def show_results(queue: BatchQueue) -> None:
+    """What is there so far; figures and files when nothing runs."""
+    scans, summary, downloads = st.tabs(["Scans", "Summary", "Downloads"], key="batch-tabs")
+    with scans:
+        rows = show_scans(queue, queue.copies())
+    with summary:
+        if queue.running:
+            st.html(label("Figures follow when the batch is read or stopped.", css="fine"))
+        else:
+            show_summary(queue)
+    with downloads:
+        if queue.running:
+            st.html(label("Files follow when the batch is read or stopped.", css="fine"))
+        else:
             show_downloads(queue, rows)
 
 
@@ -180,7 +192,7 @@ if not queue.cases:
     st.stop()
 show_toolbar(queue)
 for note in queue.notes:
-    st.warning(plain(note), icon=":material/info:")
+    st.info(plain(note), icon=":material/info:")
 progress = st.container()
 if queue.rows:
     show_results(queue)
