@@ -10,9 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from busi_core.errors import BusiError
 from busi_core.settings import read_settings
+
+if TYPE_CHECKING:
+    from busi_core.service import Analyser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +86,9 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", metavar="VERSION", help="default: the version in service")
     evaluate.add_argument("--test-fold", type=int, metavar="K", help="BUSI fold; default: the one its card kept")
     evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
+    evaluate.add_argument(
+        "--simulated", type=int, metavar="N", help="instead: how many of N simulated scans a class are read right"
+    )
     evaluate.add_argument("--save", action="store_true", help="write evaluation.json beside the weights")
     evaluate.set_defaults(run=_evaluate)
 
@@ -222,6 +229,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))
     analyser = serving.load(options.model) if options.model else serving.current()
+    if options.simulated:
+        return _print_simulated(analyser, options.simulated)
     fold = analyser.card.training.get("test_fold", 0) if options.test_fold is None else options.test_fold
     busi = read_busi(settings.data_root / "busi")
     tests = [(f"busi fold {fold}", split_busi(busi, test_fold=fold).test)]
@@ -239,6 +248,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder = settings.weights_dir / analyser.card.version
         write_reports(folder, reports)
         print(f"written: {folder / 'evaluation.json'}")
+    return 0
+
+
+def _print_simulated(analyser: "Analyser", count: int) -> int:
+    from busi_core.simulated import read_simulated
+
+    print(f"{analyser.card.version} on simulated scans, seeds 1 to {count}; this says nothing about patients:")
+    for rate in read_simulated(analyser, range(1, count + 1)):
+        print(
+            f"  {rate.diagnosis.value:<10} class right {rate.class_right}/{rate.scans}, "
+            f"mask right {rate.mask_right}/{rate.scans}, both {rate.both_right}/{rate.scans}"
+        )
     return 0
 
 

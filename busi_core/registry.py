@@ -34,12 +34,14 @@ def read_registry(weights_dir: Path) -> Registry:
     try:
         content = json.loads((weights_dir / REGISTRY_FILE).read_text(encoding="utf-8"))
         schema, in_service = content["schema"], content["in_service"]
+        if schema == REGISTRY_SCHEMA and not isinstance(in_service, str):
+            raise TypeError("in_service is no name")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailableError(
             "No model is in service: weights/registry.json is missing or damaged.",
             remedy="Restore the weights folder from the repository, or train a model with 'busi train'.",
         ) from error
-    if schema != REGISTRY_SCHEMA or not isinstance(in_service, str):
+    if schema != REGISTRY_SCHEMA:
         raise ModelUnavailableError(
             f"weights/registry.json has schema {schema}, this program reads {REGISTRY_SCHEMA}.",
             remedy="Update the program.",

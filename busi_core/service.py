@@ -6,10 +6,11 @@
 Nothing here writes to a disk. Logs carry sizes and versions; never names, pixels or scores.
 """
 
-import copy
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,13 +19,15 @@ from busi_core.errors import ModelUnavailableError
 from busi_core.explain.gradcam import LESION, explain_classes, explain_scan, relative
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.preprocess import Box, crop_to_box, prepare
-from busi_core.models.checkpoint import ModelCard, load_version
+from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
 from busi_core.models.interpret import interpret
-from busi_core.models.network import LesionNet, Outputs
+from busi_core.models.network import LesionNet, Outputs, build_network
 from busi_core.registry import check_version_name, read_registry
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
 logger = logging.getLogger(__name__)
+
+_Seen: TypeAlias = tuple[str, tuple[int, ...]]  # a version's name and the stamp of its files
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -127,7 +130,7 @@ class Analyser:
                 logger.warning("GPU memory full again, reading on the CPU")
             torch.cuda.empty_cache()
             if self._cpu_network is None:
-                self._cpu_network = copy.deepcopy(self._network).cpu()
+                self._cpu_network = self._copy_to_cpu()
         return (*self._explain(self._cpu_network, tensor, with_mask_map), True)
 
     def _explain(
@@ -137,6 +140,12 @@ class Analyser:
             return explain_scan(network, tensor, self.card.lesion_threshold)
         return (*explain_classes(network, tensor), None)
 
+    def _copy_to_cpu(self) -> LesionNet:
+        """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""
+        network = build_network(self.card.architecture)
+        network.load_state_dict({key: value.cpu() for key, value in self._network.state_dict().items()})
+        return network.requires_grad_(False).eval()
+
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, memory_format=torch.channels_last)
 
@@ -144,7 +153,8 @@ class Analyser:
 class Serving:
     """The analyser of the version in service, loaded once however many sessions ask, renewed when it changes.
 
-    When a new version cannot be loaded, the one before stays and `problem` says why.
+    When a new version cannot be loaded, the one before stays and `problem` says why; it is tried again once its
+    files have changed.
     """
 
     def __init__(self, weights_dir: Path, device: torch.device) -> None:
@@ -152,7 +162,8 @@ class Serving:
         self._device = device
         self._lock = threading.Lock()
         self._analyser: Analyser | None = None
-        self._refused: tuple[str, ModelUnavailableError] | None = None
+        self._loaded: _Seen | None = None
+        self._refused: tuple[_Seen, ModelUnavailableError] | None = None
 
     @property
     def problem(self) -> ModelUnavailableError | None:
@@ -166,19 +177,21 @@ class Serving:
             ModelUnavailableError: None could be loaded, and none was in service before.
         """
         with self._lock:
+            seen: _Seen = ("", ())
             try:
                 wanted = read_registry(self._weights_dir).in_service
-                if self._analyser is None or self._analyser.card.version != wanted:
-                    if self._refused is None or self._refused[0] != wanted or self._analyser is None:
-                        self._analyser = self.load(wanted)
-                        self._refused = None
-                else:
+                seen = (wanted, self._stamp(wanted))
+                if self._analyser is not None and seen == self._loaded:
                     self._refused = None
+                elif self._analyser is None or self._refused is None or self._refused[0] != seen:
+                    self._analyser = self.load(wanted)
+                    self._loaded, self._refused = seen, None
             except ModelUnavailableError as error:
                 if self._analyser is None:
                     raise
-                self._refused = (self._wanted_name(), error)
-                logger.warning("the version in service stays %s: %s", self._analyser.card.version, error)
+                if self._refused is None or self._refused[0] != seen:
+                    logger.warning("the version in service stays %s: %s", self._analyser.card.version, error)
+                self._refused = (seen, error)
             return self._analyser
 
     def load(self, version: str) -> Analyser:
@@ -190,8 +203,11 @@ class Serving:
         folder = self._weights_dir / check_version_name(version)
         return Analyser.load(folder, self._device)
 
-    def _wanted_name(self) -> str:
-        try:
-            return read_registry(self._weights_dir).in_service
-        except ModelUnavailableError:
-            return ""
+    def _stamp(self, version: str) -> tuple[int, ...]:
+        """Another one whenever a file of the version is replaced, edited or removed."""
+        found: tuple[int, ...] = ()
+        for name in (CARD_FILE, MODEL_FILE):
+            with suppress(OSError):
+                status = (self._weights_dir / version / name).stat()
+                found += (status.st_ino, status.st_mtime_ns, status.st_size)
+        return found

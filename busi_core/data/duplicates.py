@@ -92,9 +92,7 @@ def read_published_scans(path: Path) -> list[PublishedScan]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, delimiter=";"))
-        scans = [
-            PublishedScan(tuple(row["Filename"].strip("{}").split("&")), row["Objection"].strip()) for row in rows
-        ]
+        scans = [PublishedScan(tuple(row["Filename"].strip("{}").split("&")), row["Objection"].strip()) for row in rows]
         if not scans:
             raise KeyError("no rows")
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:  # a cut row holds None

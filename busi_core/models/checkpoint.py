@@ -19,6 +19,7 @@ from busi_core.errors import ModelUnavailableError
 from busi_core.files import write_atomically
 from busi_core.imaging.preprocess import PreprocessSpec
 from busi_core.models.network import Architecture, LesionNet, build_network
+from busi_core.types import Diagnosis
 
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.json"
@@ -83,6 +84,13 @@ class ModelCard:
             raise ValueError(f"lesion_threshold must lie in (0, 1), got {self.lesion_threshold}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        unknown = set(self.architecture.image_classes) - set(Diagnosis)
+        if unknown:
+            raise ValueError(f"image classes must be among {[d.value for d in Diagnosis]}, got {sorted(unknown)}")
+        if self.architecture.in_channels != self.preprocess.channels:
+            raise ValueError(
+                f"the network reads {self.architecture.in_channels} channels, {self.preprocess.channels} are prepared"
+            )
 
 
 def weights_bytes(network: LesionNet) -> bytes:
@@ -141,9 +149,15 @@ def load_version(folder: Path, device: torch.device) -> tuple[LesionNet, ModelCa
     """Load a model version, ready to serve: checksum first, then strict shapes, frozen, in eval mode.
 
     Raises:
-        ModelUnavailableError: A file is missing, the checksum is wrong, or the weights do not fit the network.
+        ModelUnavailableError: A file is missing, the checksum is wrong, the weights do not fit the network, or
+            the card is of another version.
     """
     card = read_card(folder)
+    if card.version != folder.name:
+        raise ModelUnavailableError(
+            f"The folder {folder.name!r} holds the card of the version {card.version!r}.",
+            remedy="Give the folder its own name back, or restore it from the repository.",
+        )
     path = folder / MODEL_FILE
     try:
         if path.stat().st_size > MAX_MODEL_BYTES:

@@ -61,6 +61,13 @@ class Architecture:
     pixel_classes: tuple[str, ...]
     image_classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if self.in_channels < 1 or not self.pixel_classes:
+            raise ValueError(f"a network needs an input channel and a pixel class, got {self}")
+        for names in (self.pixel_classes, self.image_classes):
+            if len(set(names)) < len(names):
+                raise ValueError(f"each class must be named once, got {names}")
+
 
 class LesionNet(nn.Module):
     """U-Net (Ronneberger et al., arXiv:1505.04597) with a lesion-aware class head.
@@ -126,7 +133,7 @@ def build_network(architecture: Architecture) -> LesionNet:
         )
     try:
         network = LesionNet(architecture)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # of smp and timm
         raise ModelUnavailableError(
             f"The encoder {architecture.encoder!r} cannot be built.", remedy="Name an encoder that smp knows."
         ) from error

@@ -56,7 +56,7 @@ def _draw_marks(image: Tensor) -> Tensor:
 
     In BUSI calipers stand on benign scans three times as often as on malignant ones and never on normals.
     """
-    canvas = np.ascontiguousarray(image[0].numpy())
+    canvas = image[0].numpy().copy()  # the sample itself stays as it is for the next epoch
     side = canvas.shape[0]
     grey = int(_uniform(150, 256))
     first, second = [(int(_uniform(0.1, 0.9) * side), int(_uniform(0.1, 0.9) * side)) for _ in range(2)]

@@ -24,7 +24,6 @@ from busi_core.report_pdf import draw_report
 from pages.components.page import label
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
-LOW_CONTRAST_NOTE = "Nothing on such an image can be believed."
 
 
 def show_finding(
@@ -49,6 +48,9 @@ def show_finding(
         report: The version's evaluation on scans it never saw; None when there is none.
     """
     st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
+    if ImageWarning.NO_CONTRAST in analysis.warnings:
+        st.error("No contrast: every pixel has nearly the same grey. The model's answer is not shown; check the file.")
+        return
     if analysis.prediction.probabilities is None:
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
@@ -58,9 +60,7 @@ def show_finding(
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
     for warning in analysis.warnings:
-        if warning is ImageWarning.NO_CONTRAST:
-            st.error(f"{warning.value.capitalize()}. {LOW_CONTRAST_NOTE}")
-        elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
+        if warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
     _show_downloads(analysis, finding, name=name, position=position, simulated=simulated)
     st.html(label(f"Model {analysis.model_version}", css="fine"))

@@ -16,10 +16,10 @@ def start_page() -> None:
     """Draw the research notice; every page calls this first, since a page can be opened without app.py."""
     st.html(f"<style>\n{_STYLE}\n</style>")
     st.warning(RESEARCH_USE, icon=":material/science:")
-    problem = get_serving().problem
+    problem = _find_model_problem()
     if problem:
         st.error(
-            f"The newest model could not be loaded; the one before is still reading. {plain(str(problem))}",
+            f"The newest model could not be loaded; the one before is still reading. {plain(problem)}",
             icon=":material/report:",
         )
 
@@ -38,3 +38,14 @@ def plain(text: str) -> str:
 def label(text: str, *, css: str = "label") -> str:
     """A piece of HTML with the text escaped."""
     return f'<div class="{css}">{escape(text)}</div>'
+
+
+def _find_model_problem() -> str | None:
+    """Why another model than the newest reads; None when all is well, or when there is none at all (the page
+    that needs it says so)."""
+    serving = get_serving()
+    try:
+        serving.current()
+    except BusiError:
+        return None
+    return str(serving.problem) if serving.problem else None

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from busi_core import BusiError
+from busi_core.model_card import LIMITS
 from pages.components.page import plain, show_error, start_page
 from pages.components.serving import current_analyser, get_reports
 
@@ -36,16 +37,7 @@ for report in reports:
         width="content",
     )
 st.subheader("What it cannot know")
-st.markdown(
-    """
-- It was trained on two public collections (BUSI, Cairo; BUS-BRA, Rio de Janeiro). Other machines, settings and
-  patients may be read worse, and nothing on the screen would say so.
-- It sees one image: no history, no other view, no motion, no elastography.
-- Normal breasts in the test are few; a lesion outlined on a normal scan is to be expected now and then.
-- A heat map shows where the evidence for a class lies on a coarse grid. It is no outline and no probability.
-- The score is of the image. It is not the chance of cancer for the patient in front of you.
-"""
-)
+st.markdown("\n".join(f"- {limit}" for limit in LIMITS))
 with st.expander("Model card"):
     st.markdown(f"Encoder: {plain(card.encoder_source)}. Code {plain(card.commit)}. SHA-256 `{card.sha256}`")
     st.json({"preprocess": card.preprocess.__dict__, "training": dict(card.training)}, expanded=False)

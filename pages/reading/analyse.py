@@ -109,18 +109,20 @@ def choose_frame(frames: int, scan: Scan) -> int:
 def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     """The viewer and the finding of one scan."""
     position = f"{tray.index + 1} of {len(tray.scans)}"
+    left, right = st.columns([2.6, 1], gap="medium")
     try:
         analyser = current_analyser()
         version = analyser.card.version
         analysis = analyse(scan.data, None, version, analyser)
         if analysis.image.frames > 1:
-            frame = choose_frame(analysis.image.frames, scan)
+            with left:
+                frame = choose_frame(analysis.image.frames, scan)
             analysis = analyse(scan.data, frame, version, analyser)
+            position += f", frame {frame + 1} of {analysis.image.frames}"
     except BusiError as error:
         show_error(error, name=f"{position} · {scan.name}")
         return
 
-    left, right = st.columns([2.6, 1], gap="medium")
     scene = pack_scene(
         analysis,
         scan_id=f"{scan.id}-{analysis.image.frame}-{version}",

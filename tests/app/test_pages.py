@@ -1,10 +1,14 @@
 """Every page as a person meets it, without a browser: notice first, errors explained, findings in words."""
 
+import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
+from files import dicom
 from streamlit.testing.v1 import AppTest
 
+from busi_core.imaging.overlay import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 
@@ -131,3 +135,39 @@ def test_without_a_model_the_page_says_how_to_get_one(monkeypatch: pytest.Monkey
         assert "No model is in service" in page.error[0].value
     finally:
         get_serving.clear()
+
+
+def test_an_image_without_contrast_gets_no_class() -> None:
+    """U8."""
+    page = open_page(ROOT / "pages/reading/analyse.py")
+    page = upload(page, ("flat.png", encode_png(np.full((200, 300), 90, np.uint8))))
+    assert not page.exception
+    assert "No contrast" in page.error[0].value
+    assert "Model score" not in texts(page)
+    assert not page.get("download_button")
+
+
+def test_the_frame_of_a_cine_is_chosen_and_named() -> None:
+    """U10."""
+    frames = np.stack([simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=128).grey for seed in range(3)])
+    page = upload(open_page(ROOT / "pages/reading/analyse.py"), ("cine.dcm", dicom(frames, NumberOfFrames=3)))
+    assert "frame 1 of 3 · cine.dcm" in texts(page)
+    page = page.slider[0].set_value(3).run()
+    assert not page.exception
+    assert "frame 3 of 3 · cine.dcm" in texts(page)
+
+
+def test_the_app_opens_and_reads_without_any_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3."""
+    from pages.components.serving import get_serving
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the app asked for the network")
+
+    get_serving.clear()
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    page = page.button(key="sample-benign").click().run()
+    assert not page.exception
+    assert "Model score" in texts(page)

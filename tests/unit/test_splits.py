@@ -88,7 +88,9 @@ def test_every_file_stands_in_exactly_one_committed_scan(committed: Sequence[Sca
 def test_every_fold_has_each_class_in_equal_measure(committed: Sequence[Scan]) -> None:
     assert {scan.fold for scan in committed} == {*range(FOLDS), None}
     for diagnosis in Diagnosis:
-        counts = Counter(scan.fold for scan in committed if scan.fold is not None and class_of(scan.files[0]) is diagnosis)
+        counts = Counter(
+            scan.fold for scan in committed if scan.fold is not None and class_of(scan.files[0]) is diagnosis
+        )
         assert len(counts) == FOLDS
         assert max(counts.values()) - min(counts.values()) <= 1, f"{diagnosis}: {counts}"
 

@@ -1,5 +1,6 @@
 /** Thumbnails of the session's scans; names are text, never markup. */
 const urls = new WeakMap();
+const keys = new WeakMap();
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
@@ -34,7 +35,16 @@ export default function (component) {
     return button;
   });
   urls.set(strip, made);
+  removeEventListener("keydown", keys.get(strip));
+  keys.set(strip, (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const index = header.current + by;
+    const isTyping = event.composedPath()[0].matches?.("input, textarea, select, [contenteditable]");
+    if (header.keys && by && !isTyping && index >= 0 && index < tiles.length) setTriggerValue("picked", index);
+  });
+  addEventListener("keydown", keys.get(strip));
   strip.replaceChildren(...tiles);
   const current = tiles[header.current];
   if (current) strip.scrollLeft = current.offsetLeft - (strip.clientWidth - current.clientWidth) / 2;
+  return () => removeEventListener("keydown", keys.get(strip));
 }

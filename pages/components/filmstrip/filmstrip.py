@@ -58,6 +58,7 @@ def show_filmstrip(tiles: Sequence[Tile], current: int, *, key: str) -> int | No
     """
     header = {
         "current": current,
+        "keys": not tiles[current].thumbnail,  # the viewer steps by arrow keys; where there is none, the strip does
         "tiles": [{"name": tile.name, "length": len(tile.thumbnail)} for tile in tiles],
     }
     text = json.dumps(header).encode()
