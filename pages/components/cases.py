@@ -12,6 +12,7 @@ import streamlit as st
 from busi_core import Diagnosis, InvalidImageError, simulate_scan
 from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.types import Grey
 
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
 TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
@@ -29,6 +30,7 @@ class CaseList:
         notes: What the last addition left over or could not read, one sentence each; plain text.
         generation: Counts additions; part of ids and of the uploaders' keys.
         simulated: Ids of cases that the phantom made.
+        opened: For the pixels of each scan opened so far, the case that showed them first.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -36,6 +38,7 @@ class CaseList:
     notes: list[str] = field(default_factory=list)
     generation: int = 0
     simulated: set[str] = field(default_factory=set)
+    opened: dict[str, Case] = field(default_factory=dict)
 
     @property
     def open_case(self) -> Case | None:
@@ -81,6 +84,12 @@ class CaseList:
             self.add(pair_files(zipped))
         self.open(min(first, len(self.cases) - 1))
 
+    def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
+        """Another case that was opened before and shows the very same pixels."""
+        digest = hashlib.blake2b(grey.tobytes(), digest_size=16).hexdigest() + f"{grey.shape}"
+        first = self.opened.setdefault(digest, case)
+        return None if first.id == case.id else first
+
     def step(self, by: int) -> None:
         """Open the next or the previous case; stays at either end."""
         self.open(self.index + by)
@@ -91,7 +100,7 @@ class CaseList:
 
     def clear(self) -> None:
         """Forget every case."""
-        self.cases, self.index, self.notes, self.simulated = [], 0, [], set()
+        self.cases, self.index, self.notes, self.simulated, self.opened = [], 0, [], set(), {}
         self.generation += 1
 
     def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[SourceFile]]:

@@ -170,8 +170,10 @@ def compare_reading(analysis: Analysis, reference: Reference, case: Case, cutoff
     return ShownReading(analysis, chosen, comparison)
 
 
-def show_notes(case: Case, reference: Reference, analysers: list[Analyser]) -> None:
-    """How the masks were read, what is wrong with them, and whether the model knew the scan."""
+def show_notes(case: Case, reference: Reference, analysers: list[Analyser], same: Case | None) -> None:
+    """How the masks were read, what is wrong with them, and whether the scan is known already."""
+    if same is not None:
+        st.info(f"The same pixels as {plain(same.name)}, which was opened before.", icon=":material/content_copy:")
     if reference.problem and not reference.missing:
         st.warning(f"**No reference for this scan.** {plain(reference.problem)}", icon=":material/error:")
     taught = [one.card.version for one in analysers if case.record_id and has_taught(one.card, case.record_id)]
@@ -219,7 +221,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     if state.step:
         cases.step(state.step)
         st.rerun()
-    show_notes(case, reference, analysers)
+    show_notes(case, reference, analysers, cases.find_same_pixels(case, image.grey))
     if state.edited and read_settings().corrections_dir is not None:
         show_keeping(state.edited, readings, case.diagnosis)
     for reading in readings:

@@ -131,6 +131,21 @@ def test_a_bad_scan_in_a_zip_is_one_message_and_the_rest_goes_on(page: AppTest) 
     assert "found" in texts(page) or "missed" in texts(page)
 
 
+def test_a_name_twice_stays_two_cases_and_the_same_pixels_are_pointed_out(page: AppTest) -> None:
+    """U17."""
+    other = simulate_scan(Diagnosis.BENIGN, seed=9, height=120, width=150).png()
+    page = compare(page, [("scan.png", SCAN.png()), ("scan.png", other), ("copy.png", SCAN.png())])
+    cases = page.session_state["cases"].cases
+    assert [case.name for case in cases] == ["copy.png", "scan.png", "scan.png"]
+    assert len({case.id for case in cases}) == 3
+    page.session_state["cases"].open(1)
+    page = page.run()
+    assert not page.exception
+    assert "The same pixels as copy" in page.info[0].value
+    page.session_state["cases"].open(2)
+    assert not page.run().info
+
+
 def test_a_name_is_shown_letter_by_letter(page: AppTest) -> None:
     """U19."""
     name = "![x](http://example.org/x.png) <script>alert(1)</script>"

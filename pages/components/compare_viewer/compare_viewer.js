@@ -129,8 +129,9 @@ class Compare {
     this.root.querySelector('[data-action="next"]').disabled = header.position >= header.count;
     this.part("size").textContent = `${header.width} × ${header.height} px`;
     this.part("simulated").hidden = !header.simulated;
-    this.part("no-truth").hidden = header.truth !== null;
-    this.part("no-truth").textContent = header.no_truth ?? "";
+    const noLesion = header.truth !== null && this.case.curves[0].lesion === 0;
+    this.part("no-truth").hidden = header.truth !== null && !noLesion;
+    this.part("no-truth").textContent = noLesion ? "The reference has no lesion, so no overlap is defined: what counts is whether anything is outlined." : header.no_truth;
     this.part("hand-over").hidden = !header.store;
     header.readings.forEach(({ version }, place) => (this.part(`version-${place}`).textContent = version));
     this.root.querySelector('button[data-mode="versions"]').hidden = header.readings.length < 2;
@@ -139,7 +140,8 @@ class Compare {
     edit.title = header.live ? "Correct the mask (E)" : "Masks are corrected on scans of up to 4 megapixels";
     this.root.querySelector('[data-start="truth"]').disabled = header.truth === null;
     this.root.querySelector('[data-action="blink"]').disabled = this.root.querySelector('button[data-mode="difference"]').disabled = header.truth === null;
-    this.part("curve-block").hidden = this.part("legend").hidden = header.truth === null;
+    this.part("curve-block").hidden = header.truth === null || noLesion;
+    this.part("legend").hidden = header.truth === null;
     const names = {
       scan: header.label, truth: "Reference mask on the scan", prediction: `What model ${header.readings[0].version} outlines`,
       other: `What model ${header.readings[1]?.version} outlines`, heat: "Heat map on the scan",
