@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
+from reportlab import rl_config
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -33,13 +34,13 @@ from busi_core.imaging.overlay import draw_heatmap, draw_mask
 from busi_core.report import RESEARCH_USE, Report, ReportPictures, ReportScan, Summary
 from busi_core.types import Diagnosis, ImageWarning, Mask, Rgb
 
-MAX_PICTURED = 300  # scans drawn with pictures, 40 KB each; of a larger set the rest stand in its table
-PICTURE_SIDE_PX = 560  # longer side in the file: 180 dots an inch on 80 mm
+MAX_PICTURED = 300  # scans drawn with pictures, 60 KB each; of a larger set the rest stand in its table
+DOTS_PER_MM = 8  # of a picture in the file: 200 an inch
 PICTURE_QUALITY = 82  # JPEG
 WIDTH, HEIGHT = A4
 MARGIN = 15 * mm
 INNER = WIDTH - 2 * MARGIN
-TOP = HEIGHT - 25 * mm
+TOP = HEIGHT - 26 * mm
 BOTTOM = 18 * mm
 GAP = 4 * mm
 INK, FAINT, LINE, PALE = (HexColor(colour) for colour in ("#1f2328", "#59636e", "#d1d9e0", "#f6f8fa"))
@@ -50,6 +51,7 @@ CLASS_INK = {
 }
 AGREED_RGB, MISSED_RGB, EXTRA_RGB = (100, 143, 255), (255, 176, 0), (220, 38, 127)  # as the Compare page's viewer
 DIFFERENCE_OPACITY = 0.55
+HEAT_CUTOFF = 0.3  # evidence below it is mostly the map's floor; as the viewer's
 FIGURES_OF_SCAN = (("Dice", "dice"), ("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
 
 Caption: TypeAlias = tuple[tuple[str, str], ...]  # words, each with its colour
@@ -158,7 +160,13 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
         self.rect(x, top - height, width, height, stroke=0, fill=1)
         scale = min(width / rgb.shape[1], height / rgb.shape[0])
         wide, high = rgb.shape[1] * scale, rgb.shape[0] * scale
-        self.drawImage(_jpeg(rgb), x + (width - wide) / 2, top - (height + high) / 2, wide, high)
+        self.drawImage(
+            _jpeg(rgb, max(wide, high) / mm * DOTS_PER_MM),
+            x + (width - wide) / 2,
+            top - (height + high) / 2,
+            wide,
+            high,
+        )
 
 
 def _draw_single(canvas: _NumberedCanvas, scan: ReportScan) -> None:
@@ -386,7 +394,10 @@ def _captioned(drawn: ReportPictures) -> list[tuple[Rgb, Caption]]:
     pictures: list[tuple[Rgb, Caption]] = [
         (drawn.rgb, (("scan", faint),)),
         (draw_mask(drawn.rgb, drawn.mask), (("lesion by the model", faint),)),
-        (draw_heatmap(drawn.rgb, drawn.evidence), ((f"heat map of {drawn.explains}", faint),)),
+        (
+            draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),
+            ((f"heat map of {drawn.explains}", faint),),
+        ),
     ]
     if drawn.truth is not None:
         difference = draw_difference(drawn.rgb, drawn.mask, drawn.truth)
@@ -402,8 +413,8 @@ def draw_difference(rgb: Rgb, mask: Mask, truth: Mask) -> Rgb:
     return np.rint(drawn).astype(np.uint8)
 
 
-def _jpeg(rgb: Rgb) -> ImageReader:
-    scale = min(1.0, PICTURE_SIDE_PX / max(rgb.shape[:2]))
+def _jpeg(rgb: Rgb, side_px: float) -> ImageReader:
+    scale = min(1.0, side_px / max(rgb.shape[:2]))
     size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
@@ -485,6 +496,7 @@ def _font_files() -> tuple[Path, Path]:
 def _fonts() -> tuple[str, str]:
     """Names of the regular and the bold face, registered once."""
     with _registering:
+        rl_config.useA85 = 0  # pictures as bytes: as text they are a quarter larger
         for name, file in zip(("Report", "Report-Bold"), _font_files(), strict=True):
             if name not in pdfmetrics.getRegisteredFontNames():
                 pdfmetrics.registerFont(TTFont(name, str(file)))

@@ -114,9 +114,9 @@ def show_toolbar(queue: BatchQueue) -> None:
         with st.popover("Add", icon=":material/upload:"):
             show_intake(queue)
         if queue.running:
-            st.button("Stop", key="batch-stop", on_click=queue.cancel, icon=":material/stop:", type="primary")
+            st.button("Stop", key="batch-stop", on_click=queue.cancel, icon=":material/stop:")
         elif not queue.is_done:
-            st.button("Go on", key="batch-go-on", on_click=queue.go_on, icon=":material/play_arrow:", type="primary")
+            st.button("Go on", key="batch-go-on", on_click=queue.go_on, icon=":material/play_arrow:")
         st.button("Clear", key="batch-clear", on_click=queue.clear, icon=":material/delete:", help="Forget this batch.")
 
 
@@ -142,7 +142,7 @@ def show_picked(queue: BatchQueue, row: ScanRow) -> None:
     case = queue.case_of(row)
     with st.container(horizontal=True, vertical_alignment="center", border=True):
         st.html(label(row.name, css="finding-name"))
-        if st.button("Open in Analyse", key="batch-open-analyse", icon=":material/radiology:", type="primary"):
+        if st.button("Open in Analyse", key="batch-open-analyse", icon=":material/radiology:"):
             open_in_analyse(case, simulated=case.id in queue.simulated)
         if st.button("Open in Compare", key="batch-open-compare", icon=":material/compare:"):
             get_cases().add(Batch((case,), (), ()), simulated=case.id in queue.simulated)
@@ -192,7 +192,7 @@ if not queue.cases:
     st.stop()
 show_toolbar(queue)
 for note in queue.notes:
-    st.info(plain(note), icon=":material/info:")
+    st.html(label(note, css="fine"))
 progress = st.container()
 if queue.rows:
     show_results(queue)
