@@ -1,8 +1,14 @@
 """Page config and navigation, nothing else."""
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="Breast ultrasound reading", page_icon=":material/radiology:", layout="wide")
+st.set_page_config(
+    page_title="Breast ultrasound reading",
+    page_icon=str(Path(__file__).parent / "pages/components/icon.png"),
+    layout="wide",
+)
 
 PAGES = {
     "Reading": [

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from busi_core.errors import BusiError
+from busi_core.errors import BusiError, TrainingError
 from busi_core.settings import read_settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,14 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--data", nargs="+", default=["busi", "bus-bra"], metavar="SET", help="busi, bus-bra (default both)"
     )
-    train.add_argument("--test-fold", type=int, default=0, metavar="K", help="BUSI fold kept for the test (default 0)")
+    train.add_argument(
+        "--test-fold",
+        type=int,
+        choices=range(5),
+        default=0,
+        metavar="K",
+        help="BUSI fold kept for the test, 0 to 4 (default 0)",
+    )
     train.add_argument("--epochs", type=int, metavar="N")
     train.add_argument("--size", type=int, metavar="PX", help="side of the network's input, a multiple of 32")
     train.add_argument("--batch-size", type=int, metavar="N")
@@ -84,7 +91,9 @@ def _make_parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="score a version on scans it never saw")
     evaluate.add_argument("--model", metavar="VERSION", help="default: the version in service")
-    evaluate.add_argument("--test-fold", type=int, metavar="K", help="BUSI fold; default: the one its card kept")
+    evaluate.add_argument(
+        "--test-fold", type=int, choices=range(5), metavar="K", help="BUSI fold, 0 to 4; default: the one its card kept"
+    )
     evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
     evaluate.add_argument(
         "--simulated", type=int, metavar="N", help="instead: how many of N simulated scans a class are read right"
@@ -170,7 +179,7 @@ def _train(options: argparse.Namespace) -> int:
     from busi_core.registry import check_version_name
     from busi_core.release import choose_start, release
     from busi_core.training.loop import Epoch, fit
-    from busi_core.training.state import CONFIG_FILE
+    from busi_core.training.state import CONFIG_FILE, require_same_config
 
     settings = read_settings()
     config = PRODUCT
@@ -183,9 +192,12 @@ def _train(options: argparse.Namespace) -> int:
         "start": options.start,
         "normal_repeats": options.normal_repeats,
     }
-    config = replace(config, **{key: value for key, value in changes.items() if value is not None})
-    if options.size:
-        config = replace(config, preprocess=replace(config.preprocess, side=options.size))
+    try:
+        config = replace(config, **{key: value for key, value in changes.items() if value is not None})
+        if options.size is not None:
+            config = replace(config, preprocess=replace(config.preprocess, side=options.size))
+    except ValueError as error:
+        raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
     if options.encoder:
         config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
 
@@ -194,6 +206,8 @@ def _train(options: argparse.Namespace) -> int:
     run = options.runs / check_version_name(options.version)
     print(f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed.")
     train, validation = (load_samples(part, config.preprocess) for part in (split.train, split.validation))
+    if options.resume:
+        require_same_config(run, config)
     write_atomically(run / CONFIG_FILE, json.dumps(asdict(config), indent=1).encode())
 
     def report(epoch: Epoch) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from busi_core.data.duplicates import find_copies, fingerprint
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import scan_groups
-from busi_core.errors import DatasetError
+from busi_core.errors import DatasetError, ModelUnavailableError
 from busi_core.files import write_atomically
 from busi_core.findings import read_finding
 from busi_core.imaging.decode import decode_image
@@ -34,7 +34,7 @@ from busi_core.metrics.classification import (
     sensitivity_at_specificity,
 )
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE, count_overlap, hd95
-from busi_core.models.checkpoint import EVALUATION_FILE, ModelCard
+from busi_core.models.checkpoint import EVALUATION_FILE, ModelCard, read_card
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
@@ -279,12 +279,16 @@ def write_reports(folder: Path, reports: Sequence[EvaluationReport]) -> None:
 
 
 def read_reports(folder: Path) -> list[EvaluationReport]:
-    """The reports in evaluation.json; empty when there is none, it is damaged, or it is of other weights."""
+    """The reports in evaluation.json on the weights beside it; empty when there are none or they cannot be read."""
     try:
+        sha256 = read_card(folder).sha256
         content = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-        return [_read_report(report) for report in content["reports"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        if content["schema"] != SCHEMA:
+            return []
+        reports = [_read_report(report) for report in content["reports"]]
+    except (ModelUnavailableError, OSError, ValueError, KeyError, TypeError):
         return []
+    return [report for report in reports if report.sha256 == sha256]
 
 
 def format_table(report: EvaluationReport) -> str:
@@ -332,6 +336,7 @@ def _read_report(content: dict[str, Any]) -> EvaluationReport:
                 name: Interval(number(row["estimate"]), number(row["low"]), number(row["high"]), row["undefined_draws"])
                 for name, row in content["table"].items()
             },
+            "flag": content["flag"] and {name: number(value) for name, value in content["flag"].items()},
             "confusion": tuple(tuple(row) for row in content["confusion"]),
             "reliability": tuple((row[0], row[1], row[2]) for row in content["reliability"]),
             "bands": tuple(ScoreBand(**band) for band in content["bands"]),

@@ -1,6 +1,8 @@
 """Write a file so that a reader, a kill or a full disk never meets half of it."""
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from busi_core.errors import OutputError
@@ -12,7 +14,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The disk is full, or the folder cannot be written; what was there before stays.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    # Short, for names near the system's limit; its own for every thread, as sessions of one server share a process.
+    beside = path.parent / f".{os.getpid()}-{threading.get_ident()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
@@ -21,7 +24,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise OutputError(
             f"{path.name!r} could not be written ({error.strerror}).",
             remedy="Free some space or choose another folder.",

@@ -63,13 +63,14 @@ def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
 
 
 def _calibration_of(image: DecodedImage, mask: Mask) -> CalibratedRegion | None:
-    """The calibrated region that holds the whole mask; None when there is none, or more than one."""
+    """The calibrated region that holds the whole mask; None when there is none, or another touches the mask."""
     if not mask.any():
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    holding = [region for region in image.regions if region.contains(*box)]
-    return holding[0] if len(holding) == 1 else None
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    touching = [r for r in image.regions if r.left < right and left < r.right and r.top < bottom and top < r.bottom]
+    holds = len(touching) == 1 and touching[0].contains(left, top, right, bottom)
+    return touching[0] if holds else None
 
 
 def _find_disagreement(diagnosis: Diagnosis | None, *, has_mask: bool) -> str | None:

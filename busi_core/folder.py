@@ -65,7 +65,8 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
     """Find every scan under the paths; the folders below a given folder are mirrored under `out`.
 
     Raises:
-        OutputError: Two inputs would write the same results, or a path does not exist.
+        OutputError: Two inputs would write the same results, a result would fall on a file that is none, or a path
+            does not exist.
     """
     targets: dict[Path, Path] = {}
     for path in paths:
@@ -81,6 +82,7 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
                     f"{targets[target]} and {source} would both write {target}.json.",
                     remedy="Rename one of them, or give their folder instead of the files.",
                 )
+            _require_free(source, target)
             targets[target] = source
     return Plan(tuple((source, target) for target, source in targets.items()))
 
@@ -91,7 +93,7 @@ def analyse_paths(
     """Read every scan under the paths and write `<stem>.json`, `<stem>_mask.png`, `<stem>_heatmap.png`.
 
     Raises:
-        OutputError: Two inputs would write the same results, or a path does not exist; nothing was read.
+        OutputError: As `plan_paths`; nothing was read.
     """
     return analyse_plan(analyser, plan_paths(paths, out), frame=frame, jobs=jobs)
 
@@ -126,14 +128,42 @@ def analyse_plan(analyser: Analyser, plan: Plan, *, frame: int | None = None, jo
 
 
 def _list_scans(folder: Path) -> list[Path]:
-    """Scans below a folder in natural order; masks of BUSI and of BUS-BRA are left out."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    scans = (
-        file
-        for file in files
-        if not is_mask_name(file.stem) and not (file.parent.name == "Masks" and file.stem.startswith("mask_"))
-    )
-    return sorted(scans, key=lambda file: natural_key(str(file)))
+    """Scans below a folder in natural order: no masks of BUSI or BUS-BRA, no pictures of an earlier reading."""
+    return sorted(filter(_is_scan, folder.rglob("*")), key=lambda file: natural_key(str(file)))
+
+
+def _is_scan(file: Path) -> bool:
+    if file.suffix.lower() not in SUFFIXES or is_mask_name(file.stem):
+        return False
+    if file.parent.name == "Masks" and file.stem.startswith("mask_"):
+        return False
+    scan = file.stem.removesuffix("_heatmap")
+    return scan == file.stem or not _is_ours(file.with_name(scan))
+
+
+def _require_free(source: Path, target: Path) -> None:
+    """Refuse to write over a reference mask or another scan: what lies beside a scan without a record is not ours."""
+    if not _is_in_place(source, target) or _is_ours(target):
+        return
+    for picture in (target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_heatmap.png")):
+        if picture.exists():
+            raise OutputError(
+                f"{picture} is there already and is no result of this program.", remedy="Choose another folder."
+            )
+
+
+def _is_in_place(source: Path, target: Path) -> bool:
+    return source.parent.resolve() == target.parent.resolve()
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether results of this stem are a finished reading, or one that was killed while it was written."""
+    return target.with_name(f"{target.name}.json").exists() or _claim_of(target).exists()
+
+
+def _claim_of(target: Path) -> Path:
+    """Says, among the scans themselves, that the pictures of this stem are being written by us."""
+    return target.with_name(f".{target.name}.reading")
 
 
 def _prepare(source: Path, target: Path, frame: int | None, version: str) -> _Prepared:
@@ -173,10 +203,15 @@ def _write(prepared: _Prepared, analysis: Analysis) -> str:
     heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
     picture = draw_heatmap(image.rgb, upsample(heat.evidence, image.height, image.width))
     record = {**reading_record(analysis, finding, file=str(prepared.source)), "input": prepared.stamp}
+    in_place = _is_in_place(prepared.source, target)
+    if in_place:
+        write_atomically(_claim_of(target), b"")
     write_atomically(target.with_name(f"{target.name}_mask.png"), mask_png(finding.lesion_mask))
     write_atomically(target.with_name(f"{target.name}_heatmap.png"), encode_png(picture))
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_atomically(target.with_name(f"{target.name}.json"), text.encode("utf-8", "replace"))
+    if in_place:
+        _claim_of(target).unlink(missing_ok=True)
     scores = analysis.prediction.probabilities
     score = f" {scores[diagnosis]:.2f}" if scores and diagnosis else ""
     return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px"

@@ -22,7 +22,9 @@ from torch import Tensor
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import Split
 from busi_core.errors import ModelUnavailableError, TrainingError
-from busi_core.imaging.preprocess import upsample
+from busi_core.explain.alignment import measure_offset
+from busi_core.imaging.decode import decode_image
+from busi_core.imaging.preprocess import PreprocessSpec, prepare, upsample
 from busi_core.metrics.calibration import fit_temperature, softmax
 from busi_core.metrics.classification import threshold_for_sensitivity
 from busi_core.metrics.segmentation import count_overlap
@@ -121,6 +123,7 @@ def release(
         temperature=1.0,
         lesion_threshold=0.5,
         malignancy=None,
+        heatmap_offset_px=measure_offset(network, _some_inputs(split.validation, config.preprocess)),
         training={
             **description,
             "config": asdict(config),
@@ -137,6 +140,12 @@ def release(
     card = _choose(Analyser(network, draft, torch.device("cpu")), draft, split.validation)
     save_version(weights_dir / version, weights, card)
     return card
+
+
+def _some_inputs(records: Sequence[Record], spec: PreprocessSpec) -> list[Tensor]:
+    """A dozen prepared scans, evenly from the list."""
+    chosen = records[:: max(1, len(records) // 12)]
+    return [prepare(decode_image(record.image.read_bytes()).grey, spec)[0] for record in chosen]
 
 
 def _copy_weights(network: LesionNet, weights: Mapping[str, Tensor]) -> None:

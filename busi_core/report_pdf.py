@@ -255,7 +255,7 @@ def _draw_class(canvas: _NumberedCanvas, record: Mapping[str, Any], x: float, wi
         canvas.setFont(canvas.regular, 8.5)
         canvas.setFillColor(INK)
         canvas.drawString(x, canvas.y, diagnosis.value)
-        canvas.drawRightString(x + width, canvas.y, f"{score:.2f}")
+        canvas.drawRightString(x + width, canvas.y, _score(score))
         canvas.setFillColor(LINE)
         canvas.rect(x + 20 * mm, canvas.y, width - 30 * mm, 2 * mm, stroke=0, fill=1)
         canvas.setFillColor(CLASS_INK[diagnosis.value])
@@ -369,7 +369,7 @@ def _table_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         record["file"],
         record["class"] or "none",
-        f"{scores['malignant']:.2f}" if scores else "n/a",
+        _score(scores["malignant"]) if scores else "n/a",
         f"{share:.1%}",
         truth.get("class") or "",
         _figure(truth.get("dice"), 3),
@@ -471,6 +471,11 @@ def _fit(text: str, font: str, size: float, width: float) -> str:
         if pdfmetrics.stringWidth(cut, font, size) <= width:
             return cut
     return ""
+
+
+def _score(score: float) -> str:
+    """A score in two digits, never rounded to certainty."""
+    return "< 0.01" if score < 0.01 else "> 0.99" if score > 0.99 else f"{score:.2f}"
 
 
 def _figure(value: float | None, digits: int) -> str:

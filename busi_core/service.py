@@ -18,7 +18,7 @@ from torch import Tensor
 from busi_core.errors import ModelUnavailableError
 from busi_core.explain.gradcam import LESION, explain_classes, explain_scan, relative
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.preprocess import Box, crop_to_box, prepare
+from busi_core.imaging.preprocess import Box, place_on_box, prepare
 from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
 from busi_core.models.interpret import interpret
 from busi_core.models.network import LesionNet, Outputs, build_network
@@ -112,7 +112,7 @@ class Analyser:
         )
 
     def _heatmap(self, raw: Tensor, box: Box, of: str, score: float) -> Heatmap:
-        cut = crop_to_box(raw.float(), box, self.card.preprocess).cpu()
+        cut = place_on_box(raw.float(), box, self.card.preprocess, self.card.heatmap_offset_px).cpu()
         evidence = relative(cut.clamp(min=0)).clamp(0, 1).contiguous().numpy()
         return Heatmap(evidence, of, score, (raw.shape[0], raw.shape[1]))
 
@@ -131,7 +131,7 @@ class Analyser:
             torch.cuda.empty_cache()
             if self._cpu_network is None:
                 self._cpu_network = self._copy_to_cpu()
-        return (*self._explain(self._cpu_network, tensor, with_mask_map), True)
+        return (*self._explain(self._cpu_network, tensor.to(memory_format=torch.channels_last), with_mask_map), True)
 
     def _explain(
         self, network: LesionNet, tensor: Tensor, with_mask_map: bool
@@ -144,7 +144,8 @@ class Analyser:
         """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""
         network = build_network(self.card.architecture)
         network.load_state_dict({key: value.cpu() for key, value in self._network.state_dict().items()})
-        return network.requires_grad_(False).eval()
+        network.requires_grad_(False).eval()
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, memory_format=torch.channels_last)

@@ -14,6 +14,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from busi_core.errors import ModelUnavailableError
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,12 +35,12 @@ def read_settings() -> Settings:
     """Read the environment now; nothing is cached, so a test may change a variable.
 
     Raises:
-        ValueError: BUSI_DEVICE is none of 'auto', 'cpu', 'cuda'.
+        ModelUnavailableError: BUSI_DEVICE is none of 'auto', 'cpu', 'cuda'.
     """
     shared = PROJECT_ROOT.parent / "shared"
     device = os.environ.get("BUSI_DEVICE", "auto")
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"BUSI_DEVICE must be auto, cpu or cuda, got {device!r}")
+        raise ModelUnavailableError(f"BUSI_DEVICE is {device!r}.", remedy="Set it to auto, cpu or cuda.")
     batch = os.environ.get("BUSI_BATCH_ROOT")
     corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
     return Settings(

@@ -19,6 +19,7 @@ from torch.nn import functional
 from busi_core.types import FloatMap, Grey
 
 FITS = ("pad", "squash")
+FINER = 4  # a moved heat map is kept this much finer than its grid, so that moving does not blur it
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,38 @@ def prepare(grey: Grey, spec: PreprocessSpec) -> tuple[Tensor, Box]:
 def crop_to_box(values: Tensor, box: Box, spec: PreprocessSpec) -> Tensor:
     """Cut the padding from maps (..., rows, columns) of any grid that covers the square input.
 
-    On a coarse grid the box may end inside a cell; the map is then resampled so that it covers exactly the
-    image, at the same number of cells (rounded up).
+    Where the box ends inside a cell the map is resampled so that it covers exactly the image, at the same number
+    of cells (rounded up).
     """
     rows, columns = values.shape[-2:]
     height, width = box.height * rows / spec.side, box.width * columns / spec.side
     if height.is_integer() and width.is_integer():
         return values[..., : int(height), : int(width)]
-    out_rows, out_columns = -int(-height // 1), -int(-width // 1)
-    theta = torch.tensor([[[width / columns, 0, width / columns - 1], [0, height / rows, height / rows - 1]]])
+    return _resample(values, box, spec, (0.0, 0.0), -int(-height // 1), -int(-width // 1))
+
+
+def place_on_box(values: Tensor, box: Box, spec: PreprocessSpec, offset_px: tuple[float, float]) -> Tensor:
+    """Put a coarse map (..., rows, columns) where its cells really look, on a grid four times as fine.
+
+    Args:
+        values: On a grid that covers the square input.
+        box: What the image fills of it.
+        spec: How the input was prepared.
+        offset_px: (rows, columns) in pixels of the input from a cell's own place to what it looks at
+            (`explain.alignment.measure_offset`). Beyond the outermost cells their values go on.
+    """
+    rows, columns = (FINER * count for count in values.shape[-2:])
+    out_rows, out_columns = -(-rows * box.height // spec.side), -(-columns * box.width // spec.side)
+    return _resample(values, box, spec, offset_px, out_rows, out_columns)
+
+
+def _resample(
+    values: Tensor, box: Box, spec: PreprocessSpec, offset_px: tuple[float, float], out_rows: int, out_columns: int
+) -> Tensor:
+    rows, columns = values.shape[-2:]
+    height, width = box.height / spec.side, box.width / spec.side
+    down, right = (2 * pixels / spec.side for pixels in offset_px)
+    theta = torch.tensor([[[width, 0, width - 1 - right], [0, height, height - 1 - down]]])
     flat = values.reshape(1, -1, rows, columns)
     grid = functional.affine_grid(theta.to(flat), [1, flat.shape[1], out_rows, out_columns], align_corners=False)
     cut = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -57,6 +57,8 @@ class ModelCard:
         temperature: Class logits are divided by it; chosen on validation (Guo et al., arXiv:1706.04599).
         lesion_threshold: A pixel is lesion from this probability on; chosen on validation.
         malignancy: The flag, at 95 % sensitivity on validation; None without a class head.
+        heatmap_offset_px: (rows, columns) in input pixels from a cell of the deepest features to what it looks at;
+            heat maps are moved by it (`explain.alignment`).
         training: Data sets, split, configuration and what the run reached, as plain values.
         trained_on: Record ids that taught or chose anything: training and validation parts.
         encoder_source: Where the encoder's first weights came from, with licence; 'random' if nowhere.
@@ -72,6 +74,7 @@ class ModelCard:
     temperature: float
     lesion_threshold: float
     malignancy: MalignancyFlag | None
+    heatmap_offset_px: tuple[float, float]
     training: Mapping[str, Any]
     trained_on: tuple[str, ...]
     encoder_source: str
@@ -136,6 +139,8 @@ def read_card(folder: Path) -> ModelCard:
         )
         content["preprocess"] = PreprocessSpec(**content["preprocess"])
         content["malignancy"] = content["malignancy"] and MalignancyFlag(**content["malignancy"])
+        rows, columns = content["heatmap_offset_px"]
+        content["heatmap_offset_px"] = (float(rows), float(columns))
         content["trained_on"] = tuple(content["trained_on"])
         return ModelCard(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -21,7 +21,7 @@ PRODUCT = TrainingConfig(
     ),
     preprocess=PreprocessSpec(side=256, fit="pad", channels=1, mean=0.5, std=0.5),
     start="imagenet",
-    epochs=30,
+    epochs=20,
     batch_size=16,
     learning_rate=1e-3,
     encoder_rate=0.3,

@@ -1,5 +1,6 @@
 """What a training run is made of; saved beside its checkpoint and in the card of the weights."""
 
+import math
 from dataclasses import dataclass
 
 from busi_core.imaging.preprocess import PreprocessSpec
@@ -46,6 +47,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
             raise ValueError(f"epochs must be at least 1 and batch_size 2, got {self.epochs} and {self.batch_size}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.normal_repeats < 1:
             raise ValueError(f"normal_repeats must be at least 1, got {self.normal_repeats}")
         if self.precision not in ("bf16", "fp32"):

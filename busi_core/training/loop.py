@@ -64,9 +64,16 @@ def fit(
     the run goes on from its checkpoint and ends with the weights of an undisturbed run (same machine).
 
     Raises:
-        TrainingError: The loss is not a number (names the images of that batch), or nothing to resume.
+        TrainingError: The loss is not a number (names the images of that batch), there are fewer images than a
+            batch, or nothing to resume.
         OutputError: The disk is full; the last checkpoint stays.
     """
+    shown = _repeat_normals(train.labels, config.normal_repeats)
+    if len(shown) < config.batch_size:
+        raise TrainingError(
+            f"There are {len(shown)} images to train on, fewer than a batch of {config.batch_size}.",
+            remedy="Add scans or lower --batch-size.",
+        )
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(config.architecture)
@@ -76,10 +83,9 @@ def fit(
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = _make_optimizer(network, config)
     progress = load_state(folder, network, average, optimizer) if resume else Progress()
-    _keep_log(folder, until=progress.epoch)
+    log = _read_log(folder, until=progress.epoch)
 
     weights = balanced_weights(train.labels, len(Diagnosis)).to(device)
-    shown = _repeat_normals(train.labels, config.normal_repeats)
     steps = config.epochs * (len(shown) // config.batch_size)
     started, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
@@ -108,14 +114,14 @@ def fit(
             progress.best_score, progress.best_epoch = float(score), progress.epoch
             best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}
             write_atomically(folder / BEST_FILE, save(best))
-        save_state(folder, network, average, optimizer, progress)
         now = time.monotonic()
         left = (config.epochs - progress.epoch) * (now - started) / (progress.epoch - first)
         line = Epoch(
             progress.epoch, sum(losses) / len(losses), dice, false_masks, f1, float(score), now - epoch_started, left
         )
-        with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(line)) + "\n")
+        log.append(json.dumps(asdict(line)) + "\n")
+        write_atomically(folder / LOG_FILE, "".join(log).encode())
+        save_state(folder, network, average, optimizer, progress)  # after the log: a kill between repeats the epoch
         if on_epoch:
             on_epoch(line)
     return progress
@@ -209,11 +215,10 @@ def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def _keep_log(folder: Path, *, until: int) -> None:
+def _read_log(folder: Path, *, until: int) -> list[str]:
+    """The lines of the epochs that the checkpoint holds; what lies beyond, whole or torn, is run again."""
     path = folder / LOG_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and until else []
-    kept = [line for line in lines if json.loads(line)["epoch"] <= until]
-    write_atomically(path, "".join(line + "\n" for line in kept).encode())
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)[:until] if path.is_file() else []
 
 
 def _mean(values: list[float]) -> float:

@@ -32,6 +32,6 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 
     The square root lies between no weight (the rare class is missed) and full balance (it is over-called).
     """
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1).float()
-    weights = counts.rsqrt()
+    counts = torch.bincount(labels, minlength=classes).float()
+    weights = counts.clamp(min=1).rsqrt()
     return weights * len(labels) / (weights * counts).sum()

@@ -3,7 +3,9 @@
 No pickle is written or read. The file is replaced atomically; a kill leaves the last whole epoch.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from busi_core.errors import TrainingError
 from busi_core.files import write_atomically
+from busi_core.training.config import TrainingConfig
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_FILE = "best.safetensors"
@@ -33,6 +36,25 @@ class Progress:
     best_epoch: int = 0
 
 
+def require_same_config(folder: Path, config: TrainingConfig) -> None:
+    """Refuse to go on with other options than a run was started with: its card would name what did not make it.
+
+    Raises:
+        TrainingError: Some option differs.
+    """
+    try:
+        before = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # nothing to compare with; `load_state` says whether there is anything to go on from
+    now = json.loads(json.dumps(asdict(config)))
+    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    if changed:
+        raise TrainingError(
+            f"The run in {folder.name!r} was started with other options: {', '.join(changed)}.",
+            remedy="Resume it with the same ones, or start another run.",
+        )
+
+
 def save_state(folder: Path, network: nn.Module, average: AveragedModel, optimizer: Optimizer, at: Progress) -> None:
     """Write weights, moving average, optimiser and random state of a run."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -43,7 +65,8 @@ def save_state(folder: Path, network: nn.Module, average: AveragedModel, optimiz
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    write_atomically(folder / CHECKPOINT_FILE, save(whole, {"progress": json.dumps(asdict(at))}))
+    progress = json.dumps({**asdict(at), "sha256": _checksum(whole, at)})
+    write_atomically(folder / CHECKPOINT_FILE, save(whole, {"progress": progress}))
 
 
 def load_state(folder: Path, network: nn.Module, average: AveragedModel, optimizer: Optimizer) -> Progress:
@@ -52,27 +75,62 @@ def load_state(folder: Path, network: nn.Module, average: AveragedModel, optimiz
     Raises:
         TrainingError: There is no checkpoint, it is damaged, or belongs to another network.
     """
-    path = folder / CHECKPOINT_FILE
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}, "random": {}}
     try:
-        with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            for key in file.keys():  # noqa: SIM118  (safe_open is no dictionary)
-                part, _, rest = key.partition(".")
-                parts[part][rest] = file.get_tensor(key)
+        tensors, progress = _read_whole(folder / CHECKPOINT_FILE)
+        for key, value in tensors.items():
+            part, _, rest = key.partition(".")
+            parts[part][rest] = value
         network.load_state_dict(parts["network"])
         average.load_state_dict(parts["average"])
-        states: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts["optimizer"].items():
-            index, _, name = key.partition(".")
-            states.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        optimizer.load_state_dict(
+            {
+                "state": _read_moments(parts["optimizer"], optimizer),
+                "param_groups": optimizer.state_dict()["param_groups"],
+            }
+        )
+        torch.set_rng_state(parts["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"])
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"The run in {folder.name!r} cannot be resumed: its checkpoint is missing, damaged or of another network.",
             remedy="Start it again without --resume.",
         ) from error
-    torch.set_rng_state(parts["random"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in parts["random"]:
-        torch.cuda.set_rng_state(parts["random"]["cuda"])
     return progress
+
+
+def _read_whole(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["progress"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no dictionary)
+    written = content.pop("sha256", None)
+    progress = Progress(**content)
+    if written not in (None, _checksum(tensors, progress)):
+        raise ValueError("the checksum is wrong")
+    return tensors, progress
+
+
+def _read_moments(stored: Mapping[str, Tensor], optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's moments, each laid out in memory as its parameter is.
+
+    A fused AdamW walks over both in the order of memory: plain moments beside a channels-last parameter would be
+    applied to the wrong weights without an error.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in stored.items():
+        index, _, name = key.partition(".")
+        parameter = parameters[int(index)]
+        laid_out = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        states.setdefault(int(index), {})[name] = laid_out
+    return states
+
+
+def _checksum(tensors: Mapping[str, Tensor], at: Progress) -> str:
+    """SHA-256 over progress, names and numbers; safetensors would load a flipped bit in silence."""
+    digest = hashlib.sha256(json.dumps(asdict(at)).encode())
+    for key in sorted(tensors):
+        digest.update(key.encode())
+        digest.update(tensors[key].numpy().tobytes())
+    return digest.hexdigest()

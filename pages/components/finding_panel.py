@@ -71,7 +71,7 @@ def _class_block(analysis: Analysis) -> str:
     rows = "".join(
         f'<div class="score-row"><span>{d.value}</span>'
         f'<span class="bar"><i style="width:{probabilities[d]:.1%};background:{CLASS_COLOURS[d]}"></i></span>'
-        f"<b>{probabilities[d]:.2f}</b></div>"
+        f"<b>{score_text(probabilities[d])}</b></div>"
         for d in Diagnosis
     )
     hint = (
@@ -95,8 +95,8 @@ def _show_flag(
         sign = "≥" if finding.flagged else "<"
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
-            f"<span>score of malignant {score:.2f} {sign} {flag.threshold:.2f}. On {flag.scans} validation scans this "
-            f"cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left {flag.specificity:.0%} of the "
+            f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
+            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left {flag.specificity:.0%} of the "
             f"others alone.</span></div>"
         )
     if report is not None:
@@ -192,6 +192,11 @@ def single_report(
     record = reading_record(analysis, finding, file=name, position=position) | {"simulated": simulated}
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
+
+
+def score_text(score: float) -> str:
+    """A score in two digits, never rounded to certainty."""
+    return "&lt; 0.01" if score < 0.01 else "&gt; 0.99" if score > 0.99 else f"{score:.2f}"
 
 
 def safe_stem(name: str) -> str:

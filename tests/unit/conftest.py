@@ -1,8 +1,10 @@
 """What the unit tests share: a tiny untrained model in service, and simulated scans, which show no patient."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from versions import make_analyser, write_version
 
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
@@ -11,12 +13,25 @@ from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
 
-@pytest.fixture
-def weights_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A weights folder with the version 'tiny' in service, named to the program by the environment."""
-    folder = tmp_path / "weights"
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_a_network() -> None:
+    """Networks this small gain nothing from more, and eight visitors with two threads each wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def written_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder with the version 'tiny' in service; nothing may change it."""
+    folder = tmp_path_factory.mktemp("written") / "weights"
     write_version(folder, "tiny")
     put_into_service(folder, "tiny")
+    return folder
+
+
+@pytest.fixture
+def weights_dir(written_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same for one test alone, named to the program by the environment."""
+    folder = Path(shutil.copytree(written_weights, tmp_path / "weights"))
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(folder))
     monkeypatch.setenv("BUSI_DEVICE", "cpu")
     return folder

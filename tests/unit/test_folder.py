@@ -1,201 +1,206 @@
-"""`busi analyse` and `busi compare` on folders: mirrored, streamed, resumed, each result written once."""
+"""Folders of scans in, folders of results out: mirrored, whole, and never over anything that is not a result."""
 
-import csv
+import io
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from busi_core.cli import main
-from busi_core.errors import OutputError
-from busi_core.folder import Outcome, analyse_paths, plan_paths
-from busi_core.imaging.overlay import mask_png
-from busi_core.imaging.phantom import SimulatedScan, simulate_scan
+from busi_core.errors import BusiError, InvalidImageError, OutputError
+from busi_core.files import write_atomically
+from busi_core.findings import read_finding
+from busi_core.folder import Outcome, analyse_paths
+from busi_core.imaging.overlay import draw_heatmap
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.imaging.preprocess import upsample
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
+MASK = np.zeros((96, 120), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scan() -> bytes:
+    return simulate_scan(Diagnosis.MALIGNANT, seed=5, height=96, width=120).png()
+
 
 @pytest.fixture
-def scans(tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan]) -> Path:
-    """A folder in BUSI's layout: one scan a class, each with its mask."""
+def scans(tmp_path: Path, scan: bytes) -> Path:
+    """A folder in BUSI's layout with two scans, a mask and a note."""
     folder = tmp_path / "scans"
-    for diagnosis, scan in simulated.items():
-        (folder / diagnosis.value).mkdir(parents=True)
-        (folder / diagnosis.value / f"{diagnosis} (1).png").write_bytes(scan.png())
-        (folder / diagnosis.value / f"{diagnosis} (1)_mask.png").write_bytes(mask_png(scan.mask))
+    for name in ("benign/benign (2).png", "benign/benign (10).png", "malignant/malignant (1).png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(scan)
+    Image.fromarray(MASK).save(folder / "benign/benign (2)_mask.png")
+    (folder / "notes.txt").write_text("not a scan")
     return folder
 
 
-def run(analyser: Analyser, paths: Path | list[Path], out: Path) -> list[Outcome]:
-    return list(analyse_paths(analyser, paths if isinstance(paths, list) else [paths], out))
+def files_under(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def written(out: Path) -> dict[str, int]:
-    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in sorted(out.rglob("*")) if path.is_file()}
+def read(analyser: Analyser, *paths: Path, out: Path) -> list[Outcome]:
+    return list(analyse_paths(analyser, paths, out))
 
 
-def test_folders_are_mirrored_and_masks_skipped(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
-    outcomes = run(analyser, scans, tmp_path / "out")
-    assert [outcome.error for outcome in outcomes] == [None] * 3
-    assert set(written(tmp_path / "out")) == {
-        f"{d}/{d} (1){end}" for d in Diagnosis for end in (".json", "_mask.png", "_heatmap.png")
-    }
+def three(stem: str) -> set[str]:
+    return {f"{stem}.json", f"{stem}_mask.png", f"{stem}_heatmap.png"}
 
 
-def test_masks_of_bus_bra_are_skipped_too(tmp_path: Path) -> None:
-    for name in ("Images/bus_0001-l.png", "Masks/mask_0001-l.png", "mask_of_fear.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    plan = plan_paths([tmp_path], tmp_path / "out")
-    assert {source.name for source, _ in plan.targets} == {"bus_0001-l.png", "mask_of_fear.png"}
-
-
-def test_two_inputs_for_one_result_are_refused_before_anything_is_read(scans: Path, tmp_path: Path) -> None:
-    shutil.copy(scans / "benign/benign (1).png", scans / "benign/benign (1).jpg")
-    with pytest.raises(OutputError, match="would both write"):
-        plan_paths([scans], tmp_path / "out")
-    with pytest.raises(OutputError, match="does not exist"):
-        plan_paths([scans / "none"], tmp_path / "out")
-
-
-def test_what_is_done_is_not_read_again(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(analyser, scans, out)
-    before = written(out)
-    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [True] * 3
-    assert written(out) == before
-
-
-def test_a_touched_file_is_left_alone_and_a_changed_one_read_again(
+def test_folders_are_mirrored_and_masks_and_other_files_are_left_out(
     analyser: Analyser, scans: Path, tmp_path: Path
 ) -> None:
-    out, touched, changed = tmp_path / "out", scans / "benign/benign (1).png", scans / "normal/normal (1).png"
-    run(analyser, scans, out)
-    os.utime(touched, (1, 1))
-    changed.write_bytes(simulate_scan(Diagnosis.NORMAL, seed=77, height=96, width=120).png())
-    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [True, True, False]
+    outcomes = read(analyser, scans, out=tmp_path / "out")
+    assert [outcome.path.name for outcome in outcomes] == [*("benign (2).png", "benign (10).png", "malignant (1).png")]
+    assert not [outcome for outcome in outcomes if outcome.error]
+    stems = ("benign/benign (2)", "benign/benign (10)", "malignant/malignant (1)")
+    assert files_under(tmp_path / "out") == set.union(*map(three, stems))
 
 
-@pytest.mark.parametrize("gone", ["benign/benign (1)_mask.png", "benign/benign (1).json"])
-def test_a_result_that_lost_a_file_is_made_again(analyser: Analyser, scans: Path, tmp_path: Path, gone: str) -> None:
-    out = tmp_path / "out"
-    run(analyser, scans, out)
-    (out / gone).unlink()
-    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [False, True, True]
-    assert (out / gone).is_file()
-
-
-def test_another_model_or_a_torn_record_is_read_again(
-    analyser: Analyser, scans: Path, tmp_path: Path, weights_dir: Path
+def test_a_single_file_is_written_by_its_name_and_read_whatever_it_is_called(
+    analyser: Analyser, tmp_path: Path, scan: bytes
 ) -> None:
-    from versions import make_analyser
-
-    out = tmp_path / "out"
-    run(analyser, scans, out)
-    record = out / "benign/benign (1).json"
-    record.write_text(record.read_text()[:100])
-    assert [o.already_done for o in run(analyser, scans, out)] == [False, True, True]
-    assert not any(o.already_done for o in run(make_analyser(version="other"), scans, out))
+    odd = tmp_path / "U18 скан_mask.bin"
+    odd.write_bytes(scan)
+    (outcome,) = read(analyser, odd, out=tmp_path / "out")
+    assert outcome.error is None
+    assert files_under(tmp_path / "out") == three("U18 скан_mask")
 
 
-def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_status_says_so(
-    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_files_hold_what_the_analysis_says(analyser: Analyser, tmp_path: Path, scan: bytes) -> None:
+    path = tmp_path / "scan.png"
+    path.write_bytes(scan)
+    (outcome,) = read(analyser, path, out=tmp_path)
+    analysis = analyser.analyse(scan)
+    finding = read_finding(analysis)
+    mask = Image.open(tmp_path / "scan_mask.png")
+    assert (mask.mode, mask.size) == ("L", (120, 96))
+    assert np.array_equal(np.array(mask), np.where(finding.lesion_mask, 255, 0))
+    heat = analysis.heatmaps[analysis.prediction.diagnosis]
+    picture = np.array(Image.open(tmp_path / "scan_heatmap.png"))
+    assert np.array_equal(picture, draw_heatmap(analysis.image.rgb, upsample(heat.evidence, 96, 120)))
+    record = json.loads((tmp_path / "scan.json").read_text(encoding="utf-8"))
+    assert record["lesion_pixels"] == finding.lesion_pixels == int((np.array(mask) == 255).sum())
+    assert record["class"] == analysis.prediction.diagnosis
+    assert record["probabilities"] == {d.value: analysis.prediction.probabilities[d] for d in Diagnosis}
+    assert record["class"] in outcome.summary
+    assert f"{finding.lesion_pixels} px" in outcome.summary
+
+
+def test_a_bad_file_is_reported_and_the_others_are_read(
+    analyser: Analyser, scans: Path, tmp_path: Path, scan: bytes
 ) -> None:
-    (scans / "broken.png").write_bytes(b"text")
-    assert main(["analyse", str(scans), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 3
-    assert "broken.png: The file is not an image" in said.err
-    (scans / "broken.png").unlink()
-    assert main(["analyse", str(scans), "--out", str(tmp_path / "out")]) == 0
-    assert "3 files were done before" in capsys.readouterr().err
+    """U20."""
+    (scans / "benign/benign (3).png").write_bytes(scan[:2000])
+    (scans / "benign/benign (4).png").write_bytes(b"")
+    outcomes = read(analyser, scans, out=tmp_path / "out")
+    failed = {outcome.path.name: outcome.error for outcome in outcomes if outcome.error}
+    assert set(failed) == {"benign (3).png", "benign (4).png"}
+    assert all(isinstance(error, InvalidImageError) for error in failed.values())
+    assert sum(outcome.error is None for outcome in outcomes) == 3
+    assert not any("benign (3)" in name or "benign (4)" in name for name in files_under(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("jobs", ["0", "65", "x"])
-def test_a_senseless_number_of_jobs_is_wrong_usage(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["analyse", ".", "--out", "x", "--jobs", jobs])
-
-
-def test_a_killed_run_goes_on_where_it_was(weights_dir: Path, tmp_path: Path) -> None:
-    """kill -9 in the middle: every record that is there has its pictures, and none of them is written again."""
-    folder, out = tmp_path / "many", tmp_path / "out"
-    folder.mkdir()
-    for seed in range(24):
-        scan = simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120)
-        (folder / f"{seed}.png").write_bytes(scan.png())
-    code = "import sys; from busi_core.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "analyse", str(folder), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(out.glob("*.json"))) < 5 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")}
-    assert len(done) >= 5
-    for name in done:
-        record = json.loads((out / name).read_text())  # whole
-        assert record["model"] == "tiny"
-        assert all((out / name.replace(".json", end)).is_file() for end in ("_mask.png", "_heatmap.png"))
-    assert main(["analyse", str(folder), "--out", str(out)]) == 0
-    assert len(list(out.glob("*.json"))) == 24
-    assert {name: (out / name).stat().st_mtime_ns for name in done} == done
-
-
-def test_compare_writes_a_line_a_scan_and_figures_with_intervals(
-    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_scan_that_cannot_be_opened_is_reported_and_the_others_are_read(
+    analyser: Analyser, scans: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "lesion Dice" in said
-    lines = list(csv.DictReader((out / "compare.csv").open(encoding="utf-8-sig")))
-    assert [line["reference_class"] for line in lines] == ["benign", "malignant", "normal"]
-    assert [line["dice"] == "n/a" for line in lines] == [False, False, True]
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["scans"] == 3
-    assert set(summary["summaries"][0]["figures"]["lesion Dice"]) == {"estimate", "low", "high", "scans"}
+    (scans / "benign/benign (3).png").mkdir()
+    (scans / "benign/benign (4).png").symlink_to(tmp_path / "nowhere.png")
+    outcomes = read(analyser, scans, out=tmp_path / "out")
+    failed = {outcome.path.name for outcome in outcomes if outcome.error}
+    assert failed <= {"benign (3).png", "benign (4).png"}
+    assert sum(outcome.error is None for outcome in outcomes) == 3
 
 
-def test_compare_names_a_missing_and_a_wrong_mask_and_goes_on(
-    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_two_inputs_with_one_result_are_refused_before_anything_is_read(
+    analyser: Analyser, scans: Path, tmp_path: Path, scan: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """U22 at the command line."""
-    (scans / "benign/benign (1)_mask.png").unlink()
-    (scans / "malignant/malignant (1)_mask.png").write_bytes(b"text")
-    (scans / "lone_mask.png").write_bytes(b"")
-    out = tmp_path / "out"
-    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 1
-    said = capsys.readouterr().err
-    assert "benign (1).png: No mask came" in said
-    assert "malignant (1)_mask.png" in said
-    assert "lone_mask.png: no scan came with this mask" in said
-    lines = list(csv.DictReader((out / "compare.csv").open(encoding="utf-8-sig")))
-    assert [line["dice"] for line in lines] == ["n/a"] * 3
+    """U17."""
+    (scans / "benign/benign (2).jpg").write_bytes(scan)
+    monkeypatch.setattr(Analyser, "analyse", lambda *_arguments, **_options: pytest.fail("something was read"))
+    with pytest.raises(OutputError, match=r"benign \(2\)\.jpg.*benign \(2\)\.png|benign \(2\)\.png.*\.jpg"):
+        read(analyser, scans, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def test_compare_takes_finished_rows_from_an_earlier_run_and_drops_a_torn_one(
-    weights_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_name_from_two_folders_is_refused_when_given_as_files(
+    analyser: Analyser, tmp_path: Path, scan: bytes
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
-    first = (out / "compare.csv").read_bytes()
-    rows = out / "rows.jsonl"
-    rows.write_bytes(rows.read_bytes()[:-300])
-    read: list[int] = []
-    analyse = Analyser.analyse_for_batch
-    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda self, image: read.append(1) or analyse(self, image))
-    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
-    assert len(read) == 1
-    assert (out / "compare.csv").read_bytes() == first
+    """U17."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scan.png").write_bytes(scan)
+    with pytest.raises(OutputError, match="would both write"):
+        read(analyser, tmp_path / "a/scan.png", tmp_path / "b/scan.png", out=tmp_path / "out")
 
 
-def test_compare_refuses_a_folder_without_scans(weights_dir: Path, tmp_path: Path) -> None:
-    assert main(["compare", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert main(["compare", str(tmp_path / "none"), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+def test_the_same_file_given_twice_is_read_once(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
+    path = scans / "benign/benign (2).png"
+    assert len(read(analyser, path, path, out=tmp_path / "out")) == 1
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_read(
+    analyser: Analyser, scans: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"nowhere does not exist"):
+        read(analyser, scans, tmp_path / "nowhere", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["scans", "scans/results"], ids=["among the scans", "below them"])
+def test_a_second_run_reads_the_scans_and_not_the_results_of_the_first(
+    analyser: Analyser, scans: Path, tmp_path: Path, out: str
+) -> None:
+    (scans / "benign/benign (2)_mask.png").unlink()
+    first = read(analyser, scans, out=tmp_path / out)
+    written = files_under(scans)
+    second = read(analyser, scans, out=tmp_path / out)
+    assert [outcome.path for outcome in second] == [outcome.path for outcome in first]
+    assert not [outcome for outcome in second if outcome.error]
+    assert files_under(scans) == written
+
+
+def test_a_reference_mask_beside_a_scan_is_never_overwritten(analyser: Analyser, scans: Path) -> None:
+    """BUSI's own masks have the very names that results have."""
+    reference = scans / "benign/benign (2)_mask.png"
+    before = reference.read_bytes()
+    with pytest.raises(OutputError, match=r"benign \(2\)_mask\.png"):
+        read(analyser, scans, out=scans)
+    with pytest.raises(OutputError, match=r"benign \(2\)_mask\.png"):
+        read(analyser, scans / "benign/benign (2).png", out=scans / "benign")
+    assert reference.read_bytes() == before
+    assert not list(scans.rglob("*.json"))
+
+
+def test_a_full_disk_is_reported_for_each_file_and_leaves_no_record_without_its_pictures(
+    analyser: Analyser, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J4."""
+
+    def write_while_there_is_room(path: Path, content: bytes) -> None:
+        if path.suffix == ".json" or "(10)" in path.name:
+            raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
+        write_atomically(path, content)
+
+    monkeypatch.setattr("busi_core.folder.write_atomically", write_while_there_is_room)
+    outcomes = read(analyser, scans, out=tmp_path / "out")
+    assert all(isinstance(outcome.error, OutputError) for outcome in outcomes)
+    assert len(outcomes) == 3
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_the_chosen_frame_is_read_from_every_file(analyser: Analyser, tmp_path: Path) -> None:
+    """U10."""
+    frames = [Image.fromarray(simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120).grey) for seed in (1, 2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    (tmp_path / "cine.tif").write_bytes(buffer.getvalue())
+    list(analyse_paths(analyser, [tmp_path / "cine.tif"], tmp_path / "out", frame=1))
+    record = json.loads((tmp_path / "out/cine.json").read_text())
+    assert (record["frame"], record["frames"]) == (1, 2)
+    (outcome,) = analyse_paths(analyser, [tmp_path / "cine.tif"], tmp_path / "out", frame=2)
+    assert isinstance(outcome.error, BusiError)
+    assert "Frame 3" in outcome.error.problem

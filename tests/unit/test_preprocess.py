@@ -14,6 +14,7 @@ from busi_core.imaging.preprocess import (
     fit_box,
     fit_to_square,
     normalise,
+    place_on_box,
     prepare,
     upsample,
 )
@@ -180,6 +181,19 @@ def test_a_stack_of_maps_is_cut_as_each_alone() -> None:
     assert together.shape == (1, 3, 7, 8)
     for alone, cut in zip(maps[0], together[0], strict=True):
         assert torch.allclose(crop_to_box(alone, box, PAD), cut)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (-17.0, -20.5), (9.0, 0.0)])
+@pytest.mark.parametrize("box", [Box(256, 256), Box(205, 256), Box(256, 175)])
+def test_a_coarse_map_is_shown_where_its_cells_really_look(box: Box, offset: tuple[float, float]) -> None:
+    """A ramp moves by exactly the offset, away from the ends where values are held."""
+    pixels = (torch.arange(16) + 0.5) * PAD.side / 16
+    ramp = 0.001 * pixels[None, :].expand(16, 16) + 0.002 * pixels[:, None]
+    shown = upsample(place_on_box(ramp, box, PAD, offset).numpy(), box.height, box.width)
+    rows, columns = np.arange(box.height) + 0.5 - offset[0], np.arange(box.width) + 0.5 - offset[1]
+    expected = 0.001 * columns[None, :] + 0.002 * rows[:, None]
+    inside = np.s_[40 : box.height - 40, 40 : box.width - 40]
+    np.testing.assert_allclose(shown[inside], expected[inside], atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(448, 560), (64, 512), (20, 31), (7, 9)])

@@ -48,6 +48,7 @@ def make_card(weights: bytes, version: str = "tiny", **changes: Any) -> ModelCar
         temperature=1.5,
         lesion_threshold=0.5,
         malignancy=MalignancyFlag(threshold=0.3, sensitivity=0.95, specificity=0.5, scans=40),
+        heatmap_offset_px=(0.0, 0.0),
         training={"test_fold": 0},
         trained_on=(),
         encoder_source="random",
@@ -69,4 +70,5 @@ def write_version(weights_dir: Path, version: str = "tiny", *, seed: int = 0, **
 def make_analyser(seed: int = 0, **changes: Any) -> Analyser:
     """An analyser that was never on a disk."""
     network = make_network(seed, changes.get("architecture", TINY))
-    return Analyser(network, make_card(weights_bytes(network), **changes), torch.device("cpu"))
+    card = make_card(weights_bytes(network), **changes)
+    return Analyser(network.to(memory_format=torch.channels_last), card, torch.device("cpu"))

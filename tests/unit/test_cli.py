@@ -1,0 +1,312 @@
+"""The command line as a person uses it: what it prints, what it writes, and how it ends."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from files import animated
+from PIL import Image
+from versions import write_version
+
+from busi_core.cli import _make_parser, main
+from busi_core.data.splits import read_folds
+from busi_core.evaluation import read_reports
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.models.checkpoint import read_card
+from busi_core.registry import read_registry
+from busi_core.types import Diagnosis
+
+RECORD_KEYS = {
+    *("file", "width", "height", "class", "probabilities", "threshold", "lesion_pixels", "model", "warnings"),
+}
+SMALL_RUN = (
+    *("--data", "busi", "--epochs", "1", "--size", "64", "--batch-size", "4", "--learning-rate", "0.001"),
+    *("--encoder", "tu-test_resnet", "--start", "random", "--precision", "fp32"),
+)
+
+
+def commands() -> list[str]:
+    (action,) = [a for a in _make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return list(action.choices)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "left breast.png"
+    path.write_bytes(simulate_scan(Diagnosis.BENIGN, seed=3, height=96, width=120).png())
+    return path
+
+
+@pytest.fixture
+def simulated_busi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with simulated scans under names that the committed folds know: two a class in each fold."""
+    names = []
+    for fold in range(5):
+        for diagnosis in Diagnosis:
+            scored = [s.scored for s in read_folds() if s.fold == fold and s.files[0].startswith(diagnosis.value)]
+            names += scored[:2]
+    for seed, name in enumerate(names):
+        diagnosis = Diagnosis(name.split()[0])
+        scan = simulate_scan(diagnosis, seed=seed, height=96, width=120)
+        folder = tmp_path / "data/busi" / diagnosis.value
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.png").write_bytes(scan.png())
+        Image.fromarray(scan.mask).save(folder / f"{name}_mask.png")
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+# ---- analyse -------------------------------------------------------------------------------------------------
+
+
+def test_one_scan_gives_a_record_a_mask_and_a_heat_map(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out/left breast.json").read_text(encoding="utf-8"))
+    assert record.keys() >= RECORD_KEYS
+    assert record["file"] == str(scan)
+    assert (record["width"], record["height"]) == (120, 96)
+    assert sum(record["probabilities"].values()) == pytest.approx(1)
+    assert record["class"] == max(record["probabilities"], key=record["probabilities"].get)
+    assert (record["model"], record["threshold"], record["model_threshold"]) == ("tiny", 0.5, 0.5)
+    assert record["warnings"] == ["no calibration in the file: sizes are in pixels"]
+    assert record["notice"] == "Research use only. Not a medical device."
+    mask = np.array(Image.open(tmp_path / "out/left breast_mask.png"))
+    assert mask.shape == (96, 120)
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) <= {0, 255}
+    assert int((mask == 255).sum()) == record["lesion_pixels"]
+    assert Image.open(tmp_path / "out/left breast_heatmap.png").size == (120, 96)
+    printed = capsys.readouterr()
+    assert f"{scan}: {record['class']}" in printed.out
+    assert not printed.err
+
+
+def test_a_bad_file_is_named_on_stderr_the_rest_go_on_and_the_status_is_1(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "notes.png"
+    bad.write_text("not an image")
+    assert main(["analyse", str(bad), str(scan), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert str(scan) in printed.out
+    assert str(bad) in printed.err
+    assert "1 files could not be read" in printed.err
+    assert "Traceback" not in printed.err
+    assert (tmp_path / "out/left breast.json").is_file()
+    assert not list((tmp_path / "out").glob("notes*"))
+
+
+def test_the_frame_of_a_cine_is_chosen_by_number(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """U10."""
+    frames = [simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120).grey for seed in (1, 2)]
+    (tmp_path / "cine.tif").write_bytes(animated("TIFF", frames))
+    arguments = ["analyse", str(tmp_path / "cine.tif"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--frame", "1"]) == 0
+    record = json.loads((tmp_path / "out/cine.json").read_text())
+    assert record["frame"] == 1
+    assert not [warning for warning in record["warnings"] if "frames" in warning]
+    assert main(arguments) == 0
+    assert any("several frames" in w for w in json.loads((tmp_path / "out/cine.json").read_text())["warnings"])
+    assert main([*arguments, "--frame", "2"]) == 1
+    assert "the file has 2" in capsys.readouterr().err
+
+
+def test_another_version_than_the_one_in_service_reads_on_request(
+    weights_dir: Path, scan: Path, tmp_path: Path
+) -> None:
+    write_version(weights_dir, "other", seed=1)
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out"), "--model", "other"]) == 0
+    assert json.loads((tmp_path / "out/left breast.json").read_text())["model"] == "other"
+    assert read_registry(weights_dir).in_service == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "none"], "card of model 'none' is missing"),
+        (["--model", "../tiny"], "cannot be the name of a model version"),
+    ],
+)
+def test_a_version_that_is_not_there_is_said_without_a_traceback(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out"), *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_any_model_the_person_is_told_how_to_get_one(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "none"))
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 1
+    assert "busi train" in capsys.readouterr().err
+
+
+def test_a_path_that_is_not_there_ends_with_1_before_anything_is_written(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", str(scan), str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# ---- Usage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: busi {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["read"],
+        ["analyse"],
+        ["analyse", "scan.png"],
+        ["analyse", "scan.png", "--out", "x", "--frame", "first"],
+        ["train"],
+        ["train", "x", "--test-fold", "5"],
+        ["train", "x", "--precision", "fp16"],
+        ["evaluate", "--test-fold", "-1"],
+        ["serve"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: busi" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--size", "100"], "multiple of 32"),
+        (["--epochs", "0"], "epochs"),
+        (["--batch-size", "1"], "batch_size"),
+        (["--learning-rate", "0"], "learning_rate"),
+        (["--learning-rate", "nan"], "learning_rate"),
+        (["--normal-repeats", "0"], "normal_repeats"),
+        (["--data", "oasis"], "'oasis' is unknown"),
+        (["--encoder", "resnet19"], "resnet19"),
+        (["--start", "none"], "card of model 'none' is missing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_be_is_refused_in_words(
+    weights_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    simulated_busi: Path,
+    arguments: list[str],
+    said: str,
+) -> None:
+    assert main(["train", "x", *SMALL_RUN, "--runs", str(tmp_path / "runs"), *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_device_that_is_none_is_refused_in_words(
+    weights_dir: Path,
+    scan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("BUSI_DEVICE", "tpu")
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 1
+    assert "'tpu'" in capsys.readouterr().err
+
+
+def test_stopping_by_hand_is_no_traceback(
+    weights_dir: Path,
+    scan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("busi_core.service.Analyser.analyse", stop)
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+# ---- train, evaluate, card, serve ------------------------------------------------------------------------------
+
+
+def test_from_scans_to_a_version_in_service(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole road: train, evaluate what it never saw, print its card, put it into service, go on from it."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert main(["train", "first", *SMALL_RUN, *runs]) == 0
+    printed = capsys.readouterr().out
+    assert "18 images to train on, 6 to choose by" in printed
+    assert "epoch 1/1" in printed
+    card = read_card(weights_dir / "first")
+    assert card.encoder_source == "random"
+    assert len(card.trained_on) == len(set(card.trained_on)) == 24
+    assert read_registry(weights_dir).in_service == "tiny"
+
+    assert main(["evaluate", "--model", "first", "--no-bus-bra", "--save"]) == 0
+    printed = capsys.readouterr().out
+    assert "first on busi fold 0: 6 scans (2 normal, 2 benign, 2 malignant)" in printed
+    assert "copies in training: 0" in printed
+    (report,) = read_reports(weights_dir / "first")
+    assert report.sha256 == card.sha256
+    assert not {result.id for result in report.results} & set(card.trained_on)
+
+    assert main(["card", "--model", "first"]) == 0
+    assert "first" in capsys.readouterr().out
+    assert main(["serve", "first"]) == 0
+    assert read_registry(weights_dir).in_service == "first"
+
+    assert main(["train", "second", *SMALL_RUN, *runs, "--start", "first", "--test-fold", "1"]) == 0
+    assert set(read_card(weights_dir / "second").trained_on) >= set(card.trained_on)
+    assert main(["evaluate", "--model", "second", "--no-bus-bra"]) == 1
+    assert "have a copy among those that taught 'second'" in capsys.readouterr().err
+
+
+def test_a_run_is_resumed_only_with_the_options_it_was_started_with(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the card would name a configuration that did not make the weights."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert main(["train", "first", *SMALL_RUN, *runs]) == 0
+    assert main(["train", "first", *SMALL_RUN, *runs, "--resume", "--epochs", "3"]) == 1
+    assert re.search(r"was started with other options: epochs", capsys.readouterr().err)
+    assert main(["train", "first", *SMALL_RUN, *runs, "--resume"]) == 0
+    assert main(["train", "none", *SMALL_RUN, *runs, "--resume"]) == 1
+    assert "cannot be resumed" in capsys.readouterr().err
+
+
+def test_a_damaged_version_does_not_go_into_service(weights_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """W2, J7."""
+    write_version(weights_dir, "next", seed=1)
+    with (weights_dir / "next/model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert main(["serve", "next"]) == 1
+    assert "checksum" in capsys.readouterr().err
+    assert read_registry(weights_dir).in_service == "tiny"
+
+
+def test_folds_are_not_checked_against_a_folder_without_the_published_list(
+    simulated_busi: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["splits"]) == 1
+    assert "duplicates_pawlowska_2023.csv" in capsys.readouterr().err

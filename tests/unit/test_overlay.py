@@ -1,0 +1,136 @@
+"""Pictures of mask and heat map: one colour for one value, pixels and nothing else in the file."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import LinearSegmentedColormap
+from PIL import Image
+
+from busi_core.imaging.overlay import (
+    FILL_OPACITY,
+    HEAT_OPACITY,
+    HEAT_STOPS,
+    LESION_RGB,
+    caption,
+    draw_heatmap,
+    draw_mask,
+    encode_png,
+    mask_png,
+)
+from busi_core.types import Mask, Rgb
+
+MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
+
+
+@pytest.fixture
+def scan() -> Rgb:
+    return np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def lesion() -> Mask:
+    mask = np.zeros((80, 100), np.bool_)
+    mask[20:50, 30:70] = True
+    return mask
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def test_an_outline_leaves_the_scan_around_it_alone_and_tints_the_inside(scan: Rgb, lesion: Mask) -> None:
+    drawn = draw_mask(scan, lesion)
+    assert np.array_equal(drawn[:18], scan[:18])
+    assert np.array_equal(drawn[:, 72:], scan[:, 72:])
+    inside = np.s_[24:46, 34:66]
+    expected = scan[inside] * (1 - FILL_OPACITY) + np.array(LESION_RGB) * FILL_OPACITY
+    np.testing.assert_allclose(drawn[inside], expected, atol=0.51)
+    assert (drawn[20, 30:70] == LESION_RGB).all()
+    assert (drawn[20:50, 69] == LESION_RGB).all()
+
+
+def test_a_hole_is_outlined_and_not_tinted(scan: Rgb, lesion: Mask) -> None:
+    lesion[30:40, 45:55] = False
+    drawn = draw_mask(scan, lesion)
+    assert np.array_equal(drawn[33:37, 48:52], scan[33:37, 48:52])
+
+
+def test_an_empty_mask_draws_nothing(scan: Rgb) -> None:
+    assert np.array_equal(draw_mask(scan, np.zeros((80, 100), np.bool_)), scan)
+
+
+def test_drawing_leaves_the_scan_it_was_given_unchanged(scan: Rgb, lesion: Mask) -> None:
+    before = scan.copy()
+    draw_mask(scan, lesion)
+    draw_heatmap(scan, lesion.astype(np.float32))
+    assert np.array_equal(scan, before)
+
+
+def test_without_evidence_the_scan_is_left_as_it_is(scan: Rgb) -> None:
+    evidence = np.zeros((80, 100), np.float32)
+    evidence[40:, :] = 0.7
+    drawn = draw_heatmap(scan, evidence)
+    assert np.array_equal(drawn[:40], scan[:40])
+    assert not np.array_equal(drawn[40:], scan[40:])
+
+
+def test_one_value_is_one_colour_whatever_lies_beside_it(scan: Rgb) -> None:
+    """Unlike grad-cam's own overlay, which scales each picture by its brightest pixel."""
+    scan[:] = 90
+    quiet, loud = np.full((80, 100), 0.3, np.float32), np.full((80, 100), 0.3, np.float32)
+    loud[0, 0] = 1
+    assert np.array_equal(draw_heatmap(scan, quiet)[5, 5], draw_heatmap(scan, loud)[5, 5])
+
+
+def test_the_colours_are_those_that_matplotlib_puts_between_the_stops() -> None:
+    judge = LinearSegmentedColormap.from_list("heat", list(zip(np.linspace(0, 1, 8), HEAT_STOPS, strict=True)), 256)
+    evidence = np.linspace(1 / 255, 1, 255, dtype=np.float32)[None]
+    black = np.zeros((1, 255, 3), np.uint8)
+    drawn = draw_heatmap(black, evidence)[0]
+    expected = judge(np.arange(1, 256))[:, :3] * 255 * HEAT_OPACITY
+    np.testing.assert_allclose(drawn, expected, atol=1.01)
+
+
+def test_the_colours_are_those_of_the_viewer() -> None:
+    source = MAPS.read_text(encoding="utf-8")
+    (listed,) = re.findall(r"INFERNO = \[([^\]]+)\]", source)
+    assert tuple(re.findall(r'"(#[0-9a-f]{6})"', listed)) == HEAT_STOPS
+
+
+def test_a_png_is_the_pixels_in_their_order_and_nothing_else(scan: Rgb) -> None:
+    """U3, U16: no text, time or profile travels along."""
+    data = encode_png(scan)
+    picture = opened(data)
+    assert picture.format == "PNG"
+    assert np.array_equal(np.array(picture), scan)
+    assert set(re.findall(rb"(IHDR|IDAT|IEND|tEXt|zTXt|iTXt|eXIf|tIME|iCCP|pHYs)", data)) == {b"IHDR", b"IDAT", b"IEND"}
+    assert not picture.info
+
+
+def test_a_grey_png_stays_grey() -> None:
+    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    picture = opened(encode_png(grey))
+    assert picture.mode == "L"
+    assert np.array_equal(np.array(picture), grey)
+
+
+def test_a_mask_file_is_8_bits_of_0_and_255_at_the_scans_size(lesion: Mask) -> None:
+    picture = opened(mask_png(lesion))
+    assert (picture.mode, picture.size) == ("L", (100, 80))
+    assert np.array_equal(np.array(picture), np.where(lesion, 255, 0))
+
+
+@pytest.mark.parametrize(
+    "lines", [("one",), ("one", "two", "three"), ("a line far too long for so small a scan " * 4,)]
+)
+def test_a_caption_stands_below_the_scan_and_covers_none_of_it(scan: Rgb, lines: tuple[str, ...]) -> None:
+    captioned = caption(scan, lines)
+    assert captioned.dtype == np.uint8
+    assert captioned.shape[1:] == scan.shape[1:]
+    assert np.array_equal(captioned[: scan.shape[0]], scan)
+    strip = captioned[scan.shape[0] :]
+    assert len(strip) >= 12 * len(lines)
+    assert strip.any(), "no letter was drawn"
