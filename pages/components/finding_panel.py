@@ -96,8 +96,8 @@ def _show_flag(
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
             f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
-            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left {flag.specificity:.0%} of the "
-            f"others alone.</span></div>"
+            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
+            f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
     if report is not None:
         band = report.band_of(score)

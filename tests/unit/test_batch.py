@@ -11,13 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from files import save, speckle
-from versions import make_analyser
+from versions import TINY, make_analyser
 
 from busi_core.batch import ScanRow, find_taught, read_cases, report_scan, run_pipeline
 from busi_core.batch_tables import distinct_scans, rows_csv, safe_cell, same_pixels, summarise
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.sources import list_uploads
+from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
+from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.metrics.bootstrap import bootstrap_interval
@@ -263,3 +265,25 @@ def test_a_row_of_a_bad_file_has_no_truth_and_its_record_says_why(analyser: Anal
     (row,) = read(analyser, ("benign/x.png", b""))
     assert row.record() == {"id": row.id, "file": "benign/x.png", "problem": row.problem}
     assert summarise([replace(row)]) == []
+
+
+def test_a_batch_reads_bit_for_bit_what_one_scan_alone_gives(
+    analyser: Analyser, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    """Without the mask's heat map, and with everything else the same."""
+    for scan in simulated.values():
+        image = decode_image(scan.png())
+        alone, many = analyser.analyse_image(image), analyser.analyse_for_batch(image)
+        assert many.prediction.probabilities == alone.prediction.probabilities
+        assert (many.prediction.lesion_probability == alone.prediction.lesion_probability).all()
+        assert set(many.heatmaps) == set(alone.heatmaps) - {LESION}
+        assert all((many.heatmaps[name].evidence == alone.heatmaps[name].evidence).all() for name in many.heatmaps)
+
+
+def test_a_model_without_a_class_head_keeps_the_map_of_its_mask(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    outlines_only = make_analyser(architecture=replace(TINY, image_classes=()), task="lesion", malignancy=None)
+    (row,) = read(outlines_only, ("a.png", simulated[Diagnosis.BENIGN].png()))
+    assert row.reading is not None
+    assert row.reading.scores is None
+    assert row.reading.pictures is not None
+    assert row.reading.pictures.explains == LESION
