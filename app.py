@@ -11,7 +11,11 @@ st.set_page_config(
 )
 
 PAGES = {
-    "Reading": [st.Page("pages/reading/analyse.py", title="Analyse", icon=":material/radiology:", default=True)],
+    "Reading": [
+        st.Page("pages/reading/analyse.py", title="Analyse", icon=":material/radiology:", default=True),
+        st.Page("pages/reading/compare.py", title="Compare", icon=":material/compare:"),
+        st.Page("pages/reading/batch.py", title="Batch", icon=":material/stacks:"),
+    ],
     "Evidence": [st.Page("pages/evidence/about.py", title="About the model", icon=":material/fact_check:")],
 }
 

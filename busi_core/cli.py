@@ -1,8 +1,12 @@
-"""The command line: busi analyse | train | evaluate | card | serve | splits. The only file of the core that prints."""
+"""The command line: busi analyse | compare | train | evaluate | card | serve | splits.
+
+The only file of the core that prints.
+"""
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -40,7 +44,24 @@ def _make_parser() -> argparse.ArgumentParser:
     analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
     analyse.add_argument("--frame", type=int, metavar="N", help="frame of a file with several, from 0")
     analyse.add_argument("--model", metavar="VERSION", help="another version than the one in service")
+    analyse.add_argument(
+        "--jobs",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="threads that decode and write beside the network (default 2)",
+    )
     analyse.set_defaults(run=_analyse)
+
+    compare = commands.add_parser("compare", help="read scans and compare them with their reference masks")
+    compare.add_argument("images", type=Path, metavar="IMAGES", help="folder of scans, as BUSI or BUS-BRA")
+    compare.add_argument("masks", type=Path, metavar="MASKS", help="folder of their masks; may be the same")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="compare.csv and summary.json go here")
+    compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
+    compare.add_argument(
+        "--jobs", type=_count, default=2, metavar="N", help="threads that decode and measure beside the network"
+    )
+    compare.set_defaults(run=_compare)
 
     train = commands.add_parser("train", help="train a model version; resumes with --resume")
     train.add_argument("version", help="name of the new version, a folder under weights/")
@@ -99,22 +120,59 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from busi_core.folder import analyse_paths
+    from busi_core.folder import analyse_plan, plan_paths
     from busi_core.service import Serving, choose_device
 
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))
     analyser = serving.load(options.model) if options.model else serving.current()
-    failed = 0
-    for outcome in analyse_paths(analyser, options.paths, options.out, frame=options.frame):
-        if outcome.error is None:
-            print(f"{outcome.path}: {outcome.summary}")
-        else:
+    plan = plan_paths(options.paths, options.out)
+    progress, failed, before = _Progress(len(plan.targets)), 0, 0
+    for outcome in analyse_plan(analyser, plan, frame=options.frame, jobs=options.jobs):
+        progress.clear()
+        if outcome.error is not None:
             failed += 1
             print(f"{outcome.path}: {outcome.error.problem} {outcome.error.remedy}", file=sys.stderr)
+        elif outcome.already_done:
+            before += 1
+        else:
+            print(f"{outcome.path}: {outcome.summary}")
+        progress.step(failed, counts=not outcome.already_done)
+    if before:
+        print(f"busi: {before} files were done before and left alone.", file=sys.stderr)
     if failed:
         print(f"busi: {failed} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from busi_core.folder_compare import compare_cases, list_cases, write_comparison
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    analyser = serving.load(options.model) if options.model else serving.current()
+    batch = list_cases(options.images, options.masks)
+    progress, failed, rows = _Progress(len(batch.cases)), 0, []
+    for row in compare_cases(analyser, batch, options.out, jobs=options.jobs):
+        rows.append(row)
+        reason = row.problem or row.truth.problem
+        if reason:
+            failed += 1
+            progress.clear()
+            print(f"{row.name}: {reason}", file=sys.stderr)
+        progress.step(failed)
+    progress.clear()
+    for mask in batch.lone_masks:
+        print(f"{mask.name}: no scan came with this mask.", file=sys.stderr)
+    for summary in write_comparison(analyser, rows, batch, options.out):
+        print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
+        for figure in summary.figures:
+            print(f"  {figure.name:<34} {figure!s:<24} ({figure.scans} scans)")
+    print(f"written: {options.out / 'compare.csv'} and {options.out / 'summary.json'}")
+    if failed:
+        print(f"busi: {failed} of {len(rows)} scans could not be compared.", file=sys.stderr)
+    return 1 if failed or batch.lone_masks else 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -288,3 +346,38 @@ def _splits(options: argparse.Namespace) -> int:
 def _show_count(done: int, total: int) -> None:
     if sys.stderr.isatty():
         print(f"\r{done}/{total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """One line on a terminal: how many are done, how fast, how long still; nothing where the output is a file."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._counted = total, 0, 0
+        self._start = time.monotonic()
+        self._shown = sys.stderr.isatty()
+
+    def clear(self) -> None:
+        """Make room for another line."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def step(self, failed: int, *, counts: bool = True) -> None:
+        """One more; `counts` when it took the time of a scan."""
+        self._done += 1
+        self._counted += counts
+        if not self._shown:
+            return
+        seconds = max(time.monotonic() - self._start, 1e-6)
+        rate = self._counted / seconds
+        left = f", {(self._total - self._done) / rate / 60:.1f} min left" if rate else ""
+        refused = f", {failed} refused" if failed else ""
+        end = "" if self._done < self._total else "\n"
+        line = f"\r{self._done}/{self._total}  {rate:.1f} scans/s{left}{refused}\033[K"
+        print(line, end=end, file=sys.stderr, flush=True)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise argparse.ArgumentTypeError(f"must be 1 to 64, got {text}")
+    return number

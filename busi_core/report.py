@@ -1,12 +1,141 @@
-"""Results as files: the JSON record of one reading, as the command line and the app's download write it."""
+"""Results as files: the JSON record of one reading, and a report of one or many scans as JSON or PDF.
+
+    Analysis + Finding --reading_record--> record --report_json--> JSON
+                              record + pictures --report_pdf.draw_report--> PDF, drawn from the same record
+
+So what the PDF says is what the JSON says. No name of a person is in either, unless the reader typed it in.
+"""
 
 import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from busi_core.findings import Finding
-from busi_core.types import Analysis, Diagnosis
+from busi_core.types import Analysis, Diagnosis, FloatMap, Mask, Rgb
 
 RESEARCH_USE = "Research use only. Not a medical device."
+REPORT_SCHEMA = 1
+MAX_SUBJECT = 200  # characters of what the reader types in
+
+
+@dataclass(frozen=True, eq=False)
+class ReportPictures:
+    """What a report draws of one scan, in the scan's own pixels.
+
+    Attributes:
+        rgb: (height, width, 3).
+        mask: (height, width) bool, the lesion at the cut-off.
+        truth: (height, width) bool, the reference; None where there is none.
+        evidence: (height, width) float32, the heat map.
+        explains: What the heat map is of.
+    """
+
+    rgb: Rgb
+    mask: Mask
+    truth: Mask | None
+    evidence: FloatMap
+    explains: str
+
+
+@dataclass(frozen=True, eq=False)
+class ReportScan:
+    """One scan of a report.
+
+    Attributes:
+        record: As `reading_record`, with 'truth' where one is known; or 'file' and 'problem' for a bad file.
+        draw: Gives the pictures when its page is drawn, so that a report of many scans holds those of one; None
+            where there are none.
+    """
+
+    record: Mapping[str, Any]
+    draw: Callable[[], ReportPictures | None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a summary: a figure over scans with its 95 % interval; NaN where it is not defined."""
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    scans: int
+
+    def __str__(self) -> str:
+        if math.isnan(self.estimate):
+            return "n/a"
+        digits = 1 if self.name.endswith("(px)") else 3
+        if math.isnan(self.low):
+            return f"{self.estimate:.{digits}f}"
+        return f"{self.estimate:.{digits}f} [{self.low:.{digits}f} - {self.high:.{digits}f}]"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a model reached on one set of scans with a reference.
+
+    Attributes:
+        title: Which scans.
+        scans: How many.
+        distinct: How many of them are different scans; copies are drawn together.
+        counts: Scans by reference class.
+        figures: Each with its interval and on how many scans it rests.
+        confusion: (3, 3) rows reference, columns model; None where no class is known.
+        caution: What must be said beside the figures; empty when nothing.
+    """
+
+    title: str
+    scans: int
+    distinct: int
+    counts: Mapping[str, int]
+    figures: tuple[Figure, ...]
+    confusion: tuple[tuple[int, ...], ...] | None
+    caution: str
+
+    def record(self) -> dict[str, Any]:
+        """As plain values; NaN is None."""
+        return {
+            "scans_of": self.title,
+            "scans": self.scans,
+            "distinct_scans": self.distinct,
+            "counts": dict(self.counts),
+            "figures": {
+                figure.name: {
+                    "estimate": _or_none(figure.estimate),
+                    "low": _or_none(figure.low),
+                    "high": _or_none(figure.high),
+                    "scans": figure.scans,
+                }
+                for figure in self.figures
+            },
+            "confusion": self.confusion,
+            "caution": self.caution,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One or many scans, to be written as JSON or PDF.
+
+    Attributes:
+        scans: In the order of the report.
+        model_version: Which weights read them.
+        created: Date and time, ISO 8601.
+        subject: What the reader typed in, as a name or a case number; empty when nothing.
+        summaries: Of the scans with a reference; empty where there are none.
+    """
+
+    scans: Sequence[ReportScan]
+    model_version: str
+    created: str
+    subject: str = ""
+    summaries: Sequence[Summary] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.subject) > MAX_SUBJECT:
+            raise ValueError(f"subject may have {MAX_SUBJECT} characters, got {len(self.subject)}")
 
 
 def reading_record(analysis: Analysis, finding: Finding, *, file: str, position: str | None = None) -> dict[str, Any]:
@@ -49,3 +178,21 @@ def reading_json(analysis: Analysis, finding: Finding, *, file: str, position: s
     """`reading_record` as UTF-8 JSON."""
     record = reading_record(analysis, finding, file=file, position=position)
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def report_json(report: Report) -> bytes:
+    """A report as UTF-8 JSON: the same content as its PDF."""
+    content: dict[str, Any] = {
+        "schema": REPORT_SCHEMA,
+        "notice": RESEARCH_USE,
+        "created": report.created,
+        "model": report.model_version,
+        **({"subject": report.subject} if report.subject else {}),
+        "summaries": [summary.record() for summary in report.summaries],
+        "scans": [dict(scan.record) for scan in report.scans],
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -6,6 +6,8 @@
 | BUSI_DATA_ROOT   | folder with busi/ and bus-bra/ for training and evaluation | ../shared/data beside the project |
 | BUSI_ENCODER_DIR | folder with ImageNet encoders to start from                | ../shared/weights beside the project |
 | BUSI_DEVICE      | 'cpu', 'cuda' or 'auto'                                    | auto |
+| BUSI_BATCH_ROOT  | folder whose subfolders readers may read in one go, beside those of BUSI_DATA_ROOT | none |
+| BUSI_CORRECTIONS_DIR | folder that readers may keep corrected cases in        | none: nothing is kept |
 """
 
 import os
@@ -25,6 +27,8 @@ class Settings:
     data_root: Path
     encoder_dir: Path
     device: str
+    corrections_dir: Path | None = None
+    batch_root: Path | None = None
 
 
 def read_settings() -> Settings:
@@ -37,9 +41,13 @@ def read_settings() -> Settings:
     device = os.environ.get("BUSI_DEVICE", "auto")
     if device not in ("auto", "cpu", "cuda"):
         raise ModelUnavailableError(f"BUSI_DEVICE is {device!r}.", remedy="Set it to auto, cpu or cuda.")
+    batch = os.environ.get("BUSI_BATCH_ROOT")
+    corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
     return Settings(
         weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
         data_root=Path(os.environ.get("BUSI_DATA_ROOT", shared / "data")),
         encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
         device=device,
+        corrections_dir=Path(corrections) if corrections else None,
+        batch_root=Path(batch) if batch else None,
     )

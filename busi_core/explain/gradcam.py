@@ -38,6 +38,20 @@ def explain_scan(network: Network, images: Tensor, threshold: float) -> tuple[Ou
     return outputs, class_maps, lesion_map
 
 
+def explain_classes(network: Network, images: Tensor) -> tuple[Outputs, list[Tensor]]:
+    """As `explain_scan` without the map of the mask, for many scans: no pass back through the decoder.
+
+    The class head looks at the deepest features and at a detached mask, so its maps need only the head again.
+    """
+    with torch.no_grad():
+        outputs = network.decode(network.encode(images))
+    with torch.enable_grad():
+        deepest = outputs.features.detach().requires_grad_()
+        logits = network.classify(deepest, outputs.mask_logits)
+        scores: Sequence[Tensor] = [] if logits is None else list(logits[0])
+        return outputs, [raw_gradcam(score, deepest) for score in scores]
+
+
 def raw_gradcam(score: Tensor, features: Tensor) -> Tensor:
     """ReLU of the features summed with the mean gradient of the score as weights: (rows, columns).
 

@@ -38,6 +38,10 @@ class Network(Protocol):
         """Heads on the feature maps; differentiable by the last of them."""
         ...
 
+    def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
+        """Class logits alone, as `decode` gives them; differentiable by the last feature map."""
+        ...
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -99,10 +103,14 @@ class LesionNet(nn.Module):
     def decode(self, features: Sequence[Tensor]) -> Outputs:
         """Mask and class logits from the feature maps."""
         mask_logits = self.mask_head(self.decoder(list(features)))
-        class_logits = None
-        if self.class_head is not None:
-            class_logits = self.class_head(_pool_twice(features[-1], mask_logits.detach()))
-        return Outputs(mask_logits, class_logits, features[-1])
+        return Outputs(mask_logits, self.classify(features[-1], mask_logits), features[-1])
+
+    def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
+        """Class logits from the deepest feature map and the mask; None without a class head."""
+        if self.class_head is None:
+            return None
+        logits: Tensor = self.class_head(_pool_twice(deepest, mask_logits.detach()))
+        return logits
 
     def forward(self, images: Tensor) -> Outputs:
         """Run a batch of prepared images, (batch, channels, side, side)."""

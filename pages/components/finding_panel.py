@@ -1,13 +1,26 @@
 """What the model says about one scan, beside the viewer: class, flag, size, disagreement, downloads."""
 
+from collections.abc import Callable
+from datetime import datetime
 from html import escape
 
 import streamlit as st
 
 from busi_core import Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
+from busi_core.explain.gradcam import LESION
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
+from busi_core.imaging.preprocess import upsample
 from busi_core.models.checkpoint import MalignancyFlag
-from busi_core.report import RESEARCH_USE, reading_json
+from busi_core.report import (
+    MAX_SUBJECT,
+    RESEARCH_USE,
+    Report,
+    ReportPictures,
+    ReportScan,
+    reading_json,
+    reading_record,
+)
+from busi_core.report_pdf import draw_report
 from pages.components.page import label
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
@@ -83,8 +96,8 @@ def _show_flag(
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
             f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
-            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones and left "
-            f"{flag.specificity:.0%} of the others alone.</span></div>"
+            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
+            f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
     if report is not None:
         band = report.band_of(score)
@@ -127,12 +140,25 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
     below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=name, position=position)
+    subject = st.session_state.get("report-subject", "")
+
+    def make_report() -> bytes:
+        return draw_report(
+            single_report(analysis, finding, name=name, position=position, simulated=simulated, subject=subject)
+        )
+
+    contents: tuple[bytes | Callable[[], bytes], ...] = (
+        mask_png(finding.lesion_mask),
+        encode_png(overlay),
+        record,
+        make_report,
+    )
     for column, text, content, file_name, kind in zip(
-        st.columns(3),
-        ("Mask", "Overlay", "JSON"),
-        (mask_png(finding.lesion_mask), encode_png(overlay), record),
-        (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json"),
-        ("image/png", "image/png", "application/json"),
+        [*st.columns(2), *st.columns(2)],
+        ("Mask", "Overlay", "JSON", "Report (PDF)"),
+        contents,
+        (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json", f"{stem}.pdf"),
+        ("image/png", "image/png", "application/json", "application/pdf"),
         strict=True,
     ):
         column.download_button(
@@ -145,6 +171,27 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
             on_click="ignore",
             width="stretch",
         )
+    with st.popover("Name on the report", width="stretch"):
+        st.text_input(
+            "Name or number", key="report-subject", max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
+        )
+
+
+def single_report(
+    analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool, subject: str
+) -> Report:
+    """One reading as a report; its pictures are drawn when the file is asked for."""
+    diagnosis = analysis.prediction.diagnosis
+    explains = diagnosis.value if diagnosis else LESION
+    image = analysis.image
+
+    def draw() -> ReportPictures:
+        evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
+        return ReportPictures(image.rgb, finding.lesion_mask, None, evidence, explains)
+
+    record = reading_record(analysis, finding, file=name, position=position) | {"simulated": simulated}
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
 
 
 def score_text(score: float) -> str:

@@ -23,6 +23,18 @@ def current_analyser() -> Analyser:
     return get_serving().current()
 
 
+@st.cache_resource(show_spinner="Loading the model…", max_entries=2)
+def get_analyser(version: str) -> Analyser:
+    """Any version by name, for a comparison; two are kept beside the one in service.
+
+    Raises:
+        ModelUnavailableError: There is no such version or it fails a check.
+    """
+    serving = get_serving()
+    current = serving.current()
+    return current if current.card.version == version else serving.load(version)
+
+
 @st.cache_data(show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session")
 def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser) -> Analysis:
     """One reading of one upload by one model version, for this session only: it holds patient data.

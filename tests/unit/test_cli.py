@@ -241,7 +241,7 @@ def test_stopping_by_hand_is_no_traceback(
     def stop(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("busi_core.service.Analyser.analyse", stop)
+    monkeypatch.setattr("busi_core.service.Analyser.analyse_for_batch", stop)
     assert main(["analyse", str(scan), "--out", str(tmp_path / "out")]) == 130
     assert "what was finished is kept" in capsys.readouterr().err
 

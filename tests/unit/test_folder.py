@@ -120,7 +120,9 @@ def test_two_inputs_with_one_result_are_refused_before_anything_is_read(
 ) -> None:
     """U17."""
     (scans / "benign/benign (2).jpg").write_bytes(scan)
-    monkeypatch.setattr(Analyser, "analyse", lambda *_arguments, **_options: pytest.fail("something was read"))
+    monkeypatch.setattr(
+        Analyser, "analyse_for_batch", lambda *_arguments, **_options: pytest.fail("something was read")
+    )
     with pytest.raises(OutputError, match=r"benign \(2\)\.jpg.*benign \(2\)\.png|benign \(2\)\.png.*\.jpg"):
         read(analyser, scans, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,8 @@ import pytest
 
 from busi_core.imaging.preprocess import upsample
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, Prediction
-from pages.components.viewer.viewer import ViewerState, grid_size, pack_scene, read_header, read_state
+from pages.components.viewer.message import read_header
+from pages.components.viewer.viewer import ViewerState, grid_size, pack_scene, read_state
 
 MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
 UNTOUCHED = ViewerState(lesion_cutoff=None, heat_cutoff=None, step=0, revealed=False)

@@ -19,8 +19,6 @@ const preferences = {
   mode: "both",
 };
 
-const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
-
 class Panel {
   constructor(root) {
     this.root = root;
@@ -141,11 +139,4 @@ class Panel {
     this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
     this.part("heat-note").textContent = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
   }
-}
-
-function fillSlider(slider, value, words) {
-  if (Number(slider.value) !== value) slider.value = value;
-  const share = (value - slider.min) / (slider.max - slider.min);
-  slider.style.setProperty("--share", share);
-  slider.closest(".row").querySelector("output").textContent = words(value);
 }

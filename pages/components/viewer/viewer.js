@@ -338,18 +338,6 @@ function refreshAll() {
   }
 }
 
-const WRITES = 'textarea, select, [contenteditable=""], [contenteditable="true"], [role="combobox"], [role="dialog"] *';
-const WRITING_INPUTS = "input:not([type=range], [type=checkbox], [type=radio], [type=file], [type=button])";
-
-function isTyping(target) {
-  return target instanceof Element && target.matches(`${WRITES}, ${WRITING_INPUTS}`);
-}
-
-function usesArrows(target) {
-  const own = "input, canvas[data-testid=data-grid-canvas], [role=tab], [role=radio], [role=slider], [role=option], [role=grid], [role=menuitem]";
-  return target instanceof Element && target.matches(own);
-}
-
 export default function mount({ data, parentElement, setStateValue, setTriggerValue }) {
   if (!viewers.has(parentElement)) viewers.set(parentElement, new Viewer(parentElement));
   const viewer = viewers.get(parentElement);

@@ -5,33 +5,33 @@
 
 A scene is a 4-byte little-endian length, a JSON header of that length, then blobs: the scan as PNG on the
 viewer's grid, and float32 maps at the model's side, which the browser upsamples as
-`busi_core.imaging.preprocess.upsample` does (`maps.js`; a test holds the two equal). All offsets count from
-the first byte after the header. Streamlit hands bytes inside a dict to a component as their `str()`, hence one
-value of raw bytes.
+`busi_core.imaging.preprocess.upsample` does (`maps.js`; a test holds the two equal). message.py lays it out.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import cv2
-import numpy as np
 import streamlit as st
-from numpy.typing import NDArray
 
-from busi_core import Analysis, DecodedImage
-from busi_core.types import Heatmap
+from busi_core import Analysis
+from pages.components.viewer.message import (
+    LENGTH_BYTES,
+    Blobs,
+    add_heatmap,
+    add_map,
+    pack_message,
+    read_header,
+    scan_png,
+)
 
 MAX_GRID_SIDE_PX: Final = 1024  # the longer side of what is sent; sharp on a full screen, 2 MB at most
 HEAT_CUTOFF: Final = 0.3  # evidence below it is mostly the map's floor
 LESION_CUTOFF_RANGE: Final = (0.01, 0.99)  # what the slider offers
-SCRIPTS: Final = ("maps.js", "scene.js", "panes.js", "panel.js", "viewer.js")  # one module, in this order
+SCRIPTS: Final = ("keys.js", "maps.js", "scene.js", "panes.js", "panel.js", "viewer.js")  # one module, in this order
 
 _HERE: Final = Path(__file__).parent
-_LENGTH_BYTES: Final = 4
 
 
 def _text(*names: str) -> str:
@@ -96,7 +96,7 @@ def pack_scene(
         raise ValueError(f"position must lie in [1, count], got {position} of {count}")
     image = analysis.image
     grid_height, grid_width = grid_size(image.height, image.width)
-    blobs = _Blobs()
+    blobs = Blobs()
     header = {
         "scan_id": scan_id,
         "name": name,
@@ -113,21 +113,11 @@ def pack_scene(
         "lesion_cutoff": analysis.lesion_threshold,
         "current_lesion_cutoff": lesion_cutoff,
         "heat_cutoff": heat_cutoff,
-        "scan": blobs.add(_png(image, grid_height, grid_width)),
-        "probability": _map(analysis.prediction.lesion_probability, blobs),
-        "heatmaps": [_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
+        "scan": blobs.add(scan_png(image, grid_height, grid_width)),
+        "probability": add_map(analysis.prediction.lesion_probability, blobs),
+        "heatmaps": [add_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
     }
-    body = blobs.joined()
-    header["content"] = hashlib.blake2b(body, digest_size=16).hexdigest()  # same scan, same pixels: nothing is rebuilt
-    text = json.dumps(header, allow_nan=False).encode()
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + body
-
-
-def read_header(scene: bytes) -> dict[str, Any]:
-    """The header of a packed scene."""
-    length = int.from_bytes(scene[:_LENGTH_BYTES], "little")
-    header: dict[str, Any] = json.loads(scene[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    return header
+    return pack_message(header, blobs)
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
@@ -146,7 +136,7 @@ def show_viewer(scene: bytes, *, key: str, height: int = 720) -> ViewerState:
         key: Keep it the same from scan to scan, so that the viewer stays and only the scan changes.
         height: Pixels of the whole viewer on a wide screen; on a phone it takes what it needs.
     """
-    message = height.to_bytes(_LENGTH_BYTES, "little") + scene
+    message = height.to_bytes(LENGTH_BYTES, "little") + scene
     result = _mount(key=key, data=message, on_views_change=_ignore, on_step_change=_ignore)
     return read_state(result, scan_id=read_header(scene)["scan_id"])
 
@@ -175,49 +165,3 @@ def _number(value: object, low: float, high: float) -> float | None:
 
 def _ignore() -> None:
     """Streamlit returns only what has a callback; the values are read after mounting."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    offset: int
-    length: int
-
-
-class _Blobs:
-    """Bytes laid end to end, each remembered by its place."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._length = 0
-
-    def add(self, part: bytes) -> dict[str, Any]:
-        place = _Place(self._length, len(part))
-        self._parts.append(part)
-        self._length += len(part)
-        return asdict(place)
-
-    def joined(self) -> bytes:
-        return b"".join(self._parts)
-
-
-def _map(values: NDArray[np.float32], blobs: _Blobs) -> dict[str, Any]:
-    rows, columns = values.shape
-    return {"rows": rows, "columns": columns, **blobs.add(values.astype("<f4").tobytes())}
-
-
-def _heatmap(heatmap: Heatmap, blobs: _Blobs) -> dict[str, Any]:
-    described = {"of": heatmap.of, "score": heatmap.score, "grid": list(heatmap.grid)}
-    return described | _map(heatmap.evidence, blobs)
-
-
-def _png(image: DecodedImage, height: int, width: int) -> bytes:
-    """The scan on the viewer's grid, grey when its colours carry nothing."""
-    red, green, blue = np.moveaxis(image.rgb, -1, 0)
-    is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
-    pixels = red if is_grey else image.rgb[..., ::-1]  # OpenCV writes blue first
-    if (height, width) != (image.height, image.width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))
-    if not done:
-        raise ValueError(f"could not encode a scan of {width} x {height} pixels")
-    return encoded.tobytes()

@@ -1,0 +1,185 @@
+"""Files of one batch -> scans, each with the mask files and the class that its layout gives it.
+
+| layout  | scan                    | masks                                | class                                |
+|---------|-------------------------|--------------------------------------|--------------------------------------|
+| BUSI    | benign/benign (4).png   | benign (4)_mask.png, _mask_1.png ..  | its folder, or its name 'benign (4)' |
+| BUS-BRA | Images/bus_0001-l.png   | Masks/mask_0001-l.png, or beside it  | Pathology in bus_data.csv            |
+| any     | a/scan.png              | a/scan_mask.png, scan_mask_1.png ..  | folder normal, benign or malignant   |
+
+Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
+counted: none vanishes.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from busi_core.data.records import is_mask_name, natural_key
+from busi_core.data.sources import SourceFile
+from busi_core.errors import InvalidImageError
+from busi_core.types import Diagnosis
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
+BUS_BRA_TABLE = "bus_data.csv"
+BUSI_STEM = re.compile(r"(normal|benign|malignant) \(\d+\)")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One scan of a batch and what is known about it.
+
+    Attributes:
+        id: Unique in the batch and never made from a name: two files of one name stay two.
+        name: As given.
+        scan: The file.
+        masks: Its reference masks, to be merged; empty when none came.
+        diagnosis: Its reference class; None where the layout names none.
+        record_id: What `data.records` calls it if it is of BUSI or BUS-BRA by its name, as in 'busi/benign (4)'.
+    """
+
+    id: str
+    name: str
+    scan: SourceFile
+    masks: tuple[SourceFile, ...]
+    diagnosis: Diagnosis | None
+    record_id: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a heap of files holds.
+
+    Attributes:
+        cases: Scans in natural order of their names.
+        lone_masks: Mask files whose scan did not come.
+        left_out: Names of files that are no images by their suffix.
+    """
+
+    cases: tuple[Case, ...]
+    lone_masks: tuple[SourceFile, ...]
+    left_out: tuple[str, ...]
+
+
+def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
+    """Find the scans among files and give each its masks and class.
+
+    Args:
+        files: From `data.sources`.
+        keep_all: Take files of any suffix for scans, so that each gets its row: for files chosen one by one.
+    """
+    pathology = _read_pathology(files)
+    pictures = [file for file in files if _is_picture(file.name)]
+    masks: dict[str, list[SourceFile]] = {}
+    scans: list[SourceFile] = []
+    for file in pictures:
+        stem = _path(file.name).stem
+        if is_mask_name(stem) or re.fullmatch(r"mask_.+", stem):
+            masks.setdefault(_scan_key_of_mask(file.name), []).append(file)
+        else:
+            scans.append(file)
+    others = [file for file in files if not _is_picture(file.name)]
+    if keep_all:
+        scans += [file for file in others if _path(file.name).name not in (BUS_BRA_TABLE, "5-fold-cv.csv")]
+        others = [file for file in others if file not in scans]
+    scans.sort(key=lambda file: natural_key(file.name))
+    found = {_scan_key(file.name) for file in scans}
+    cases = [_make_case(number, file, masks, pathology) for number, file in enumerate(scans, start=1)]
+    lone = [file for key, group in masks.items() if key not in found for file in group]
+    return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others))
+
+
+def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> Batch:
+    """Give scans of one folder the masks of another: scan.png, scan_mask.png, scan_mask_1.png or BUS-BRA's names.
+
+    A mask is looked for at its scan's path below the other folder, then by its file name anywhere in it when that
+    name occurs once.
+    """
+    pathology = _read_pathology([*images, *masks])
+    by_path: dict[str, list[SourceFile]] = {}
+    by_stem: dict[str, list[SourceFile]] = {}
+    for file in masks:
+        if _is_picture(file.name):
+            key = _scan_key_of_mask(file.name)
+            by_path.setdefault(key, []).append(file)
+            by_stem.setdefault(_path(key).name, []).append(file)
+    scans = sorted(
+        (f for f in images if _is_picture(f.name) and not is_mask_name(_path(f.name).stem)),
+        key=lambda file: natural_key(file.name),
+    )
+    cases: list[Case] = []
+    used: set[int] = set()
+    for number, file in enumerate(scans, start=1):
+        key = _scan_key(file.name)
+        group = by_path.get(key)
+        if group is None:
+            candidates = by_stem.get(_path(key).name, [])
+            group = candidates if len({_scan_key_of_mask(mask.name) for mask in candidates}) == 1 else []
+        used.update(map(id, group))
+        cases.append(_make_case(number, file, {key: group}, pathology))
+    lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
+    left_out = tuple(file.name for file in images if not _is_picture(file.name))
+    return Batch(tuple(cases), lone, left_out)
+
+
+def _make_case(
+    number: int, file: SourceFile, masks: Mapping[str, Sequence[SourceFile]], pathology: Mapping[str, Diagnosis]
+) -> Case:
+    path = _path(file.name)
+    group = sorted(masks.get(_scan_key(file.name), ()), key=lambda mask: natural_key(mask.name))
+    record_id = None
+    if BUSI_STEM.fullmatch(path.stem):
+        record_id = f"busi/{path.stem}"
+    elif path.stem.startswith("bus_"):
+        record_id = f"bus-bra/{path.stem}"
+    return Case(f"scan-{number}", file.name, file, tuple(group), _class_of(path, pathology), record_id)
+
+
+def _class_of(path: PurePosixPath, pathology: Mapping[str, Diagnosis]) -> Diagnosis | None:
+    if path.stem in pathology:
+        return pathology[path.stem]
+    named = BUSI_STEM.fullmatch(path.stem)
+    word = named[1] if named else path.parent.name.lower()
+    return Diagnosis(word) if word in set(Diagnosis) else None
+
+
+def _scan_key(name: str) -> str:
+    """What a scan and its masks share: the path without suffix; BUS-BRA's two folders and prefixes made one."""
+    path = _path(name)
+    if path.stem.startswith("bus_"):
+        parent = path.parent.parent if path.parent.name == "Images" else path.parent
+        return str(parent / path.stem.removeprefix("bus_"))
+    return str(path.parent / path.stem)
+
+
+def _scan_key_of_mask(name: str) -> str:
+    path = _path(name)
+    if path.stem.startswith("mask_"):
+        parent = path.parent.parent if path.parent.name == "Masks" else path.parent
+        return str(parent / path.stem.removeprefix("mask_"))
+    if path.stem.startswith("bus_"):
+        return _scan_key(name)
+    return str(path.parent / re.sub(r"_mask(_\d+)?$", "", path.stem))
+
+
+def _read_pathology(files: Sequence[SourceFile]) -> dict[str, Diagnosis]:
+    """Class by file stem from BUS-BRA's table; empty when there is none or it is not that table."""
+    for file in files:
+        if _path(file.name).name != BUS_BRA_TABLE:
+            continue
+        try:
+            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
+            return {row["ID"]: Diagnosis(row["Pathology"]) for row in rows}
+        except (InvalidImageError, UnicodeDecodeError, csv.Error, KeyError, ValueError):
+            return {}
+    return {}
+
+
+def _is_picture(name: str) -> bool:
+    return _path(name).suffix.lower() in SUFFIXES
+
+
+def _path(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/").replace("\0", "_"))

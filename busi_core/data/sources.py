@@ -1,0 +1,176 @@
+"""Uploads, a zip in memory or a folder -> a list of files, each read only when its turn comes.
+
+    [(name, bytes)] | zip bytes | folder --> [SourceFile] --read()--> bytes
+
+A name is data to show and to sort by: nothing is ever opened, written or extracted under a name that an upload
+brought. A zip is read from memory and never unpacked to a disk.
+"""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from busi_core.errors import DatasetError, InvalidImageError
+from busi_core.imaging.decode import MAX_FILE_BYTES
+
+MAX_ENTRIES = 20_000  # files of one zip or folder: BUSI has 1,578, BUS-BRA 3,755
+MAX_DIRECTORY_BYTES = 8_000_000  # of a zip's list of contents: 400 bytes for each of these entries
+MAX_INFLATED_BYTES = 8_000_000_000  # all entries together as the zip declares them; each is read and dropped alone
+MAX_RATIO = 250  # inflated over packed, of an entry above `SMALL_ENTRY_BYTES`; an empty 1-bit mask reaches 100
+SMALL_ENTRY_BYTES = 1_000_000
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others let the file say how much memory to take
+DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFile:
+    """One file that can be read.
+
+    Attributes:
+        name: Relative path with '/', as it was given: data, never a path to open.
+        size: Bytes, as declared.
+        read: Gives the bytes; raises InvalidImageError when it cannot.
+        modified_ns: Time of the last change, of a file in a folder; 0 elsewhere.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
+    modified_ns: int = 0
+
+
+def list_uploads(files: Iterable[tuple[str, bytes]]) -> list[SourceFile]:
+    """Files that are in memory already."""
+    return [SourceFile(name, len(data), lambda data=data: data) for name, data in files]  # type: ignore[misc]
+
+
+def is_zip(data: bytes) -> bool:
+    """Whether the bytes begin as a zip does; a picture never does."""
+    return data[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def list_zip(data: bytes) -> list[SourceFile]:
+    """The files of a zip, in its order; folders, hidden files and what macOS adds are left out.
+
+    Raises:
+        InvalidImageError: It is damaged, holds too much, or claims to inflate beyond the bounds; nothing was inflated.
+    """
+    try:
+        _require_small_directory(data)
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        entries = archive.infolist()
+    except DAMAGE_ERRORS as error:
+        raise InvalidImageError(
+            "The zip is damaged or incomplete.", remedy="Make it again, without encryption or parts."
+        ) from error
+    if len(entries) > MAX_ENTRIES:
+        raise InvalidImageError(
+            f"The zip holds {len(entries)} files; at most {MAX_ENTRIES} are read.", remedy="Split it into several."
+        )
+    inflated = sum(entry.file_size for entry in entries)
+    if inflated > MAX_INFLATED_BYTES:
+        raise InvalidImageError(
+            f"The zip claims to hold {inflated / 1e9:.0f} GB; at most {MAX_INFLATED_BYTES / 1e9:.0f} GB are read.",
+            remedy="Split it into several.",
+        )
+    return [
+        SourceFile(entry.filename, entry.file_size, lambda entry=entry: _read_entry(archive, entry))  # type: ignore[misc]
+        for entry in entries
+        if not entry.is_dir() and not _is_hidden(entry.filename)
+    ]
+
+
+def list_folder(folder: Path) -> list[SourceFile]:
+    """The files below a folder, sorted by path; links that lead out of it and hidden files are left out.
+
+    Raises:
+        DatasetError: There is no such folder, or it holds too many files.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"There is no folder {folder.name!r}.", remedy="Choose another one.")
+    root = folder.resolve()
+    files: list[SourceFile] = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if _is_hidden(name) or not path.is_file() or not path.resolve().is_relative_to(root):
+            continue
+        if len(files) == MAX_ENTRIES:
+            raise DatasetError(
+                f"The folder {folder.name!r} holds more than {MAX_ENTRIES} files.", remedy="Choose a part of it."
+            )
+        status = path.stat()
+        files.append(
+            SourceFile(name, status.st_size, lambda path=path: _read_path(path), status.st_mtime_ns)  # type: ignore[misc]
+        )
+    return files
+
+
+def resolve_below(root: Path, relative: str) -> Path:
+    """A folder below `root`, whatever the text says.
+
+    Raises:
+        DatasetError: It lies elsewhere, or there is no such folder.
+    """
+    try:
+        found = (root / relative).resolve()
+        allowed = found.is_relative_to(root.resolve()) and found.is_dir()
+    except (OSError, ValueError):  # a NUL, or a name too long
+        allowed = False
+    if not allowed:
+        raise DatasetError("There is no such folder on the server.", remedy="Choose one of those offered.")
+    return found
+
+
+def _require_small_directory(data: bytes) -> None:
+    """Look at the size of the list of contents before it is parsed: it costs ten times its size in memory."""
+    end = zipfile._EndRecData(io.BytesIO(data))  # type: ignore[attr-defined]
+    if not end or end[zipfile._ECD_SIZE] > MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
+        raise zipfile.BadZipFile("no list of contents, or one out of bounds")
+
+
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.flag_bits & 1:
+        raise InvalidImageError("The file is encrypted inside the zip.", remedy="Make the zip without a password.")
+    if entry.compress_type not in METHODS:
+        raise InvalidImageError(
+            "The file is packed by a method that is not read here.", remedy="Make a plain zip (deflate)."
+        )
+    if entry.file_size > MAX_FILE_BYTES:
+        raise InvalidImageError(
+            f"The file has {entry.file_size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
+            remedy="Upload a single image or a shorter cine.",
+        )
+    if entry.file_size > SMALL_ENTRY_BYTES and entry.file_size > MAX_RATIO * max(1, entry.compress_size):
+        raise InvalidImageError(
+            f"The file would inflate to {entry.file_size // max(1, entry.compress_size)} times its packed size.",
+            remedy="If it is a real scan, upload it without the zip.",
+        )
+    try:
+        with archive.open(entry) as file:
+            return file.read(entry.file_size + 1)  # zipfile itself stops at the declared size and checks the CRC
+    except DAMAGE_ERRORS as error:
+        raise InvalidImageError("The file is damaged inside the zip.", remedy="Make the zip again.") from error
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidImageError(
+                f"The file has {path.stat().st_size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
+                remedy="Use a single image or a shorter cine.",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidImageError(
+            f"The file cannot be opened ({error.strerror}).", remedy="Check its permissions."
+        ) from error
+
+
+def _is_hidden(name: str) -> bool:
+    return any(
+        (part.startswith(".") and part not in (".", "..")) or part in ("__MACOSX", "Thumbs.db")
+        for part in name.split("/")
+    )

@@ -1,0 +1,179 @@
+"""Mask files of one scan as they come -> its reference mask, or the reason why there is none.
+
+    mask files + size of the scan --read_reference--> Reference (mask, notes, problem)
+
+What each kind of mask file becomes. Alpha is never read: two masks of BUSI have an alpha of 255 everywhere.
+
+| pixels                                         | lesion is                        | said |
+|------------------------------------------------|----------------------------------|------|
+| 8 bits, black and one other value >= 128       | the other value                  | no   |
+| any depth, black and one other, darker value   | the other value                  | yes  |
+| 8 bits, more values, also of several colours   | brightest channel above 127      | yes  |
+| more than 8 bits with more than two values     | refused                          |      |
+| another size than the scan                     | refused                          |      |
+
+The union of a scan's mask files is its reference. Where one of them cannot be read there is no reference at all: a
+part of the truth would make a right reading look wrong.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from busi_core.data.sources import SourceFile
+from busi_core.errors import InvalidImageError
+from busi_core.imaging.decode import DAMAGE_ERRORS
+from busi_core.types import Mask
+
+MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "WEBP")
+MAX_MASKS = 64  # of one scan; BUSI's largest has 3
+CUT_GREY = 127  # of 255; as `data.records.read_truth`
+EXPORT_REMEDY = "Export the mask as a black and white PNG at the size of its scan."
+WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+MOSTLY_LESION = 0.5  # share of the image from which a mask may have been inverted
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the mask files of one scan say.
+
+    Attributes:
+        mask: (height, width) bool, the union; all False says 'no lesion'. None when `problem` says why.
+        notes: How a file was read where it was not plain black and white, and what looks odd; one sentence each.
+        problem: One sentence with its remedy: why there is no reference. None when there is one.
+        missing: There is none because no file came, and not because one is wrong.
+    """
+
+    mask: Mask | None
+    notes: tuple[str, ...]
+    problem: str | None
+    missing: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.mask is None) == (self.problem is None):
+            raise ValueError("a reference has either a mask or a problem")
+
+
+def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_normal: bool = False) -> Reference:
+    """Merge the mask files of one scan.
+
+    Args:
+        masks: As given, in any number.
+        height: Of the scan, in pixels, upright.
+        width: Likewise.
+        is_normal: The reference class is normal: no file then says that there is no lesion.
+    """
+    if not masks and is_normal:
+        return Reference(np.zeros((height, width), np.bool_), ("No mask file: a normal breast has no lesion.",), None)
+    if not masks:
+        return Reference(None, (), "No mask came with this scan. Add one, named as the scan with _mask.", missing=True)
+    if len(masks) > MAX_MASKS:
+        return Reference(None, (), f"{len(masks)} mask files for one scan; at most {MAX_MASKS} are read.")
+    union: Mask = np.zeros((height, width), np.bool_)
+    notes: list[str] = []
+    problems: list[str] = []
+    for file in masks:
+        try:
+            mask, said = read_mask(file.read(), height, width)
+        except InvalidImageError as error:
+            problems.append(f"{file.name}: {error.problem} {error.remedy}")
+            continue
+        notes += [f"{file.name}: {note}" for note in said]
+        union |= mask
+    if problems:
+        return Reference(None, tuple(notes), " ".join(problems))
+    if len(masks) > 1:
+        notes.insert(0, f"{len(masks)} mask files, merged.")
+    return Reference(union, tuple(notes), None)
+
+
+def read_mask(data: bytes, height: int, width: int) -> tuple[Mask, tuple[str, ...]]:
+    """Read one mask file and say how, where it was not plain black and white.
+
+    Args:
+        data: The whole file.
+        height: Of the scan, in pixels; another size is refused before any pixel is decoded.
+        width: Likewise.
+
+    Returns:
+        (height, width) bool, and one sentence for each thing worth saying.
+
+    Raises:
+        InvalidImageError: It is no picture, is damaged, has another size, or its values cannot be told apart.
+    """
+    pixels, transparent = _open(data, height, width)
+    values = _distinct(pixels)
+    notes: list[str] = []
+    if len(values) == 2 and not values[0].any():
+        mask = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0
+        if values[1].max() <= CUT_GREY:
+            notes.append(f"not black and white: value {_name(values[1])} was read as lesion, 0 as not.")
+    elif len(values) == 1:
+        mask = np.full((height, width), bool(values[0].max() > CUT_GREY))
+        if 0 < values[0].max() <= CUT_GREY:
+            notes.append(f"one value everywhere ({_name(values[0])}), read as no lesion.")
+    elif pixels.dtype != np.uint8:
+        raise InvalidImageError(
+            f"It holds {len(values)} different values of more than 8 bits, so what is lesion cannot be told.",
+            remedy=EXPORT_REMEDY,
+        )
+    else:
+        brightest = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+        mask = brightest > CUT_GREY
+        between = float(((brightest > 0) & (brightest < 255)).mean())
+        notes.append(
+            f"not black and white ({len(values)} values; {between:.1%} of the pixels in between): "
+            f"brightness above {CUT_GREY} of 255 was read as lesion."
+        )
+    if transparent and not mask.any():
+        notes.append("black everywhere; what is drawn in its transparency was not read.")
+    elif float(mask.mean()) > MOSTLY_LESION:
+        notes.append(f"{mask.mean():.0%} of the image is lesion in it; is it turned inside out?")
+    return np.asarray(mask, np.bool_), tuple(notes)
+
+
+def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
+    """(height, width) or (height, width, 3) of the file's own depth, and whether it has transparency that varies."""
+    try:
+        with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as file:
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            found = file.size[::-1] if turned else file.size
+            if found != (width, height):
+                raise InvalidImageError(
+                    f"The mask is {found[0]} x {found[1]} pixels, its scan {width} x {height}.", remedy=EXPORT_REMEDY
+                )
+            if getattr(file, "n_frames", 1) > 1:
+                raise InvalidImageError(f"The mask file holds {file.n_frames} pictures.", remedy=EXPORT_REMEDY)  # type: ignore[attr-defined]
+            upright = ImageOps.exif_transpose(file)
+            if upright.mode in WIDE_MODES:
+                return np.array(upright), False
+            transparent = "A" in upright.getbands() and len(np.unique(np.array(upright.getchannel("A")))) > 1
+            if upright.mode in ("1", "L"):
+                return np.array(upright.convert("L")), False
+            colour = np.array(upright.convert("RGB"))
+    except InvalidImageError:
+        raise
+    except DAMAGE_ERRORS as error:
+        raise InvalidImageError("The mask cannot be read as a picture.", remedy=EXPORT_REMEDY) from error
+    grey = colour[..., 0]
+    if np.array_equal(grey, colour[..., 1]) and np.array_equal(grey, colour[..., 2]):
+        return grey, transparent
+    return colour, transparent
+
+
+def _distinct(pixels: NDArray[Any]) -> NDArray[np.generic]:
+    """The values that occur, ascending: (n,) numbers, or (n, 3) colours."""
+    if pixels.ndim == 2:
+        return np.unique(pixels)
+    red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
+    packed = np.unique(red << 16 | green << 8 | blue)
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
+
+
+def _name(value: NDArray[Any]) -> str:
+    return str(value.item()) if value.ndim == 0 else "/".join(str(part) for part in value.tolist())

@@ -1,0 +1,167 @@
+"""Scans and their reference masks in, compare.csv and summary.json out; goes on after a kill.
+
+    IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
+
+A finished row stays in rows.jsonl with the sizes and times of its files: it is read again only when one of those, or
+the model, changed.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from busi_core.batch import Reading, ScanRow, Truth, read_cases
+from busi_core.batch_tables import distinct_scans, rows_csv, same_pixels, summarise
+from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
+from busi_core.data.sources import list_folder
+from busi_core.errors import DatasetError, OutputError
+from busi_core.files import write_atomically
+from busi_core.report import RESEARCH_USE, Summary
+from busi_core.service import Analyser
+from busi_core.types import Diagnosis
+
+ROWS_FILE, CSV_FILE, SUMMARY_FILE = "rows.jsonl", "compare.csv", "summary.json"
+FIGURES = ("dice", "iou", "precision", "recall", "hd95_px")
+
+
+def list_cases(images: Path, masks: Path) -> Batch:
+    """Pair the scans of one folder with the masks of another, or of the same.
+
+    Raises:
+        DatasetError: A folder is missing, or there is no scan.
+    """
+    files = list_folder(images)
+    batch = pair_files(files) if images.resolve() == masks.resolve() else pair_folders(files, list_folder(masks))
+    if not batch.cases:
+        raise DatasetError(f"There is no scan in {images}.", remedy="Name the folder that holds the images.")
+    return batch
+
+
+def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2) -> Iterator[ScanRow]:
+    """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
+    before = _read_rows(out / ROWS_FILE)
+    keys = {case.id: _key(case, analyser.card.sha256) for case in batch.cases}
+    todo = [case for case in batch.cases if keys[case.id] not in before]
+    fresh = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
+    kept = {keys[case.id]: before[keys[case.id]] for case in batch.cases if keys[case.id] in before}
+    lines = b"".join(_line(key, row) for key, row in kept.items())
+    write_atomically(out / ROWS_FILE, lines)  # drops a torn last line and what is not asked for any more
+    try:
+        with (out / ROWS_FILE).open("ab") as file:
+            for case in batch.cases:
+                if keys[case.id] in kept:
+                    yield replace(kept[keys[case.id]], id=case.id)
+                    continue
+                row = next(fresh)
+                file.write(_line(keys[case.id], row))
+                file.flush()
+                yield row
+    except OSError as error:
+        raise OutputError(
+            f"{ROWS_FILE!r} could not be written ({error.strerror}).", remedy="Free some space; what was done is kept."
+        ) from error
+
+
+def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out: Path) -> list[Summary]:
+    """Write compare.csv and summary.json.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    summaries = summarise(rows)
+    content = {
+        "schema": 1,
+        "notice": RESEARCH_USE,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": analyser.card.version,
+        "sha256": analyser.card.sha256,
+        "cutoff": analyser.card.lesion_threshold,
+        "scans": len(rows),
+        "distinct_scans": len(set(distinct_scans(rows).tolist())),
+        "same_pixels": len(same_pixels(rows)),
+        "not_read": sum(row.problem is not None for row in rows),
+        "without_reference_mask": sum(row.problem is None and row.truth.problem is not None for row in rows),
+        "masks_without_a_scan": [file.name for file in batch.lone_masks],
+        "summaries": [summary.record() for summary in summaries],
+    }
+    write_atomically(out / CSV_FILE, rows_csv(rows))
+    write_atomically(out / SUMMARY_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    return summaries
+
+
+def _key(case: Case, sha256: str) -> str:
+    """What a row depends on: names, sizes and times of its files, class, weights."""
+    files = [[file.name, file.size, file.modified_ns] for file in (case.scan, *case.masks)]
+    return json.dumps([sha256, case.diagnosis, files])
+
+
+def _line(key: str, row: ScanRow) -> bytes:
+    reading = None
+    if row.reading is not None:
+        packed = base64.b64encode(row.reading.fingerprint.astype(np.float32).tobytes()).decode()
+        reading = {"record": dict(row.reading.record), "digest": row.reading.digest, "fingerprint": packed}
+    content = {
+        "key": key,
+        "id": row.id,
+        "name": row.name,
+        "problem": row.problem,
+        "group": row.group,
+        "reading": reading,
+        "truth": row.truth.record(),
+    }
+    return (json.dumps(content) + "\n").encode()
+
+
+def _read_rows(path: Path) -> dict[str, ScanRow]:
+    """Rows of an earlier run by key; a line that a kill tore is left out."""
+    rows: dict[str, ScanRow] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return rows
+    for line in lines:
+        try:
+            content = json.loads(line)
+            rows[content["key"]] = _read_row(content)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return rows
+
+
+def _read_row(content: dict[str, Any]) -> ScanRow:
+    truth, reading = content["truth"], content["reading"]
+    figures = {name: math.nan if truth[name] is None else float(truth[name]) for name in FIGURES}
+    return ScanRow(
+        id=content["id"],
+        name=content["name"],
+        problem=content["problem"],
+        reading=None
+        if reading is None
+        else Reading(
+            reading["record"],
+            reading["digest"],
+            np.frombuffer(base64.b64decode(reading["fingerprint"]), np.float32),
+            None,
+        ),
+        truth=Truth(
+            diagnosis=Diagnosis(truth["class"]) if truth["class"] else None,
+            lesion_pixels=truth["lesion_pixels"],
+            problem=truth["problem"],
+            missing=truth["missing"],
+            notes=tuple(truth["notes"]),
+            taught=truth["taught_the_model"],
+            **figures,
+        ),
+        group=content["group"],
+    )

@@ -1,0 +1,193 @@
+"""The batch of one session: its cases, how far it is, and what became of each; in memory only.
+
+Work is done a few seconds at a time inside the session's own runs, never in a thread that outlives one: so cancel
+works at once, a closed tab stops it, and sessions take turns.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import streamlit as st
+
+from busi_core import Analyser, Diagnosis, InvalidImageError, simulate_scan
+from busi_core.batch import ScanRow, read_cases
+from busi_core.batch_tables import same_pixels, summarise
+from busi_core.data.pairing import Batch, Case, pair_files
+from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.report import Summary
+
+MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
+MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
+MAX_UPLOADS = 900  # files chosen one by one; the browser's uploader fails from about 980
+CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
+JOBS = 2  # threads that decode and measure beside the network
+SIMULATED_OF_EACH = 4
+_KEY = "batch-queue"
+
+
+@dataclass
+class BatchQueue:
+    """The session's batch.
+
+    Attributes:
+        cases: In the order they are read, with ids that are unique in the session.
+        rows: What became of the first of them, in the same order.
+        running: It goes on at the next run of the fragment.
+        notes: What was left out or found no room, one sentence each; plain text.
+        version: The model version that reads this batch, from its first scan to its last.
+        generation: Counts additions; part of ids and of widget keys.
+        seconds: Spent reading so far.
+        drawn: How many rows the table on screen has.
+        simulated: Ids of cases that the phantom made.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    rows: list[ScanRow] = field(default_factory=list)
+    running: bool = False
+    notes: list[str] = field(default_factory=list)
+    version: str | None = None
+    generation: int = 0
+    seconds: float = 0.0
+    drawn: int = 0
+    simulated: set[str] = field(default_factory=set)
+    _summaries: tuple[int, list[Summary]] = (0, [])
+    _held: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every case has its row."""
+        return len(self.rows) == len(self.cases)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the mean so far; None before the first scan."""
+        return self.seconds / len(self.rows) * (len(self.cases) - len(self.rows)) if self.rows else None
+
+    def add_uploads(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Append what was uploaded, zips opened in memory, and begin."""
+        self.notes = []
+        size = sum(len(data) for _, data in files)
+        if self._held + size > MAX_BYTES:
+            self.notes = [
+                f"A session holds {MAX_BYTES // 1_000_000} MB of uploads. Clear the batch and add these again."
+            ]
+            self.generation += 1
+            return
+        self._held += size
+        loose: list[tuple[str, bytes]] = []
+        packed: list[SourceFile] = []
+        for name, data in files:
+            if not is_zip(data):
+                loose.append((name, data))
+                continue
+            try:
+                packed += list_zip(data)
+            except InvalidImageError as error:
+                self.notes.append(f"{name}: {error.problem} {error.remedy}")
+        self._add(pair_files(list_uploads(loose), keep_all=True))
+        self._add(pair_files(packed))
+
+    def add_files(self, files: Sequence[SourceFile]) -> None:
+        """Append the files of a folder on the server, and begin."""
+        self.notes = []
+        self._add(pair_files(files))
+
+    def add_simulated(self) -> None:
+        """Append some simulated scans of each class with their masks, and begin."""
+        self.notes = []
+        files: list[tuple[str, bytes]] = []
+        kinds = list(Diagnosis) * SIMULATED_OF_EACH
+        for seed, diagnosis in enumerate(kinds, start=len(self.simulated) + 1):  # another breast for each
+            sample = simulate_scan(diagnosis, seed=seed)
+            mask = cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].tobytes()
+            stem = f"simulated/{diagnosis.value}/SIMULATED {diagnosis.value} {seed}"
+            files += [(f"{stem}.png", sample.png()), (f"{stem}_mask.png", mask)]
+        first_case = len(self.cases)
+        self._add(pair_files(list_uploads(files)))
+        self.simulated |= {case.id for case in self.cases[first_case:]}
+
+    def advance(self, analyser: Analyser, *, seconds: float, on_row: Callable[[], None]) -> None:
+        """Read on for about so long; whatever was begun is finished, so nothing is read twice."""
+        start = time.monotonic()
+        waiting = self.cases[len(self.rows) :]
+        in_time = itertools.takewhile(lambda _: time.monotonic() - start < seconds, waiting[1:])
+        before = self.seconds
+        with closing(read_cases(analyser, itertools.chain(waiting[:1], in_time), jobs=JOBS)) as rows:
+            for row in rows:
+                self.rows.append(row)
+                self.seconds = before + time.monotonic() - start
+                on_row()
+        self.running = self.running and not self.is_done
+
+    def case_of(self, row: ScanRow) -> Case:
+        """The case that a row is of: both are in the same order."""
+        return next(case for case in self.cases if case.id == row.id)
+
+    def copies(self) -> dict[str, str]:
+        """For each row whose pixels came before, the name of the first file that has them."""
+        names = {row.id: row.name for row in self.rows}
+        return {copy: names[original] for copy, original in same_pixels(self.rows).items()}
+
+    def summaries(self) -> list[Summary]:
+        """Figures over the rows so far, computed once for each number of rows."""
+        if self._summaries[0] != len(self.rows):
+            self._summaries = (len(self.rows), summarise(self.rows))
+        return self._summaries[1]
+
+    def cancel(self) -> None:
+        """Stop after what is under way; what was read stays."""
+        self.running = False
+
+    def go_on(self) -> None:
+        """Read the rest."""
+        self.running = not self.is_done
+
+    def clear(self) -> None:
+        """Forget everything."""
+        generation = self.generation
+        self.__init__()  # type: ignore[misc]
+        self.generation = generation + 1
+
+    def _add(self, batch: Batch) -> None:
+        self.generation += 1
+        room = MAX_CASES - len(self.cases)
+        added = [replace(case, id=f"{self.generation}-{case.id}") for case in batch.cases[:room]]
+        self.cases += added
+        refused = len(batch.cases) - len(added)
+        if refused:
+            self.notes.append(f"A batch holds {MAX_CASES} scans: {refused} found no room. Read them in a second batch.")
+        if batch.lone_masks:
+            self.notes.append(f"Masks without their scan: {_listed([mask.name for mask in batch.lone_masks])}.")
+        if batch.left_out:
+            self.notes.append(f"Left out, no images by their names: {_listed(batch.left_out)}.")
+        self.running = self.running or not self.is_done
+
+
+def get_queue() -> BatchQueue:
+    """The batch of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = BatchQueue()
+    queue: BatchQueue = st.session_state[_KEY]
+    return queue
+
+
+def list_server_folders(roots: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Folders that may be read: each root's subfolders, two levels down, as (root, relative path)."""
+    found = []
+    for root in roots:
+        if root.is_dir():
+            for path in sorted([*root.glob("*/"), *root.glob("*/*/")]):
+                if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
+                    found.append((root, path.relative_to(root).as_posix()))
+    return found
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -1,0 +1,156 @@
+"""The cases of one session's comparison: scans with their reference masks, in memory only, and which one is open."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import streamlit as st
+
+from busi_core import Diagnosis, InvalidImageError, simulate_scan
+from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
+from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.types import Grey
+
+MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
+TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
+Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
+_KEY = "cases"
+
+
+@dataclass
+class CaseList:
+    """The session's cases in order, and the open one.
+
+    Attributes:
+        cases: With ids that are unique in the session.
+        index: Of the open case; 0 when there is none.
+        notes: What the last addition left over or could not read, one sentence each; plain text.
+        generation: Counts additions; part of ids and of the uploaders' keys.
+        simulated: Ids of cases that the phantom made.
+        opened: For the pixels of each scan opened so far, the case that showed them first.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    index: int = 0
+    notes: list[str] = field(default_factory=list)
+    generation: int = 0
+    simulated: set[str] = field(default_factory=set)
+    opened: dict[str, Case] = field(default_factory=dict)
+
+    @property
+    def open_case(self) -> Case | None:
+        """The case on screen."""
+        return self.cases[self.index] if self.cases else None
+
+    def add(self, batch: Batch, *, simulated: bool = False) -> None:
+        """Append cases and open the first of them."""
+        self.generation += 1
+        first = len(self.cases)
+        added = [replace(case, id=f"{self.generation}-{case.id}") for case in batch.cases]
+        self.cases += added
+        if simulated:
+            self.simulated |= {case.id for case in added}
+        if added:
+            self.index = first
+        if batch.lone_masks:
+            self.notes.append(f"Masks without their scan: {_shorten([mask.name for mask in batch.lone_masks])}.")
+        others = [name for name in batch.left_out if not name.endswith(TABLES)]
+        if others:
+            self.notes.append(f"Left out, no images by their names: {_shorten(others)}.")
+
+    def add_uploads(self, scans: Sequence[Upload], masks: Sequence[Upload] = (), *, is_folder: bool = False) -> None:
+        """Append what was uploaded.
+
+        Args:
+            scans: Files as (name, bytes): scans, their masks, zips.
+            masks: Given apart from their scans, under any names; zips too.
+            is_folder: The scans are a whole folder, in which other files may lie.
+        """
+        self.notes = []
+        held = sum(case.scan.size + sum(mask.size for mask in case.masks) for case in self.cases)
+        if held + sum(len(data) for _, data in [*scans, *masks]) > MAX_BYTES:
+            self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
+            return
+        first = len(self.cases)
+        loose, zipped = self._unpack(scans)
+        apart = [file for files in self._unpack(masks) for file in files]
+        if apart:
+            self.add(_pair([*loose, *zipped], apart))
+        else:
+            self.add(pair_files(loose, keep_all=not is_folder))
+            self.add(pair_files(zipped))
+        self.open(min(first, len(self.cases) - 1))
+
+    def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
+        """Another case that was opened before and shows the very same pixels."""
+        digest = hashlib.blake2b(grey.tobytes(), digest_size=16).hexdigest() + f"{grey.shape}"
+        first = self.opened.setdefault(digest, case)
+        return None if first.id == case.id else first
+
+    def step(self, by: int) -> None:
+        """Open the next or the previous case; stays at either end."""
+        self.open(self.index + by)
+
+    def open(self, index: int) -> None:
+        """Open a case by its position, from 0; a position outside opens the nearest."""
+        self.index = max(0, min(index, len(self.cases) - 1))
+
+    def clear(self) -> None:
+        """Forget every case."""
+        self.cases, self.index, self.notes, self.simulated, self.opened = [], 0, [], set(), {}
+        self.generation += 1
+
+    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[SourceFile]]:
+        """Files chosen one by one, and those out of zips; a zip that cannot be read leaves a note."""
+        loose: list[SourceFile] = []
+        zipped: list[SourceFile] = []
+        for name, data in files:
+            if not is_zip(data):
+                loose += list_uploads([(name, data)])
+                continue
+            try:
+                zipped += list_zip(data)
+            except InvalidImageError as error:
+                self.notes.append(f"{name}: {error.problem} {error.remedy}")
+        return loose, zipped
+
+
+def get_cases() -> CaseList:
+    """The cases of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = CaseList()
+    cases: CaseList = st.session_state[_KEY]
+    return cases
+
+
+def simulate_case(diagnosis: Diagnosis, seed: int) -> Batch:
+    """A simulated scan with the mask that it was drawn from; of no patient."""
+    sample = simulate_scan(diagnosis, seed=seed)
+    name = f"simulated {diagnosis.value} {seed}"
+    mask = cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].tobytes()
+    scan, mask_file = list_uploads([(f"{name}.png", sample.png()), (f"{name}_mask.png", mask)])
+    return Batch((Case("simulated", scan.name, scan, (mask_file,), diagnosis, None),), (), ())
+
+
+def scan_key(case: Case, data: bytes) -> str:
+    """Names the open scan to the browser: by the case and its bytes, never by its name."""
+    return f"{case.id}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+
+
+def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
+    """Masks given apart belong to the only scan whatever they are called, else to the scan of their name."""
+    if not masks:
+        return pair_files(scans, keep_all=True)
+    alone = pair_files(scans, keep_all=True)
+    if len(alone.cases) == 1:
+        (case,) = alone.cases
+        return replace(alone, cases=(replace(case, masks=(*case.masks, *masks)),))
+    return pair_folders(scans, masks)
+
+
+def _shorten(names: Sequence[str], most: int = 5) -> str:
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -1,0 +1,224 @@
+/*
+ * Correcting a mask: brush, eraser and polygon on the scan's own pixels, undo and redo. The scan itself is never
+ * changed. One Editor serves one component; it keeps a draft for each of the last scans.
+ */
+
+const MAX_DRAFTS = 8;
+const MAX_UNDO = 100;
+const CLOSE_PX = 10; // a click this near to the first corner closes the polygon
+
+class Draft {
+  constructor(mask, width, height) {
+    Object.assign(this, { mask, width, height, done: [], undone: [], path: null });
+    this.layer = new Layer(width, height);
+    this.paint();
+  }
+
+  paint() {
+    const colour = pixelOf(EDITED_COLOUR, 0.28);
+    const { pixels } = this.layer;
+    for (let i = 0; i < pixels.length; i += 1) pixels[i] = this.mask[i] ? colour : 0;
+    this.layer.put();
+    this.path = null;
+  }
+
+  outline() {
+    this.path ??= pathAt(makeField(this.mask, this.height, this.width), 0.5);
+    return this.path;
+  }
+
+  /** Remember what changed since `before`. */
+  commit(before) {
+    const change = difference(before, this.mask, this.width);
+    if (!change) return;
+    this.done.push(change);
+    if (this.done.length > MAX_UNDO) this.done.shift();
+    this.undone = [];
+  }
+
+  change(act) {
+    const before = this.mask.slice();
+    act(this.mask);
+    this.commit(before);
+    this.paint();
+  }
+
+  travel(from, to, which) {
+    const change = from.pop();
+    if (!change) return;
+    paste(this.mask, this.width, change, change[which]);
+    to.push(change);
+    this.paint();
+  }
+
+  undo() {
+    this.travel(this.done, this.undone, "before");
+  }
+
+  redo() {
+    this.travel(this.undone, this.done, "after");
+  }
+}
+
+class Editor {
+  /** `hooks`: view() the pane's view, changed() something to draw, finished() the mask is another one. */
+  constructor(pane, hooks, signal) {
+    this.stage = pane.querySelector(".stage");
+    this.cursor = pane.querySelector(".cursor");
+    this.hooks = hooks;
+    this.tool = "brush";
+    this.radius = 9;
+    this.drafts = new Map();
+    this.corners = [];
+    this.fingers = new Map();
+    const on = (name, listener) => pane.addEventListener(name, listener, { signal, capture: true });
+    on("pointerdown", (event) => this.press(event));
+    on("pointermove", (event) => this.move(event));
+    on("pointerup", (event) => this.lift(event));
+    on("pointercancel", (event) => this.lift(event, true));
+    on("pointerleave", () => this.hideCursor());
+    on("dblclick", (event) => {
+      event.stopPropagation(); // would show the whole scan
+      this.closePolygon(event.altKey);
+    });
+  }
+
+  draft(id, begin) {
+    if (!this.drafts.has(id)) {
+      const { mask, width, height } = begin();
+      this.drafts.set(id, new Draft(mask, width, height));
+      if (this.drafts.size > MAX_DRAFTS) this.drafts.delete(this.drafts.keys().next().value);
+    }
+    return this.drafts.get(id);
+  }
+
+  at(event) {
+    const box = this.stage.getBoundingClientRect();
+    return this.hooks.view().toGrid(event.clientX - box.left, event.clientY - box.top);
+  }
+
+  press(event) {
+    if (this.moving || event.button !== 0 || !this.current) return; // the view's own gestures take it
+    event.stopPropagation();
+    this.stage.setPointerCapture(event.pointerId);
+    this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (this.fingers.size === 2) return this.cancelStroke(); // two fingers move the view
+    const here = this.at(event);
+    if (this.tool === "polygon") return this.addCorner(here, event.altKey);
+    this.before = this.current.mask.slice();
+    this.stroke(here, here);
+  }
+
+  move(event) {
+    this.showCursor(event);
+    if (this.fingers.size === 2 && this.fingers.has(event.pointerId)) return this.pinch(event);
+    if (this.tool === "polygon" && this.corners.length) {
+      this.pointer = this.at(event);
+      this.hooks.changed();
+    }
+    if (!this.before) return;
+    event.stopPropagation();
+    const events = event.getCoalescedEvents?.() ?? [];
+    for (const one of events.length ? events : [event]) this.stroke(this.last, this.at(one));
+  }
+
+  lift(event, cancelled = false) {
+    this.fingers.delete(event.pointerId);
+    if (!this.before) return;
+    event.stopPropagation();
+    if (cancelled) return this.cancelStroke();
+    this.current.commit(this.before);
+    this.before = null;
+    this.current.paint();
+    this.hooks.finished();
+  }
+
+  stroke(from, to) {
+    const { mask, width, height } = this.current;
+    stampLine(mask, width, height, from, to, this.radius, this.tool === "brush" ? 1 : 0);
+    this.last = to;
+    this.current.paint();
+    this.hooks.changed();
+  }
+
+  cancelStroke() {
+    if (this.before) {
+      this.current.mask.set(this.before);
+      this.current.paint();
+    }
+    this.before = null;
+    this.hooks.changed();
+  }
+
+  pinch(event) {
+    event.stopPropagation();
+    const middle = () => {
+      const [a, b] = [...this.fingers.values()];
+      return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, length: Math.hypot(a.x - b.x, a.y - b.y) };
+    };
+    const old = middle();
+    this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    const now = middle();
+    const box = this.stage.getBoundingClientRect();
+    this.hooks.view().panBy(now.x - old.x, now.y - old.y);
+    if (old.length > 0) this.hooks.view().zoomAt(now.length / old.length, now.x - box.left, now.y - box.top);
+    this.hooks.changed();
+  }
+
+  addCorner(here, takeAway) {
+    const [first] = this.corners;
+    const near = first && Math.hypot(first.x - here.x, first.y - here.y) * this.hooks.view().scale < CLOSE_PX;
+    if (near && this.corners.length >= 3) return this.closePolygon(takeAway);
+    this.corners.push(here);
+    this.pointer = here;
+    this.hooks.changed();
+  }
+
+  closePolygon(takeAway = false) {
+    const { corners } = this;
+    this.corners = [];
+    if (corners.length >= 3) {
+      const { width, height } = this.current;
+      this.current.change((mask) => fillPolygon(mask, width, height, corners, takeAway ? 0 : 1));
+    }
+    this.hooks.finished();
+  }
+
+  choose(tool) {
+    this.tool = tool;
+    this.corners = [];
+    this.hooks.changed();
+  }
+
+  showCursor(event) {
+    const round = this.tool !== "polygon" && event.pointerType !== "touch" && !this.moving;
+    this.cursor.hidden = !round;
+    if (!round) return;
+    const box = this.stage.getBoundingClientRect();
+    const side = 2 * this.radius * this.hooks.view().scale;
+    Object.assign(this.cursor.style, { width: `${side}px`, height: `${side}px` });
+    this.cursor.style.transform = `translate(${event.clientX - box.left - side / 2}px, ${event.clientY - box.top - side / 2}px)`;
+  }
+
+  hideCursor() {
+    this.cursor.hidden = true;
+  }
+
+  draw(context, view, { fill }) {
+    const { current } = this;
+    if (fill) drawPixels(context, current.layer.canvas, view);
+    if (!this.before) drawMask(context, current.outline(), view, EDITED_COLOUR, { fill: false });
+    if (!this.corners.length) return;
+    context.lineWidth = 2 / view.scale;
+    context.strokeStyle = "#fff";
+    context.beginPath();
+    [...this.corners, this.pointer].forEach(({ x, y }, place) => (place ? context.lineTo(x, y) : context.moveTo(x, y)));
+    context.stroke();
+    context.fillStyle = EDITED_COLOUR;
+    for (const { x, y } of this.corners) {
+      context.beginPath();
+      context.arc(x, y, 4 / view.scale, 0, 2 * Math.PI);
+      context.fill();
+    }
+  }
+}

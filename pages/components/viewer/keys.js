@@ -1,0 +1,24 @@
+/*
+ * What every component here shares: words for a share, sliders, and whose keys they are.
+ */
+
+const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
+
+function fillSlider(slider, value, words) {
+  if (Number(slider.value) !== value) slider.value = value;
+  const share = (value - slider.min) / (slider.max - slider.min);
+  slider.style.setProperty("--share", share);
+  slider.closest(".row").querySelector("output").textContent = words(value);
+}
+
+const WRITES = 'textarea, select, [contenteditable=""], [contenteditable="true"], [role="combobox"], [role="dialog"] *';
+const WRITING_INPUTS = "input:not([type=range], [type=checkbox], [type=radio], [type=file], [type=button])";
+
+function isTyping(target) {
+  return target instanceof Element && target.matches(`${WRITES}, ${WRITING_INPUTS}`);
+}
+
+function usesArrows(target) {
+  const own = "input, canvas[data-testid=data-grid-canvas], [role=tab], [role=radio], [role=slider], [role=option], [role=grid], [role=menuitem]";
+  return target instanceof Element && target.matches(own);
+}

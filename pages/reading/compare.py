@@ -1,0 +1,239 @@
+"""Compare a reading with its reference mask: files, a zip, a data set or a simulated scan -> panes and figures."""
+
+from pathlib import PurePosixPath
+
+import streamlit as st
+
+from busi_core import Analyser, BusiError, Diagnosis, read_settings
+from busi_core.comparison import compare_scan, has_taught
+from busi_core.data.pairing import Case, pair_files
+from busi_core.data.sources import list_folder, resolve_below
+from busi_core.data.truth import Reference, read_reference
+from busi_core.registry import list_versions
+from busi_core.types import Analysis
+from pages.components.cases import CaseList, get_cases, scan_key, simulate_case
+from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
+from pages.components.comparison_panel import show_keeping, show_reading
+from pages.components.finding_panel import safe_stem
+from pages.components.page import label, plain, show_error, start_page
+from pages.components.serving import analyse, current_analyser, get_analyser
+
+VIEWER_HEIGHT_PX = 720
+
+
+def show_intake(cases: CaseList) -> None:
+    """Files, a folder, a data set of the server, or a simulated scan."""
+    files, folder, known, simulated = st.tabs(["Files or zip", "Folder", "Data set on this server", "Simulated"])
+    with files, st.form(f"files-{cases.generation}", border=False):
+        left, right = st.columns(2)
+        scans = left.file_uploader(
+            "Scans with their masks, or a zip in BUSI or BUS-BRA layout",
+            accept_multiple_files=True,
+            key=f"scans-{cases.generation}",
+            help="Masks are known by their names: scan_mask.png, scan_mask_1.png; or mask_0001.png for bus_0001.png.",
+        )
+        masks = right.file_uploader(
+            "Masks under other names (several of one scan are merged)",
+            accept_multiple_files=True,
+            key=f"masks-{cases.generation}",
+            help="With one scan, all of these are its masks. With several, each goes to the scan of its name.",
+        )
+        if st.form_submit_button("Compare", type="primary") and (scans or masks):
+            cases.add_uploads(
+                [(file.name, file.getvalue()) for file in scans], [(file.name, file.getvalue()) for file in masks]
+            )
+            st.rerun()
+    with folder, st.form(f"folder-{cases.generation}", border=False):
+        picked = st.file_uploader(
+            "A folder of scans and masks, up to 900 files; of more, make a zip",
+            accept_multiple_files="directory",
+            key=f"folder-files-{cases.generation}",
+        )
+        if st.form_submit_button("Compare", type="primary") and picked:
+            cases.add_uploads([(file.name, file.getvalue()) for file in picked], is_folder=True)
+            st.rerun()
+    with known:
+        show_known_sets(cases)
+    with simulated:
+        st.html(label("Computed, of no patient; the mask is the one it was drawn from.", css="fine"))
+        for column, diagnosis in zip(st.columns(3), Diagnosis, strict=True):
+            column.button(
+                diagnosis.value.capitalize(),
+                key=f"compare-sample-{diagnosis.value}",
+                on_click=add_sample,
+                args=(cases, diagnosis),
+                width="stretch",
+            )
+    st.html(label("Scans are kept in this session's memory only, and go with it.", css="fine"))
+
+
+def show_known_sets(cases: CaseList) -> None:
+    """The data sets in the server's folder."""
+    root = read_settings().data_root
+    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not names:
+        st.html(label("This server has no data set.", css="fine"))
+        return
+    name = st.selectbox("Data set", names, key="known-set")
+    if st.button("Open this set", key="open-known-set"):
+        try:
+            cases.notes = []
+            cases.add(pair_files(list_folder(resolve_below(root, str(name)))))
+        except BusiError as error:
+            show_error(error)
+            return
+        st.rerun()
+
+
+def add_sample(cases: CaseList, diagnosis: Diagnosis) -> None:
+    """Put the next simulated scan of a class into the list."""
+    cases.notes = []
+    cases.add(simulate_case(diagnosis, len(cases.simulated) + 1), simulated=True)
+
+
+def show_welcome(cases: CaseList) -> None:
+    """The empty page: what this is, and where scans go in."""
+    _, middle, _ = st.columns([1, 4, 1])
+    with middle:
+        st.title("Compare with the ground truth")
+        st.markdown(
+            "A scan, its reference mask, what the model outlines, and where and by how much they differ. "
+            "Masks can be corrected and saved."
+        )
+        show_intake(cases)
+
+
+def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
+    """Add, choose a scan, choose one or two model versions. Returns the versions; None for that in service."""
+    versions = list_versions(read_settings().weights_dir)
+    add, pick, model, beside, clear = st.columns([1, 2.6, 1.6, 1.6, 0.8], vertical_alignment="bottom")
+    with add.popover("Add", icon=":material/upload:", width="stretch"):
+        show_intake(cases)
+    index = pick.selectbox(
+        "Scan",
+        range(len(cases.cases)),
+        index=cases.index,
+        format_func=lambda place: f"{place + 1} · {cases.cases[place].name}",
+        key=f"pick-{cases.generation}-{cases.index}",
+        label_visibility="collapsed",
+    )
+    if index != cases.index:
+        cases.open(index)
+        st.rerun()
+    chosen = second = None
+    if len(versions) > 1:
+        current = version_in_service()
+        chosen = model.selectbox(
+            "Model version",
+            versions,
+            index=versions.index(current) if current in versions else 0,
+            key="compare-version",
+            format_func=lambda name: f"{name} (in service)" if name == current else name,
+            label_visibility="collapsed",
+            help="The version whose reading is compared.",
+        )
+        second = beside.selectbox(
+            "Beside it",
+            [None, *(version for version in versions if version != chosen)],
+            key="compare-second",
+            format_func=lambda name: "no second version" if name is None else f"beside {name}",
+            label_visibility="collapsed",
+        )
+    clear.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", width="stretch")
+    return chosen, second
+
+
+def version_in_service() -> str | None:
+    """The version that reads scans; None where none can be loaded, which the scan's own message explains."""
+    try:
+        return current_analyser().card.version
+    except BusiError:
+        return None
+
+
+def read_case(case: Case, data: bytes, analyser: Analyser) -> Analysis:
+    """One reading; of a file with several frames the one the reader picks."""
+    version = analyser.card.version
+    analysis = analyse(data, None, version, analyser)
+    if analysis.image.frames > 1:
+        frame = st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, 1, key=f"frame-{case.id}")
+        analysis = analyse(data, int(frame) - 1, version, analyser)
+    return analysis
+
+
+def compare_reading(analysis: Analysis, reference: Reference, case: Case, cutoff: float | None) -> ShownReading:
+    """The figures of one reading at the cut-off the reader chose, or the model's own."""
+    chosen = analysis.lesion_threshold if cutoff is None else cutoff
+    comparison = None
+    if reference.mask is not None:
+        comparison = compare_scan(analysis, reference.mask, threshold=chosen, reference_class=case.diagnosis)
+    return ShownReading(analysis, chosen, comparison)
+
+
+def show_notes(case: Case, reference: Reference, analysers: list[Analyser], same: Case | None) -> None:
+    """How the masks were read, what is wrong with them, and whether the scan is known already."""
+    if same is not None:
+        st.info(f"The same pixels as {plain(same.name)}, which was opened before.", icon=":material/content_copy:")
+    if reference.problem and not reference.missing:
+        st.warning(f"**No reference for this scan.** {plain(reference.problem)}", icon=":material/error:")
+    taught = [one.card.version for one in analysers if case.record_id and has_taught(one.card, case.record_id)]
+    if taught:
+        st.info(
+            f"By its name this scan, or a copy of it, taught {plain(' and '.join(taught))}: figures on it say nothing "
+            "about new scans.",
+            icon=":material/school:",
+        )
+    if reference.notes:
+        st.html(label("Reference mask: " + " ".join(reference.notes), css="fine"))
+
+
+def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
+    """The panes and, below them, the figures of one case."""
+    try:
+        data = case.scan.read()
+        analysers = [current_analyser() if version is None else get_analyser(version) for version in versions]
+        analyses = [read_case(case, data, analyser) for analyser in analysers[:1]]
+        frame = analyses[0].image.frame if analyses[0].image.frames > 1 else None
+        analyses += [analyse(data, frame, analyser.card.version, analyser) for analyser in analysers[1:]]
+    except BusiError as error:
+        show_error(error, name=f"{cases.index + 1} of {len(cases.cases)} · {case.name}")
+        return
+    image = analyses[0].image
+    reference = read_reference(case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL)
+    scan_id = f"{scan_key(case, data)}-{image.frame}"
+    cutoffs = chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
+    readings = [
+        compare_reading(analysis, reference, case, cutoffs.get(analysis.model_version)) for analysis in analyses
+    ]
+    message = pack_case(
+        readings,
+        reference.mask,
+        scan_id=scan_id,
+        name=case.name,
+        position=cases.index + 1,
+        count=len(cases.cases),
+        simulated=case.id in cases.simulated,
+        no_reference=reference.problem or "",
+        mask_name=f"{safe_stem(PurePosixPath(case.name).name)}_mask.png",
+        can_keep=read_settings().corrections_dir is not None,
+    )
+    state = show_comparison(message, key="compare", height=VIEWER_HEIGHT_PX)
+    if state.step:
+        cases.step(state.step)
+        st.rerun()
+    show_notes(case, reference, analysers, cases.find_same_pixels(case, image.grey))
+    if state.edited and read_settings().corrections_dir is not None:
+        show_keeping(state.edited, readings, case.diagnosis)
+    for reading in readings:
+        show_reading(reading, case.diagnosis, with_heading=len(readings) > 1)
+
+
+start_page()
+cases = get_cases()
+for note in cases.notes:
+    st.warning(plain(note))
+if cases.open_case is None:
+    show_welcome(cases)
+else:
+    first, second = show_toolbar(cases)
+    show_case(cases, cases.open_case, [first] if second is None else [first, second])

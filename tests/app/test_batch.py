@@ -1,0 +1,259 @@
+"""The Batch page without a browser: rows as they come, caps, filters, stop and go on, downloads."""
+
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from versions import make_analyser, write_version
+
+from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.registry import put_into_service
+from busi_core.types import Diagnosis
+from pages.components import batch_queue
+from pages.components.batch_queue import BatchQueue, list_server_folders
+from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip
+from pages.components.serving import get_analyser, get_serving
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "pages/reading/batch.py"
+TIMEOUT_SECONDS = 90
+ALL = Filters((), (), (0.0, 1.0), (0.0, 100.0), (0.0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(tmp_path / "weights", "tiny")
+    put_into_service(tmp_path / "weights", "tiny")
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "weights"))
+    monkeypatch.setenv("BUSI_DEVICE", "cpu")
+    get_serving.clear()
+    get_analyser.clear()
+
+
+@pytest.fixture
+def page() -> AppTest:
+    return AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+
+
+def scan(diagnosis: Diagnosis = Diagnosis.BENIGN, seed: int = 1) -> bytes:
+    return simulate_scan(diagnosis, seed=seed, height=96, width=120).png()
+
+
+def upload(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
+    page.file_uploader[0].set_value([(name, data, "application/octet-stream") for name, data in files])
+    return page.run()
+
+
+def queue_of(page: AppTest) -> BatchQueue:
+    queue: BatchQueue = page.session_state["batch-queue"]
+    return queue
+
+
+def texts(page: AppTest) -> str:
+    """What is on screen, without the marks that keep markdown from reading a name."""
+    blocks = [*page.get("html"), *page.markdown, *page.info, *page.error]
+    return " ".join(str(block.value) for block in blocks).replace("\\", "")
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_files_become_rows_and_a_bad_one_says_why(page: AppTest) -> None:
+    page = upload(page, ("a.png", scan()), ("notes.txt", b"text"), ("b.png", scan(seed=2)))
+    assert not page.exception
+    rows = queue_of(page).rows
+    assert [(row.name, row.problem is None) for row in rows] == [("a.png", True), ("b.png", True), ("notes.txt", False)]
+    table = page.run().dataframe[0].value
+    assert list(table["class"])[2] == "not read"
+    assert "not an image" in list(table["notes"])[2]
+    assert "dice" not in table  # nothing to compare with
+    assert "3 of 3 done, 1 could not be read" in texts(page)
+
+
+def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
+    files = {}
+    for seed in range(3):
+        made = simulate_scan(Diagnosis.MALIGNANT, seed=seed, height=96, width=120)
+        files[f"set/malignant/{seed}.png"] = made.png()
+        files[f"set/malignant/{seed}_mask.png"] = mask_png(made.mask)
+    page = upload(page, ("set.zip", zipped(files)), ("broken.zip", b"PK\x03\x04 no")).run()
+    assert not page.exception
+    assert "broken.zip" in texts(page)
+    assert "lesion Dice" in texts(page)
+    assert list(page.dataframe[0].value["reference"]) == ["malignant"] * 3
+
+
+def test_the_same_name_and_the_same_pixels_are_kept_and_flagged(page: AppTest) -> None:
+    """U17."""
+    page = upload(page, ("same.png", scan()), ("same.png", scan()), ("other.png", scan(seed=2))).run()
+    rows = queue_of(page).rows
+    assert len({row.id for row in rows}) == 3
+    assert sum("Same pixels as same.png" in note for note in page.dataframe[0].value["notes"]) == 1
+
+
+def test_more_scans_than_the_cap_are_counted_and_the_rest_goes_on(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U20: the cap is one number; here a small one."""
+    monkeypatch.setattr(batch_queue, "MAX_CASES", 3)
+    page = upload(page, ("set.zip", zipped({f"{n}.png": scan(seed=n) for n in range(5)}))).run()
+    assert not page.exception
+    assert len(queue_of(page).rows) == 3
+    assert any("2 found no room" in info.value for info in page.info)
+
+
+def test_more_bytes_than_a_session_holds_are_refused(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_queue, "MAX_BYTES", 1000)
+    page = upload(page, ("a.png", scan()))
+    assert not page.exception
+    assert not queue_of(page).cases
+    assert "Clear the batch" in page.warning[1].value
+
+
+def test_stop_keeps_what_was_read_and_go_on_reads_the_rest_once(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_queue, "CHUNK_SECONDS", 0.0)
+    page = upload(page, *[(f"{n}.png", scan(seed=n)) for n in range(4)])
+    read = len(queue_of(page).rows)
+    assert 0 < read < 4
+    page = page.button(key="batch-stop").click().run()
+    stopped = len(queue_of(page).rows)
+    assert len(queue_of(page.run()).rows) == stopped
+    assert "stopped" in texts(page)
+    page = page.button(key="batch-go-on").click().run()
+    while queue_of(page).running:
+        page = page.run()
+    assert [row.name for row in queue_of(page).rows] == [f"{n}.png" for n in range(4)]
+
+
+def test_clear_forgets_the_batch(page: AppTest) -> None:
+    page = upload(page, ("a.png", scan())).run()
+    page = page.button(key="batch-clear").click().run()
+    assert not page.exception
+    assert queue_of(page).cases == []
+    assert "Read many scans at once" in page.title[0].value
+
+
+def test_names_are_shown_as_text(page: AppTest) -> None:
+    """U19."""
+    page = upload(
+        page, ("<script>alert(1)</script>.txt", b""), ("![x](http://example.org/x.png).zip", b"PK\x03\x04")
+    ).run()
+    assert not page.exception
+    assert not any("](http" in info.value.replace("\\", "") and "\\]" not in info.value for info in page.info)
+    assert "<script>" not in texts(page)
+
+
+def test_two_sessions_never_share_a_batch(page: AppTest) -> None:
+    """C5."""
+    upload(page, ("of patient A.png", scan()))
+    other = AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+    assert queue_of(other).cases == []
+
+
+def test_a_batch_is_read_by_one_model_to_its_end(
+    tmp_path: Path, page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C3."""
+    monkeypatch.setattr(batch_queue, "CHUNK_SECONDS", 0.0)
+    page = upload(page, *[(f"{n}.png", scan(seed=n)) for n in range(3)])
+    write_version(tmp_path / "weights", "newer", seed=1)
+    put_into_service(tmp_path / "weights", "newer")
+    while queue_of(page).running:
+        page = page.run()
+    assert {row.reading.record["model"] for row in queue_of(page).rows if row.reading} == {"tiny"}
+
+
+def test_without_a_model_the_batch_stops_and_says_so(
+    tmp_path: Path, page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "none"))
+    get_serving.clear()
+    page = upload(page, ("a.png", scan()))
+    assert not page.exception
+    assert "No model is in service" in page.error[0].value
+    assert not queue_of(page).running
+
+
+def test_only_folders_below_the_roots_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "clinic"
+    (root / "set" / "benign").mkdir(parents=True)
+    (root / ".hidden").mkdir()
+    (root / "set" / "benign" / "a.png").write_bytes(scan())
+    assert [relative for _, relative in list_server_folders([root, tmp_path / "none"])] == ["set", "set/benign"]
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "none"))
+    monkeypatch.setenv("BUSI_BATCH_ROOT", str(root))
+    page = AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+    page = page.button(key="batch-read-folder").click().run()
+    assert [row.name for row in queue_of(page).rows] == ["benign/a.png"]
+
+
+def make_queue(*files: tuple[str, bytes], **card: object) -> BatchQueue:
+    queue = BatchQueue()
+    queue.add_uploads(files)
+    queue.advance(make_analyser(**card), seconds=60, on_row=lambda: None)
+    return queue
+
+
+def test_filters_let_through_what_they_say() -> None:
+    made = simulate_scan(Diagnosis.MALIGNANT, seed=4, height=96, width=120)
+    queue = make_queue(
+        ("malignant/a.png", made.png()), ("malignant/a_mask.png", mask_png(made.mask)),
+        ("b.png", made.png()), ("c.txt", b""), lesion_threshold=0.45,
+    )  # fmt: skip
+    copies = queue.copies()
+
+    def names(**changes: object) -> list[str]:
+        return [row.name for row in filter_rows(queue.rows, replace(ALL, **changes), copies)]
+
+    assert len(names()) == 3
+    assert names(classes=("not read",)) == ["c.txt"]
+    assert names(marks=("copy",)) == ["malignant/a.png"]
+    assert names(dice=(0.0, 0.99)) == ["malignant/a.png"]  # a set range leaves out what has no Dice
+    assert "c.txt" not in names(score=(0.0, 0.999))
+
+
+def test_a_table_cell_that_is_not_defined_is_empty_rather_than_zero() -> None:
+    queue = make_queue(("normal/a.png", scan()), ("b.txt", b""))
+    frame = make_frame(queue.rows, {}, with_truth=True)
+    assert frame["dice"] == [None, None]
+    assert frame["score"][0] is None or frame["score"][1] is None
+
+
+def test_masks_of_equal_names_do_not_overwrite_each_other() -> None:
+    queue = make_queue(("a/same.png", scan()), ("b/same.png", scan(seed=2)), ("../../x.png", scan(seed=3)))
+    names = zipfile.ZipFile(io.BytesIO(masks_zip(queue.rows))).namelist()
+    assert len(names) == len(set(names)) == 4
+    assert not any("/" in name or "\\" in name or name.startswith(".") for name in names)
+
+
+def test_what_a_row_keeps_is_small() -> None:
+    """C4: 2,000 rows of 10 KB."""
+    full = simulate_scan(Diagnosis.BENIGN, seed=1)
+    queue = make_queue(("a.png", full.png()))
+    (row,) = queue.rows
+    assert row.reading is not None
+    kept = row.reading.pictures
+    assert kept is not None
+    assert len(kept.thumbnail) + len(kept.mask) + kept.evidence.nbytes + row.reading.fingerprint.nbytes < 12_000
+
+
+def test_nothing_is_read_twice_between_two_runs() -> None:
+    queue = BatchQueue()
+    queue.add_uploads([(f"{n}.png", scan(seed=n)) for n in range(6)])
+    analyser = make_analyser()
+    calls: list[int] = []
+    analyse = analyser.analyse_for_batch
+    analyser.analyse_for_batch = lambda image: calls.append(1) or analyse(image)  # type: ignore[method-assign]
+    while queue.running:
+        queue.advance(analyser, seconds=0.0, on_row=lambda: None)
+    assert len(calls) == 6
+    assert len(queue.rows) == 6

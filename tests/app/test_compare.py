@@ -1,0 +1,215 @@
+"""The Compare page as a person meets it, without a browser: what came in, what is explained, what is kept."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+from versions import write_version
+
+from busi_core import Diagnosis, simulate_scan
+from busi_core.registry import put_into_service
+from pages.components.serving import get_analyser, get_serving
+
+PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
+SCAN = simulate_scan(Diagnosis.BENIGN, seed=3, height=120, width=150)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MASK = png(SCAN.mask.astype(np.uint8) * 255)
+
+
+@pytest.fixture(autouse=True)
+def two_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two tiny untrained versions, one in service, and no data set on the server."""
+    folder = tmp_path / "weights"
+    write_version(folder, "tiny-a", trained_on=("busi/benign (4)",))
+    write_version(folder, "tiny-b", seed=1, lesion_threshold=0.437)
+    put_into_service(folder, "tiny-a")
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(folder))
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("BUSI_DEVICE", "cpu")
+    monkeypatch.delenv("BUSI_CORRECTIONS_DIR", raising=False)
+    for cached in (get_serving, get_analyser):
+        cached.clear()
+    yield
+    for cached in (get_serving, get_analyser):
+        cached.clear()
+
+
+@pytest.fixture
+def page() -> AppTest:
+    return AppTest.from_file(str(PAGE), default_timeout=60).run()
+
+
+def texts(page: AppTest) -> str:
+    blocks = [*page.get("html"), *page.markdown, *page.error, *page.warning, *page.info]
+    return " ".join(str(block.value) for block in blocks)
+
+
+def compare(page: AppTest, scans: list[tuple[str, bytes]], masks: list[tuple[str, bytes]] | None = None) -> AppTest:
+    """Put files into the two uploaders and press Compare."""
+    for key, files in (("scans-", scans), ("masks-", masks or [])):
+        if files:
+            uploader = next(one for one in page.file_uploader if str(one.key).startswith(key))
+            uploader.set_value([(name, data, "image/png") for name, data in files])
+    return next(button for button in page.button if button.label == "Compare").click().run()
+
+
+def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:
+    page = compare(page, [("benign (7).png", SCAN.png()), ("benign (7)_mask.png", MASK)])
+    assert not page.exception
+    said = texts(page)
+    assert "Each lesion of the reference" in said
+    assert f"{int(SCAN.mask.sum()):,}" in said
+    assert "Reference</td><td><b>benign" in said
+
+
+def test_masks_of_any_name_belong_to_the_only_scan_and_are_merged(page: AppTest) -> None:
+    half = SCAN.mask.copy()
+    half[:, : int(np.flatnonzero(SCAN.mask.any(axis=0)).mean())] = False
+    other = SCAN.mask & ~half
+    masks = [(f"drawn {n}.png", png(one.astype(np.uint8) * 255)) for n, one in enumerate((half, other))]
+    page = compare(page, [("scan.png", SCAN.png())], masks)
+    assert not page.exception
+    assert "2 mask files, merged." in texts(page)
+    assert f"{int(SCAN.mask.sum()):,}" in texts(page)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        pytest.param(png(SCAN.mask.astype(np.uint8)[1:] * 255), "The mask is 150 x 119 pixels", id="U22 size"),
+        pytest.param(b"no picture", "cannot be read as a picture", id="U22 no picture"),
+    ],
+)
+def test_a_bad_mask_is_explained_and_gives_no_figures(page: AppTest, mask: bytes, said: str) -> None:
+    page = compare(page, [("scan.png", SCAN.png()), ("scan_mask.png", mask)])
+    assert not page.exception
+    assert "No reference for this scan" in texts(page)
+    assert said.replace(" ", "") in texts(page).replace("\\", "").replace(" ", "")
+    assert "No reference mask." in texts(page)
+
+
+def test_a_mask_that_is_not_black_and_white_says_how_it_was_read(page: AppTest) -> None:
+    page = compare(page, [("scan.png", SCAN.png()), ("scan_mask.png", png(SCAN.mask.astype(np.uint8)))])
+    assert "value 1 was read as lesion" in texts(page)
+    assert f"{int(SCAN.mask.sum()):,}" in texts(page)
+
+
+def test_a_bad_scan_in_a_zip_is_one_message_and_the_rest_goes_on(page: AppTest) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("benign/benign (1).png", b"broken")
+        archive.writestr("benign/benign (1)_mask.png", MASK)
+        archive.writestr("benign/benign (2).png", SCAN.png())
+        archive.writestr("benign/benign (2)_mask.png", MASK)
+        archive.writestr("malignant/malignant (9)_mask.png", MASK)
+        archive.writestr("../../evil.txt", "not opened, not written")
+    page = compare(page, [("set.zip", buffer.getvalue())])
+    assert not page.exception
+    assert "Masks without their scan" in texts(page)
+    assert len(page.error) == 1
+    assert [case.name for case in page.session_state["cases"].cases] == [
+        "benign/benign (1).png",
+        "benign/benign (2).png",
+    ]
+    page.session_state["cases"].open(1)
+    page = page.run()
+    assert not page.exception
+    assert not page.error
+    assert "found" in texts(page) or "missed" in texts(page)
+
+
+def test_a_name_twice_stays_two_cases_and_the_same_pixels_are_pointed_out(page: AppTest) -> None:
+    """U17."""
+    other = simulate_scan(Diagnosis.BENIGN, seed=9, height=120, width=150).png()
+    page = compare(page, [("scan.png", SCAN.png()), ("scan.png", other), ("copy.png", SCAN.png())])
+    cases = page.session_state["cases"].cases
+    assert [case.name for case in cases] == ["copy.png", "scan.png", "scan.png"]
+    assert len({case.id for case in cases}) == 3
+    page.session_state["cases"].open(1)
+    page = page.run()
+    assert not page.exception
+    assert "The same pixels as copy" in page.info[0].value
+    page.session_state["cases"].open(2)
+    assert not page.run().info
+
+
+def test_a_name_is_shown_letter_by_letter(page: AppTest) -> None:
+    """U19."""
+    name = "![x](http://example.org/x.png) <script>alert(1)</script>"
+    page = compare(page, [(f"{name}.png", b"broken")])
+    assert not page.exception
+    assert "\\!\\[x\\]" in page.error[0].value
+    assert "\\<script\\>" in page.error[0].value
+
+
+def test_without_a_mask_nothing_is_scored(page: AppTest) -> None:
+    page = compare(page, [("scan.png", SCAN.png())])
+    assert not page.exception
+    assert "No reference mask." in texts(page)
+    assert "0.000" not in texts(page)
+
+
+@pytest.mark.parametrize("diagnosis", list(Diagnosis))
+def test_a_simulated_scan_brings_its_mask(page: AppTest, diagnosis: Diagnosis) -> None:
+    page = page.button(key=f"compare-sample-{diagnosis.value}").click().run()
+    assert not page.exception
+    expected = "No lesion in the reference." if diagnosis is Diagnosis.NORMAL else "<td>1</td>"
+    assert expected in texts(page)
+
+
+def test_two_versions_stand_beside_each_other(page: AppTest) -> None:
+    page = page.button(key="compare-sample-benign").click().run()
+    page = page.selectbox(key="compare-second").select("tiny-b").run()
+    assert not page.exception
+    assert "Model tiny-a" in texts(page)
+    assert "Model tiny-b" in texts(page)
+    assert "cut-off 0.44" in texts(page)
+
+
+def test_a_scan_that_taught_the_model_is_named_as_such(page: AppTest) -> None:
+    page = compare(page, [("benign (4).png", SCAN.png()), ("benign (4)_mask.png", MASK)])
+    assert any("taught tiny" in info.value for info in page.info)
+    page = page.button(key="clear-cases").click().run()
+    page = compare(page, [("benign (5).png", SCAN.png()), ("benign (5)_mask.png", MASK)])
+    assert not page.info
+
+
+def test_a_data_set_of_the_server_is_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "clinic" / "malignant"
+    folder.mkdir(parents=True)
+    (folder / "malignant (3).png").write_bytes(SCAN.png())
+    (folder / "malignant (3)_mask.png").write_bytes(MASK)
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert page.selectbox(key="known-set").options == ["clinic"]
+    page = page.button(key="open-known-set").click().run()
+    assert not page.exception
+    assert "Reference</td><td><b>malignant" in texts(page)
+
+
+def test_clear_forgets_every_case(page: AppTest) -> None:
+    page = page.button(key="compare-sample-benign").click().run()
+    page = page.button(key="clear-cases").click().run()
+    assert not page.exception
+    assert page.session_state["cases"].cases == []
+    assert "Compare with the ground truth" in page.title[0].value
+
+
+def test_without_a_model_the_page_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "none"))
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = page.button(key="compare-sample-benign").click().run()
+    assert not page.exception
+    assert "No model is in service" in page.error[0].value

@@ -1,0 +1,417 @@
+"""The comparison in a real browser: figures that follow the slider, the split line, blinking, correcting a mask."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from shown import Shown
+from versions import write_version
+
+from busi_core import Diagnosis, simulate_scan
+from busi_core.corrections import read_corrections, read_pictures
+from busi_core.data.records import read_busi, read_truth
+from busi_core.metrics.segmentation import count_overlap
+from busi_core.registry import put_into_service
+
+pytestmark = pytest.mark.browser
+
+HARNESS = Path(__file__).with_name("compare_harness.py")
+PAGE = Path(__file__).with_name("compare_page.py")
+FIGURES = ("dice", "iou", "precision", "recall")
+REAL_SCANS = ("benign/benign (195).png", "benign/benign (54).png", "malignant/malignant (12).png")
+
+
+class Compared(Shown):
+    """One page with the comparison on it."""
+
+    def ready(self) -> "Compared":
+        self.page.wait_for_selector('[data-testid="compare"][data-ready]', timeout=60_000)
+        self.settle()
+        self.sent = 0
+        return self
+
+    @property
+    def viewer(self) -> Locator:
+        return self.page.get_by_test_id("compare")
+
+    def said(self) -> dict[str, Any]:
+        """What the page knows and what the library measures at its cut-off."""
+        text = self.page.get_by_text("said {").inner_text()
+        answer: dict[str, Any] = json.loads(text.removeprefix("said "))
+        return answer
+
+    def shown_figures(self, reading: int = 0, names: tuple[str, ...] = (*FIGURES, "hd95")) -> dict[str, float | None]:
+        block = self.viewer.locator(".reading").nth(reading)
+        values = {name: block.locator(f"[data-figure={name}]").get_attribute("data-value") for name in names}
+        return {name: float(value) if value not in (None, "", "null") else None for name, value in values.items()}
+
+    def canvas(self, pane: str) -> bytes:
+        return self.page.get_by_test_id(f"stage-{pane}").screenshot()
+
+    def point(self, pane: str, across: float, down: float) -> tuple[float, float]:
+        """A place of a pane, in shares of it."""
+        box = self.page.get_by_test_id(f"stage-{pane}").bounding_box()
+        assert box is not None
+        return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+    def stroke(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        mouse = self.page.mouse
+        mouse.move(*self.point("edit", *start))
+        mouse.down()
+        mouse.move(*self.point("edit", *end), steps=12)
+        mouse.up()
+
+    def saved_mask(self) -> tuple[str, NDArray[np.uint8]]:
+        with self.page.expect_download() as caught:
+            self.viewer.get_by_role("button", name="Save PNG").click()
+        content = Path(caught.value.path()).read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            assert (picture.format, picture.mode, picture.info) == ("PNG", "L", {})
+            return caught.value.suggested_filename, np.array(picture)
+
+    def own_pixels(self) -> int:
+        return int("".join(filter(str.isdigit, self.viewer.locator("[data-figure=pixels]").inner_text())))
+
+
+@pytest.fixture
+def show(chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str]) -> Callable[..., Compared]:
+    def open_case(*, viewport: tuple[int, int] = (1440, 900), touch: bool = False, **asked: str) -> Compared:
+        return Compared(chromium_page(viewport, touch=touch), streamlit_server(HARNESS), **asked).ready()
+
+    return open_case
+
+
+def assert_equal_to_the_library(shown: Compared, reading: int = 0) -> None:
+    expected = shown.said()["figures"][reading]
+    for name, value in shown.shown_figures(reading).items():
+        assert value == pytest.approx(expected[name], abs=1e-6), name
+
+
+def check_live_figures(shown: Compared) -> None:
+    """Drag: other figures and nothing on the wire. Let go: one message, and the library says the same."""
+    assert_equal_to_the_library(shown)
+    before = shown.shown_figures()
+    for share in (0.2, 0.65, 0.9):
+        release = shown.drag(shown.slider("[data-cutoff='0']"), [0.43, share])
+        shown.page.wait_for_timeout(200)
+        held = shown.shown_figures()
+        assert held != before
+        assert held["hd95"] is None  # on release
+        sent = shown.sent
+        release()
+        shown.settle()
+        assert shown.sent == sent + 1
+        after = shown.shown_figures()
+        assert {name: after[name] for name in FIGURES} == {name: held[name] for name in FIGURES}
+        assert_equal_to_the_library(shown)
+        before = after
+
+
+def test_figures_follow_the_slider_and_are_the_librarys(show: Callable[..., Compared]) -> None:
+    shown = show()
+    check_live_figures(shown)
+    shown.viewer.get_by_text("Model's cut-off").click()
+    shown.settle()
+    assert shown.said()["figures"][0]["cutoff"] == 0.437
+    assert_equal_to_the_library(shown)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("case", REAL_SCANS)
+def test_figures_on_real_scans_are_the_librarys(show: Callable[..., Compared], data_root: Path, case: str) -> None:
+    if not (data_root / "busi" / case).is_file():
+        pytest.skip(f"{case} is not among the scans at hand")
+    check_live_figures(show(case=case))
+
+
+def test_figures_above_four_megapixels_are_those_of_all_pixels(show: Callable[..., Compared]) -> None:
+    shown = show(side="1800")
+    assert_equal_to_the_library(shown)
+    expect(shown.viewer.locator("button[data-mode=edit]")).to_be_disabled()
+    shown.drag(shown.slider("[data-cutoff='0']"), [0.43, 0.7])()
+    expect(shown.viewer.locator("[data-figure=hd95]").first).not_to_have_class("stale", timeout=30_000)
+    assert shown.said()["figures"][0]["cutoff"] > 0.5
+    assert_equal_to_the_library(shown)
+
+
+def test_a_normal_breast_has_no_figures_rather_than_zeros(show: Callable[..., Compared]) -> None:
+    shown = show(case="normal")
+    assert shown.shown_figures()["recall"] is None
+    assert shown.shown_figures()["hd95"] is None
+    expect(shown.viewer.locator(".reading [data-figure=recall]").first).to_have_text("n/a")
+
+
+def test_the_split_line_is_dragged_and_moved_by_keys(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("3")
+    divider = shown.page.get_by_test_id("divider")
+    start = int(divider.get_attribute("aria-valuenow") or 0)
+    box = divider.bounding_box()
+    assert box is not None
+    before = shown.canvas("split")
+    mouse = shown.page.mouse
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    mouse.down()
+    mouse.move(*shown.point("split", 0.25, 0.5), steps=10)
+    mouse.up()
+    assert int(divider.get_attribute("aria-valuenow") or 0) == 25 != start
+    assert shown.canvas("split") != before
+    divider.press("ArrowRight")
+    assert divider.get_attribute("aria-valuenow") == "27"
+    assert shown.viewer.locator("[data-part=zoom]").inner_text() == "100 %"
+    assert shown.sent == 0
+
+
+def test_b_blinks_between_truth_and_prediction_and_stops(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("b")
+    side = shown.viewer.locator("[data-part=side-left]")
+    expect(side).to_have_text("Truth")
+    truth = shown.canvas("split")
+    expect(side).to_have_text("Prediction", timeout=3000)
+    assert shown.canvas("split") != truth
+    expect(side).to_have_text("Truth", timeout=3000)
+    shown.page.keyboard.press("b")
+    expect(shown.viewer).to_have_attribute("data-mode", "panels")
+    assert shown.sent == 0
+
+
+def test_who_wants_less_motion_turns_by_hand(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.page.emulate_media(reduced_motion="reduce")
+    side = shown.viewer.locator("[data-part=side-left]")
+    shown.viewer.press("b")
+    shown.page.wait_for_timeout(1600)
+    expect(side).to_have_text("Truth")
+    shown.page.keyboard.press("b")
+    expect(side).to_have_text("Prediction")
+    shown.page.keyboard.press("b")
+    expect(shown.viewer).to_have_attribute("data-mode", "panels")
+
+
+def test_zoom_and_pan_act_on_all_panels(show: Callable[..., Compared]) -> None:
+    shown = show()
+    panes = ("scan", "truth", "prediction", "heat")
+    before = [shown.canvas(pane) for pane in panes]
+    shown.page.get_by_test_id("stage-truth").hover()
+    shown.page.mouse.wheel(0, -600)
+    shown.settle()
+    zoomed = [shown.canvas(pane) for pane in panes]
+    assert all(one != other for one, other in zip(before, zoomed, strict=True))
+    shown.page.mouse.down()
+    shown.page.mouse.move(*shown.point("truth", 0.3, 0.3), steps=6)
+    shown.page.mouse.up()
+    assert all(one != other for one, other in zip(zoomed, [shown.canvas(pane) for pane in panes], strict=True))
+    shown.page.keyboard.press("0")
+    expect(shown.viewer.locator("[data-part=zoom]")).to_have_text("100 %")
+    assert shown.sent == 0
+
+
+def test_a_click_on_the_curve_sets_the_cutoff(show: Callable[..., Compared]) -> None:
+    shown = show()
+    curve = shown.page.get_by_test_id("curve")
+    assert "highest Dice" in (curve.get_attribute("aria-label") or "")
+    box = curve.bounding_box()
+    assert box is not None
+    shown.page.mouse.click(box["x"] + 0.7 * box["width"], box["y"] + 20)
+    shown.settle()
+    assert shown.said()["figures"][0]["cutoff"] == pytest.approx(0.7, abs=0.02)
+    assert_equal_to_the_library(shown)
+
+
+def test_two_versions_have_their_own_cutoffs_and_figures(show: Callable[..., Compared]) -> None:
+    shown = show(versions="2")
+    shown.viewer.press("4")
+    for reading in (0, 1):
+        assert_equal_to_the_library(shown, reading)
+    first = shown.shown_figures(0)
+    shown.drag(shown.slider("[data-cutoff='1']"), [0.5, 0.8])()
+    shown.settle()
+    assert shown.shown_figures(0) == first
+    assert_equal_to_the_library(shown, 1)
+    assert shown.canvas("prediction") != shown.canvas("other")
+
+
+def test_brush_undo_redo_and_save_give_the_pixels_that_are_seen(show: Callable[..., Compared]) -> None:
+    shown = show()
+    truth = simulate_scan(Diagnosis.MALIGNANT, seed=4, height=448, width=560).mask
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From truth").click()
+    name, start = shown.saved_mask()
+    assert name == "benign (1)_mask.png"
+    assert np.array_equal(start > 0, truth)
+    assert set(np.unique(start)) <= {0, 255}
+    # A stroke adds; its undo takes exactly that away; its redo brings it back.
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    _, painted = shown.saved_mask()
+    assert (painted > 0).sum() > (start > 0).sum()
+    assert not ((start > 0) & (painted == 0)).any()
+    assert shown.own_pixels() == (painted > 0).sum()
+    shown.page.keyboard.press("Control+z")
+    assert np.array_equal(shown.saved_mask()[1], start)
+    shown.page.keyboard.press("Control+Shift+z")
+    assert np.array_equal(shown.saved_mask()[1], painted)
+    # The figures of the reader's mask are the library's.
+    counts = count_overlap(painted > 0, truth)
+    own = shown.shown_figures(1, FIGURES)
+    for figure in FIGURES:
+        assert own[figure] == pytest.approx(getattr(counts, figure), abs=1e-6)
+    assert shown.sent == 0
+
+
+def test_eraser_and_polygon(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From nothing").click()
+    assert shown.own_pixels() == 0
+    shown.page.keyboard.press("3")
+    corners = [(0.4, 0.3), (0.6, 0.3), (0.6, 0.6), (0.4, 0.6)]
+    for corner in corners:
+        shown.page.mouse.click(*shown.point("edit", *corner))
+        shown.page.wait_for_timeout(350)  # two clicks in a hurry are a double click
+    shown.page.keyboard.press("Enter")
+    _, square = shown.saved_mask()
+    rows, columns = np.flatnonzero((square > 0).any(axis=1)), np.flatnonzero((square > 0).any(axis=0))
+    assert (square > 0).sum() == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+    box = shown.page.get_by_test_id("stage-edit").bounding_box()
+    assert box is not None
+    scale = min(box["width"] / 560, box["height"] / 448)
+    assert len(columns) == pytest.approx(0.2 * box["width"] / scale, abs=2)
+    assert len(rows) == pytest.approx(0.3 * box["height"] / scale, abs=2)
+    shown.page.keyboard.press("2")
+    shown.stroke((0.45, 0.45), (0.55, 0.45))
+    _, erased = shown.saved_mask()
+    assert (erased > 0).sum() < (square > 0).sum()
+    assert not ((erased > 0) & (square == 0)).any()
+
+
+def test_a_mask_handed_over_reaches_the_page_whole(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    pixels = shown.own_pixels()
+    shown.viewer.get_by_role("button", name="Keep for retraining…").click()
+    shown.settle()
+    assert shown.said()["edited"] == {"pixels": pixels, "cutoff": 0.437}
+
+
+@pytest.mark.realdata
+def test_a_corrected_mask_of_a_real_scan_has_its_size_and_its_truth(
+    show: Callable[..., Compared], data_root: Path
+) -> None:
+    record = next(one for one in read_busi(data_root / "busi") if len(one.masks) > 1)
+    with Image.open(record.image) as picture:
+        width, height = picture.size
+    shown = show(case=f"{record.diagnosis.value}/{record.image.name}")
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From truth").click()
+    _, saved = shown.saved_mask()
+    assert np.array_equal(saved > 0, read_truth(record, height, width))
+
+
+@pytest.mark.parametrize("name", ["<script>window.hurt = 1</script>.png", "![x](https://example.org/x.png).png"])
+def test_a_file_name_is_shown_as_text(show: Callable[..., Compared], name: str) -> None:
+    shown = show(name=name)
+    expect(shown.viewer.locator("[data-part=name]")).to_have_text(name)
+    assert shown.viewer.locator("script, img").count() == 0
+    assert shown.page.evaluate("window.hurt") is None
+
+
+def test_every_picture_says_what_it_shows(show: Callable[..., Compared]) -> None:
+    shown = show()
+    labels = shown.viewer.locator("canvas").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")
+    assert len(labels) == len(set(labels)) == 8
+    assert all(labels)
+
+
+def test_on_a_phone_the_figures_come_first_and_touch_targets_are_large(show: Callable[..., Compared]) -> None:
+    shown = show(viewport=(390, 844), touch=True)
+    slider, scan = (
+        shown.slider("[data-cutoff='0']").bounding_box(),
+        shown.page.get_by_test_id("stage-scan").bounding_box(),
+    )
+    assert slider is not None
+    assert scan is not None
+    assert slider["y"] < scan["y"]
+    assert scan["width"] > 330
+    for button in shown.viewer.locator(".tools button:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 36
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_finger_paints_and_two_fingers_move_the_view(show: Callable[..., Compared]) -> None:
+    shown = show(viewport=(390, 844), touch=True)
+    shown.viewer.locator("button[data-mode=edit]").click()
+    shown.viewer.get_by_role("button", name="From nothing").click()
+    stage = shown.page.get_by_test_id("stage-edit")
+    stage.scroll_into_view_if_needed()
+    touch = shown.page.context.new_cdp_session(shown.page)
+
+    def fingers(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    x, y = shown.point("edit", 0.5, 0.5)
+    fingers("touchStart", (x - 40, y))
+    for by in range(0, 80, 8):
+        fingers("touchMove", (x - 40 + by, y))
+    fingers("touchEnd")
+    painted = shown.own_pixels()
+    assert painted > 0
+    fingers("touchStart", (x - 30, y))
+    fingers("touchStart", (x - 30, y), (x + 30, y))
+    for spread in range(30, 91, 6):
+        fingers("touchMove", (x - spread, y), (x + spread, y))
+    fingers("touchEnd")
+    shown.settle()
+    assert shown.own_pixels() == painted
+    expect(shown.viewer.locator("[data-part=zoom]")).not_to_have_text("100 %")
+
+
+@pytest.fixture(scope="module")
+def kept_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store of corrected cases, and an untrained model in service, for the server that is started next."""
+    folder = tmp_path_factory.mktemp("compare")
+    write_version(folder / "weights", "tiny")
+    put_into_service(folder / "weights", "tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUSI_WEIGHTS_DIR", str(folder / "weights"))
+        patch.setenv("BUSI_CORRECTIONS_DIR", str(folder / "corrections"))
+        patch.setenv("BUSI_DEVICE", "cpu")
+        yield folder / "corrections"
+
+
+def test_a_corrected_case_is_kept_once_somebody_looked_for_patient_text(
+    chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str], kept_in: Path
+) -> None:
+    shown = Compared(chromium_page(), streamlit_server(PAGE))
+    page = shown.page
+    page.get_by_role("tab", name="Simulated").click(timeout=60_000)
+    page.get_by_role("button", name="Malignant").click()
+    shown.ready()
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From truth").click()
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    _, drawn = shown.saved_mask()
+    shown.viewer.get_by_role("button", name="Keep for retraining…").click()
+    page.get_by_label("Your name or initials").fill("A. Reader")
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_text("Nobody confirmed that no patient text")).to_be_visible()
+    assert not kept_in.exists()
+    page.get_by_text("I looked at the whole scan").click()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_text("Kept as case")).to_be_visible()
+    (case,) = read_corrections(kept_in)
+    assert (case.who, case.model_version, case.diagnosis) == ("A. Reader", "tiny", Diagnosis.MALIGNANT)
+    grey, _, after = read_pictures(kept_in, case)
+    assert np.array_equal(grey, simulate_scan(Diagnosis.MALIGNANT, seed=1).grey)
+    assert np.array_equal(after, drawn > 0)

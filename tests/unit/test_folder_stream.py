@@ -1,0 +1,223 @@
+"""`busi analyse` and `busi compare` on folders: mirrored, streamed, resumed, each result written once."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from busi_core.cli import main
+from busi_core.errors import OutputError
+from busi_core.folder import Outcome, analyse_paths, plan_paths
+from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.phantom import SimulatedScan, simulate_scan
+from busi_core.service import Analyser
+from busi_core.types import Diagnosis
+
+
+@pytest.fixture
+def scans(tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan]) -> Path:
+    """A folder in BUSI's layout: one scan a class, each with its mask."""
+    folder = tmp_path / "scans"
+    for diagnosis, scan in simulated.items():
+        (folder / diagnosis.value).mkdir(parents=True)
+        (folder / diagnosis.value / f"{diagnosis} (1).png").write_bytes(scan.png())
+        (folder / diagnosis.value / f"{diagnosis} (1)_mask.png").write_bytes(mask_png(scan.mask))
+    return folder
+
+
+def run(analyser: Analyser, paths: Path | list[Path], out: Path) -> list[Outcome]:
+    return list(analyse_paths(analyser, paths if isinstance(paths, list) else [paths], out))
+
+
+def written(out: Path) -> dict[str, int]:
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_results_are_mirrored_and_masks_skipped(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
+    outcomes = run(analyser, scans, tmp_path / "out")
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert set(written(tmp_path / "out")) == {
+        f"{d}/{d} (1){end}" for d in Diagnosis for end in (".json", "_mask.png", "_heatmap.png")
+    }
+
+
+def test_masks_of_bus_bra_are_skipped_too(tmp_path: Path) -> None:
+    for name in ("Images/bus_0001-l.png", "Masks/mask_0001-l.png", "mask_of_fear.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    plan = plan_paths([tmp_path], tmp_path / "out")
+    assert {source.name for source, _ in plan.targets} == {"bus_0001-l.png", "mask_of_fear.png"}
+
+
+def test_two_inputs_for_one_result_are_refused_before_anything_is_read(scans: Path, tmp_path: Path) -> None:
+    shutil.copy(scans / "benign/benign (1).png", scans / "benign/benign (1).jpg")
+    with pytest.raises(OutputError, match="would both write"):
+        plan_paths([scans], tmp_path / "out")
+    with pytest.raises(OutputError, match="does not exist"):
+        plan_paths([scans / "none"], tmp_path / "out")
+
+
+def test_what_is_done_is_not_read_again(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(analyser, scans, out)
+    before = written(out)
+    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [True] * 3
+    assert written(out) == before
+
+
+def test_a_touched_file_is_left_alone_and_a_changed_one_read_again(
+    analyser: Analyser, scans: Path, tmp_path: Path
+) -> None:
+    out, touched, changed = tmp_path / "out", scans / "benign/benign (1).png", scans / "normal/normal (1).png"
+    run(analyser, scans, out)
+    os.utime(touched, (1, 1))
+    changed.write_bytes(simulate_scan(Diagnosis.NORMAL, seed=77, height=96, width=120).png())
+    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [True, True, False]
+
+
+@pytest.mark.parametrize("gone", ["benign/benign (1)_mask.png", "benign/benign (1).json"])
+def test_a_result_that_lost_a_file_is_made_again(analyser: Analyser, scans: Path, tmp_path: Path, gone: str) -> None:
+    out = tmp_path / "out"
+    run(analyser, scans, out)
+    (out / gone).unlink()
+    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [False, True, True]
+    assert (out / gone).is_file()
+
+
+def test_another_model_or_a_torn_record_is_read_again(
+    analyser: Analyser, scans: Path, tmp_path: Path, weights_dir: Path
+) -> None:
+    from versions import make_analyser
+
+    out = tmp_path / "out"
+    run(analyser, scans, out)
+    record = out / "benign/benign (1).json"
+    record.write_text(record.read_text()[:100])
+    assert [o.already_done for o in run(analyser, scans, out)] == [False, True, True]
+    assert not any(o.already_done for o in run(make_analyser(version="other"), scans, out))
+
+
+def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_status_says_so(
+    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scans / "broken.png").write_bytes(b"text")
+    assert main(["analyse", str(scans), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 3
+    assert "broken.png: The file is not an image" in said.err
+    (scans / "broken.png").unlink()
+    assert main(["analyse", str(scans), "--out", str(tmp_path / "out")]) == 0
+    assert "3 files were done before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["0", "65", "x"])
+def test_a_senseless_number_of_jobs_is_wrong_usage(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["analyse", ".", "--out", "x", "--jobs", jobs])
+
+
+def test_a_killed_run_goes_on_where_it_was(weights_dir: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle: every record that is there has its pictures, and none of them is written again."""
+    folder, out = tmp_path / "many", tmp_path / "out"
+    folder.mkdir()
+    for seed in range(24):
+        scan = simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120)
+        (folder / f"{seed}.png").write_bytes(scan.png())
+    code = "import sys; from busi_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "analyse", str(folder), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(out.glob("*.json"))) < 5 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    assert len(done) >= 5
+    for name in done:
+        record = json.loads((out / name).read_text())  # whole
+        assert record["model"] == "tiny"
+        assert all((out / name.replace(".json", end)).is_file() for end in ("_mask.png", "_heatmap.png"))
+    assert main(["analyse", str(folder), "--out", str(out)]) == 0
+    assert len(list(out.glob("*.json"))) == 24
+    assert {name: (out / name).stat().st_mtime_ns for name in done} == done
+
+
+def test_a_reading_among_the_scans_that_was_killed_is_made_again(
+    analyser: Analyser, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures without a record are someone's reference masks, unless our claim lies beside them."""
+    import busi_core.folder as folder
+
+    (tmp_path / "a.png").write_bytes(simulated[Diagnosis.BENIGN].png())
+    write = folder.write_atomically
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(folder, "write_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(analyser, tmp_path, tmp_path)
+    monkeypatch.setattr(folder, "write_atomically", write)
+    assert [outcome.error for outcome in run(analyser, tmp_path, tmp_path)] == [None]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.json", "a_mask.png", "a_heatmap.png"}
+
+
+def test_compare_writes_a_line_a_scan_and_figures_with_intervals(
+    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "lesion Dice" in said
+    lines = list(csv.DictReader((out / "compare.csv").open(encoding="utf-8-sig")))
+    assert [line["reference_class"] for line in lines] == ["benign", "malignant", "normal"]
+    assert [line["dice"] == "n/a" for line in lines] == [False, False, True]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["scans"] == 3
+    assert set(summary["summaries"][0]["figures"]["lesion Dice"]) == {"estimate", "low", "high", "scans"}
+
+
+def test_compare_names_a_missing_and_a_wrong_mask_and_goes_on(
+    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """U22 at the command line."""
+    (scans / "benign/benign (1)_mask.png").unlink()
+    (scans / "malignant/malignant (1)_mask.png").write_bytes(b"text")
+    (scans / "lone_mask.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "benign (1).png: No mask came" in said
+    assert "malignant (1)_mask.png" in said
+    assert "lone_mask.png: no scan came with this mask" in said
+    lines = list(csv.DictReader((out / "compare.csv").open(encoding="utf-8-sig")))
+    assert [line["dice"] for line in lines] == ["n/a"] * 3
+
+
+def test_compare_takes_finished_rows_from_an_earlier_run_and_drops_a_torn_one(
+    weights_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
+    first = (out / "compare.csv").read_bytes()
+    rows = out / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-300])
+    read: list[int] = []
+    analyse = Analyser.analyse_for_batch
+    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda self, image: read.append(1) or analyse(self, image))
+    assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
+    assert len(read) == 1
+    assert (out / "compare.csv").read_bytes() == first
+
+
+def test_compare_refuses_a_folder_without_scans(weights_dir: Path, tmp_path: Path) -> None:
+    assert main(["compare", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(["compare", str(tmp_path / "none"), str(tmp_path), "--out", str(tmp_path / "out")]) == 1

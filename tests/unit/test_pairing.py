@@ -1,0 +1,90 @@
+"""Which mask belongs to which scan, and what class a layout gives it."""
+
+from pathlib import Path
+
+import pytest
+
+from busi_core.data.pairing import Batch, pair_files, pair_folders
+from busi_core.data.sources import list_folder, list_uploads
+from busi_core.types import Diagnosis
+
+TABLE = b"ID,Case,Pathology\nbus_0001-l,1,malignant\n"
+
+
+def paired(*names: str, keep_all: bool = False) -> Batch:
+    return pair_files(
+        list_uploads([(name, TABLE if name.endswith("csv") else b"") for name in names]), keep_all=keep_all
+    )
+
+
+def shape(batch: Batch) -> list[tuple[str, list[str], Diagnosis | None]]:
+    return [(case.name, [mask.name for mask in case.masks], case.diagnosis) for case in batch.cases]
+
+
+def test_busi_layout() -> None:
+    batch = paired(
+        "benign/benign (10).png", "benign/benign (2)_mask_1.png", "benign/benign (2).png", "benign/benign (2)_mask.png"
+    )
+    assert shape(batch) == [
+        ("benign/benign (2).png", ["benign/benign (2)_mask.png", "benign/benign (2)_mask_1.png"], Diagnosis.BENIGN),
+        ("benign/benign (10).png", [], Diagnosis.BENIGN),
+    ]
+    assert batch.cases[0].record_id == "busi/benign (2)"
+
+
+@pytest.mark.parametrize("folder", ["", "any/depth/"])
+def test_bus_bra_layout(folder: str) -> None:
+    batch = paired(f"{folder}Images/bus_0001-l.png", f"{folder}Masks/mask_0001-l.png", f"{folder}bus_data.csv")
+    assert shape(batch) == [(f"{folder}Images/bus_0001-l.png", [f"{folder}Masks/mask_0001-l.png"], Diagnosis.MALIGNANT)]
+    assert batch.cases[0].record_id == "bus-bra/bus_0001-l"
+
+
+def test_a_loose_scan_takes_its_class_from_its_folder_or_has_none() -> None:
+    assert shape(paired("Malignant/x.jpg", "y.dcm")) == [
+        ("Malignant/x.jpg", [], Diagnosis.MALIGNANT),
+        ("y.dcm", [], None),
+    ]
+
+
+def test_two_scans_of_one_name_are_two_cases() -> None:
+    """U17."""
+    first, second = paired("same.png", "same.png").cases
+    assert first.id != second.id
+
+
+def test_a_mask_without_its_scan_and_other_files_are_named() -> None:
+    batch = paired("a_mask.png", "notes.txt", "b.png")
+    assert [mask.name for mask in batch.lone_masks] == ["a_mask.png"]
+    assert batch.left_out == ("notes.txt",)
+
+
+def test_files_chosen_one_by_one_all_get_their_row() -> None:
+    """U20: one bad extension does not stop the others, and is not passed over in silence."""
+    assert [case.name for case in paired("a.png", "notes.txt", "bus_data.csv", keep_all=True).cases] == [
+        "a.png",
+        "notes.txt",
+    ]
+
+
+def test_masks_of_another_folder_are_found_by_path_then_by_name() -> None:
+    images = list_uploads([("a/x.png", b""), ("b/x.png", b""), ("y.png", b""), ("c/z.png", b"")])
+    masks = list_uploads(
+        [("a/x.png", b""), ("b/x_mask.png", b""), ("deep/y_mask_1.png", b""), ("p/z.png", b""), ("q/z.png", b"")]
+    )
+    batch = pair_folders(images, masks)
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases} == {
+        "a/x.png": ["a/x.png"],
+        "b/x.png": ["b/x_mask.png"],
+        "y.png": ["deep/y_mask_1.png"],
+        "c/z.png": [],  # two of that name: which one is not guessed
+    }
+    assert sorted(mask.name for mask in batch.lone_masks) == ["p/z.png", "q/z.png"]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "scans"), [("busi", 633), ("bus-bra", 1127)])
+def test_every_scan_of_the_public_sets_finds_its_mask_and_class(data_root: Path, name: str, scans: int) -> None:
+    batch = pair_files(list_folder(data_root / name))
+    assert len(batch.cases) == scans
+    assert not batch.lone_masks
+    assert all(case.masks and case.diagnosis for case in batch.cases)

@@ -1,0 +1,180 @@
+"""A report is opened and read back: all that the record says stands in it, on every page the notice."""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from files import save, speckle
+from pypdf import PdfReader
+from versions import make_analyser
+
+from busi_core.batch import read_cases, report_scan
+from busi_core.batch_tables import summarise
+from busi_core.data.pairing import pair_files
+from busi_core.data.sources import list_uploads
+from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.phantom import SimulatedScan, simulate_scan
+from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_json
+from busi_core.report_pdf import draw_difference, draw_report, printable
+from busi_core.types import Diagnosis
+
+CREATED = "2026-11-20 12:00 UTC"
+
+
+def make_report(files: Sequence[tuple[str, bytes]], *, subject: str = "", repeat: int = 1) -> Report:
+    analyser = make_analyser(lesion_threshold=0.45)
+    cases = pair_files(list_uploads(files), keep_all=True).cases
+    rows = list(read_cases(analyser, cases))
+    scans = [report_scan(row, case) for row, case in zip(rows, cases, strict=True)]
+    return Report(scans * repeat, analyser.card.version, CREATED, subject, summarise(rows))
+
+
+def pages(report: Report) -> list[str]:
+    return [page.extract_text() for page in PdfReader(io.BytesIO(draw_report(report))).pages]
+
+
+def with_mask(name: str, scan: SimulatedScan) -> list[tuple[str, bytes]]:
+    return [(f"{name}.png", scan.png()), (f"{name}_mask.png", mask_png(scan.mask))]
+
+
+def plain(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_one_scan_is_one_page_with_everything_on_it(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    report = make_report(with_mask("malignant/left breast", simulated[Diagnosis.MALIGNANT]))
+    (text,) = pages(report)
+    record = report.scans[0].record
+    said = plain(text)
+    for words in (
+        "malignant/left breast.png",
+        RESEARCH_USE,
+        "Page 1 of 1",
+        "Model tiny",
+        CREATED,
+        f"Class of the image: {record['class']}",
+        *(f"{d.value}{record['probabilities'][d.value]:.2f}" for d in Diagnosis),
+        f"Dice {record['truth']['dice']:.3f}",
+        f"HD95 {record['truth']['hd95_px']:.1f} px",
+        "Reference class: malignant",
+        f"{record['size']['longest']:.0f} x {record['size']['perpendicular']:.0f} px",
+        "Warning: no calibration in the file",
+    ):
+        assert plain(words) in said
+
+
+def test_one_scan_shows_scan_overlay_heat_map_and_difference(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    report = make_report(with_mask("a", simulated[Diagnosis.BENIGN]))
+    (page,) = PdfReader(io.BytesIO(draw_report(report))).pages
+    assert len(page.images) == 4
+    assert all(image.image is not None and min(image.image.size) > 60 for image in page.images)
+
+
+def test_every_page_of_many_bears_the_notice_the_model_and_its_number(
+    simulated: dict[Diagnosis, SimulatedScan],
+) -> None:
+    files = [pair for d, scan in simulated.items() for pair in with_mask(f"{d}/{d}", scan)]
+    texts = pages(make_report([*files, ("broken.png", b"text")]))
+    assert len(texts) == 3  # summary and table, then two scans a page
+    for number, text in enumerate(texts, start=1):
+        assert RESEARCH_USE in text
+        assert "Model tiny" in text
+        assert f"Page {number} of 3" in text
+    assert "lesion Dice" in texts[0]
+    assert "not an image" in texts[0]
+    assert "1 could not be read" in texts[0]
+
+
+def test_a_long_table_goes_on_over_pages_with_its_head(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    scan = make_report([("a.png", simulated[Diagnosis.BENIGN].png())]).scans[0]
+    bare = ReportScan(scan.record, lambda: None)
+    texts = pages(Report([bare] * 120, "tiny", CREATED))
+    assert sum("reference" in text and "Dice" in text for text in texts) >= 3
+
+
+def test_json_says_the_same_as_the_pdf(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    report = make_report(with_mask("benign/a", simulated[Diagnosis.BENIGN]))
+    content = json.loads(report_json(report))
+    assert content["scans"] == [json.loads(json.dumps(dict(scan.record))) for scan in report.scans]
+    assert content["notice"] == RESEARCH_USE
+    assert content["summaries"][0]["figures"]["lesion Dice"]["scans"] == 1
+
+
+def test_nobody_is_named_unless_typed_in(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    files = with_mask("a", simulated[Diagnosis.BENIGN])
+    assert "Typed in" not in pages(make_report(files))[0]
+    assert "subject" not in json.loads(report_json(make_report(files)))
+    named = make_report(files, subject="Case 17 <b>")
+    assert "Typed in by the reader: Case 17 <b>" in pages(named)[0]
+    assert json.loads(report_json(named))["subject"] == "Case 17 <b>"
+    with pytest.raises(ValueError, match="200"):
+        replace(named, subject="x" * 201)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        pytest.param("<b>bold</b> & <font size=99>x.png", "<b>bold</b>&<fontsize=99>x.png", id="markup"),
+        pytest.param("<img src='http://example.org/x.png'>.png", "<imgsrc='http://example.org/x.png'>.png", id="image"),
+        pytest.param("<para", "<para", id="torn markup"),
+        pytest.param("x" * 300 + ".png", "x" * 300 + ".png", id="300 characters"),
+        pytest.param("a\0b\x1b[31m.png", "a[U+0000]b[U+001B][31m.png", id="control characters"),
+        pytest.param("photo\u202egnp.exe", "photo[U+202E]gnp.exe", id="turned round to deceive"),
+        pytest.param("🦠 中.png", "[U+1F9A0][U+4E2D].png", id="outside the font"),
+        pytest.param("naïve Grüße.png", "naïveGrüße.png", id="Latin"),
+    ],
+)
+def test_a_name_is_shown_and_never_obeyed(simulated: dict[Diagnosis, SimulatedScan], name: str, shown: str) -> None:
+    """U18, U19."""
+    report = make_report([(name, simulated[Diagnosis.BENIGN].png())])
+    assert shown in plain(pages(report)[0])
+    assert json.loads(report_json(report))["scans"][0]["file"] == name
+
+
+def test_right_to_left_names_survive(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    (text,) = pages(make_report([("שלום.png", simulated[Diagnosis.BENIGN].png())]))
+    assert set("שלום") <= set(text)
+    assert printable("a שלום עולם.png") == "a םלוע םולש.png"  # in the order of the paper, not of the keyboard
+
+
+def test_no_contrast_shows_no_class() -> None:
+    (text,) = pages(make_report([("flat.png", save(np.full((72, 96), 90, np.uint8), "PNG"))]))
+    assert "No contrast" in text
+    assert "Class of the image" not in text
+
+
+def test_a_scan_that_can_no_longer_be_read_keeps_its_page(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
+    from busi_core.errors import InvalidImageError
+
+    def gone() -> None:
+        raise InvalidImageError("The file cannot be opened.", remedy="Check its permissions.")
+
+    (text,) = pages(replace(report, scans=[ReportScan(report.scans[0].record, gone)]))
+    assert "cannot be drawn" in text
+
+
+def test_metrics_that_are_not_defined_are_not_zero() -> None:
+    scan = simulate_scan(Diagnosis.NORMAL, seed=3, height=96, width=120)
+    (text,) = pages(make_report(with_mask("normal/a", scan)))
+    assert "Dice n/a" in text
+    assert str(Figure("lesion Dice", math.nan, math.nan, math.nan, 0)) == "n/a"
+
+
+def test_the_three_colours_lie_where_the_masks_say() -> None:
+    rgb = np.repeat(speckle()[..., None], 3, axis=2)
+    mask, truth = np.zeros((2, 72, 96), np.bool_)
+    mask[10:30], truth[20:40] = True, True
+    drawn = draw_difference(rgb, mask, truth)
+    assert (drawn[45:] == rgb[45:]).all()
+    hues = {tuple((drawn[row].astype(int) - rgb[row] * 0.45).mean(axis=0).round(-1)) for row in (15, 25, 35)}
+    assert len(hues) == 3
+
+
+def test_the_same_report_is_the_same_bytes(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
+    assert draw_report(report) == draw_report(report)

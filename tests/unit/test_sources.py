@@ -1,0 +1,147 @@
+"""A zip, a folder and uploads as lists of files: bounded before anything is inflated, names only data."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from files import save, speckle
+
+from busi_core.data import sources
+from busi_core.data.sources import is_zip, list_folder, list_uploads, list_zip, resolve_below
+from busi_core.errors import DatasetError, InvalidImageError
+
+SCAN = save(speckle(), "PNG")
+
+
+def zipped(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_a_zip_gives_its_files_in_order_and_their_bytes() -> None:
+    files = list_zip(zipped(("b.png", SCAN), ("a/c.png", b"two")))
+    assert [(file.name, file.size, file.read()) for file in files] == [
+        ("b.png", len(SCAN), SCAN),
+        ("a/c.png", 3, b"two"),
+    ]
+
+
+def test_two_files_of_one_name_inside_a_zip_are_both_read() -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        data = zipped(("same.png", b"first"), ("same.png", b"second"))
+    assert [file.read() for file in list_zip(data)] == [b"first", b"second"]
+
+
+def test_names_that_lead_elsewhere_are_only_data(tmp_path: Path) -> None:
+    """U18: nothing is ever written under a name."""
+    names = ["../../x.png", "/etc/passwd", "C:\\x.png", "ש" * 200 + ".png"]
+    assert [file.name for file in list_zip(zipped(*[(name, SCAN) for name in names]))] == [
+        name.replace("\\", "\\") for name in names
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_systems_add_and_hidden_files_are_left_out() -> None:
+    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "a/b.png"]
+    assert [file.name for file in list_zip(zipped(*[(name, b"x") for name in names]))] == ["a/b.png"]
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04 not a zip", zipped(("a.png", SCAN))[:-10], b"PK\x05\x06"])
+def test_a_damaged_zip_is_refused(data: bytes) -> None:
+    assert is_zip(data)
+    with pytest.raises(InvalidImageError, match="damaged"):
+        list_zip(data)
+
+
+def test_a_bomb_is_refused_before_it_is_inflated() -> None:
+    """20 MB of zeros in 20 KB; one gigabyte would be refused the same way."""
+    (file,) = list_zip(zipped(("bomb.bmp", bytes(20_000_000))))
+    with pytest.raises(InvalidImageError, match="times its packed size"):
+        file.read()
+
+
+def test_a_zip_that_claims_too_much_in_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_INFLATED_BYTES", 1000)
+    with pytest.raises(InvalidImageError, match="claims to hold"):
+        list_zip(zipped(("a", bytes(600)), ("b", bytes(600))))
+
+
+def test_more_entries_than_the_cap_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_ENTRIES", 2)
+    with pytest.raises(InvalidImageError, match="3 files; at most 2"):
+        list_zip(zipped(*[(str(n), b"") for n in range(3)]))
+
+
+def test_a_huge_list_of_contents_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(InvalidImageError, match="damaged"):
+        list_zip(zipped(*[(f"a long name {n}", b"") for n in range(5)]))
+
+
+def test_a_method_that_chooses_its_own_memory_is_refused() -> None:
+    (file,) = list_zip(zipped(("a.png", SCAN), method=zipfile.ZIP_LZMA))
+    with pytest.raises(InvalidImageError, match="packed by a method"):
+        file.read()
+
+
+def test_an_encrypted_entry_is_refused_by_name() -> None:
+    data = bytearray(zipped(("a.png", SCAN)))
+    central = data.index(b"PK\x01\x02")
+    data[central + 8] |= 1
+    data[6] |= 1
+    (file,) = list_zip(bytes(data))
+    with pytest.raises(InvalidImageError, match="encrypted"):
+        file.read()
+
+
+def test_a_flipped_bit_inside_an_entry_is_damage() -> None:
+    data = bytearray(zipped(("a.png", SCAN), method=zipfile.ZIP_STORED))
+    data[200] ^= 1
+    (file,) = list_zip(bytes(data))
+    with pytest.raises(InvalidImageError, match="damaged inside the zip"):
+        file.read()
+
+
+def test_an_entry_above_the_file_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 10)
+    (file,) = list_zip(zipped(("a.png", SCAN)))
+    with pytest.raises(InvalidImageError, match="at most"):
+        file.read()
+
+
+def test_a_folder_gives_its_files_with_their_times_and_no_link_that_leads_out(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "secret.png"
+    (inside / "deep").mkdir(parents=True)
+    outside.write_bytes(b"secret")
+    (inside / "deep" / "a.png").write_bytes(b"a")
+    (inside / "link.png").symlink_to(outside)
+    (file,) = list_folder(inside)
+    assert (file.name, file.read()) == ("deep/a.png", b"a")
+    assert file.modified_ns > 0
+
+
+def test_a_file_that_vanished_is_a_reason_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    (file,) = list_folder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InvalidImageError, match="cannot be opened"):
+        file.read()
+
+
+@pytest.mark.parametrize("text", ["..", "../other", "/etc", "a/../../other", "none", "a\0b", "x" * 5000])
+def test_a_folder_elsewhere_is_never_reached(tmp_path: Path, text: str) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DatasetError, match="no such folder"):
+        resolve_below(root, text)
+    assert resolve_below(root, "a") == (root / "a").resolve()
+
+
+def test_uploads_are_what_they_are() -> None:
+    one, two = list_uploads([("same.png", b"1"), ("same.png", b"22")])
+    assert (one.read(), two.read(), two.size) == (b"1", b"22", 2)

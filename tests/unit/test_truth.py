@@ -1,0 +1,146 @@
+"""Reference masks as they come from people: merged, read and explained, never guessed in silence."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from busi_core.data.records import read_busi, read_truth
+from busi_core.data.sources import SourceFile
+from busi_core.data.truth import Reference, read_mask, read_reference
+from busi_core.errors import InvalidImageError
+from busi_core.imaging.decode import decode_image
+from busi_core.settings import read_settings
+
+HEIGHT, WIDTH = 70, 90
+SQUARE = np.zeros((HEIGHT, WIDTH), np.bool_)
+SQUARE[20:40, 30:60] = True
+
+
+def encoded(pixels: NDArray[np.generic], kind: str = "PNG", mode: str | None = None, **options: object) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def file(name: str, data: bytes) -> SourceFile:
+    return SourceFile(name, len(data), lambda: data)
+
+
+def grey(inside: int, outside: int = 0, dtype: type = np.uint8) -> NDArray[np.generic]:
+    return np.where(SQUARE, inside, outside).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(encoded(grey(255)), "", id="8 bits"),
+        pytest.param(encoded(grey(255), mode="1"), "", id="1 bit, as most of BUSI"),
+        pytest.param(encoded(grey(255), mode="RGB"), "", id="RGB, as BUSI's normals"),
+        pytest.param(encoded(grey(255), mode="RGBA"), "", id="RGBA with alpha 255 everywhere"),
+        pytest.param(encoded(grey(255), mode="P"), "", id="palette"),
+        pytest.param(encoded(grey(255), "BMP"), "", id="BMP"),
+        pytest.param(encoded(grey(65535, dtype=np.uint16)), "", id="16 bits, two values"),
+        pytest.param(encoded(grey(1)), "value 1 was read as lesion", id="a label map of 0 and 1"),
+        pytest.param(encoded(grey(255), "JPEG"), "above 127 of 255 was read as lesion", id="JPEG with its ringing"),
+        pytest.param(encoded(grey(200, 40)), "above 127 of 255 was read as lesion", id="two greys, none black"),
+    ],
+)
+def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, said: str) -> None:
+    mask, notes = read_mask(data, HEIGHT, WIDTH)
+    assert np.array_equal(mask, SQUARE)
+    assert said in " ".join(notes)
+    assert bool(notes) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        pytest.param(encoded(grey(255)[:, 1:]), "The mask is 89 x 70 pixels, its scan 90 x 70.", id="another size"),
+        pytest.param(b"no picture at all", "cannot be read as a picture", id="text"),
+        pytest.param(encoded(grey(255))[:-30], "cannot be read as a picture", id="cut off"),
+        pytest.param(b"", "cannot be read as a picture", id="empty"),
+        pytest.param(
+            encoded(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)),
+            "more than 8 bits",
+            id="16 bits of many values",
+        ),
+    ],
+)
+def test_what_cannot_be_a_mask_of_this_scan_is_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(InvalidImageError, match=problem):
+        read_mask(data, HEIGHT, WIDTH)
+
+
+def test_a_mask_turned_by_exif_is_read_upright_as_its_scan_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
+    assert np.array_equal(mask, SQUARE)
+
+
+def test_a_huge_mask_is_refused_from_its_header_alone() -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (13_000, 13_000)).save(bomb, "PNG")
+    with pytest.raises(InvalidImageError, match="13000 x 13000"):
+        read_mask(bomb.getvalue(), HEIGHT, WIDTH)
+
+
+def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
+    drawn = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    drawn[..., 3] = grey(255)
+    mask, notes = read_mask(encoded(drawn), HEIGHT, WIDTH)
+    assert not mask.any()
+    assert "transparency was not read" in notes[0]
+    assert "inside out" in read_mask(encoded(grey(0, 255)), HEIGHT, WIDTH)[1][0]
+
+
+def test_several_files_are_merged() -> None:
+    parts = [np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(2)]
+    parts[0][20:40, 30:45] = 255
+    parts[1][20:40, 45:60] = 255
+    files = [file(f"benign (4)_mask{n}.png", encoded(part)) for n, part in zip(("", "_1"), parts, strict=True)]
+    reference = read_reference(files, HEIGHT, WIDTH)
+    assert reference.mask is not None
+    assert np.array_equal(reference.mask, SQUARE)
+    assert reference.notes == ("2 mask files, merged.",)
+
+
+def test_one_bad_file_of_two_leaves_no_reference_rather_than_half_of_one() -> None:
+    files = [file("a_mask.png", encoded(grey(255))), file("a_mask_1.png", encoded(grey(255)[1:]))]
+    reference = read_reference(files, HEIGHT, WIDTH)
+    assert reference.mask is None
+    assert reference.problem is not None
+    assert reference.problem.startswith("a_mask_1.png: The mask is 90 x 69 pixels")
+    assert not reference.missing
+
+
+def test_no_file_is_a_missing_reference_unless_the_breast_is_normal() -> None:
+    nothing = read_reference([], HEIGHT, WIDTH)
+    assert nothing.mask is None
+    assert nothing.missing
+    normal = read_reference([], HEIGHT, WIDTH, is_normal=True)
+    assert normal.mask is not None
+    assert not normal.mask.any()
+    assert "no lesion" in normal.notes[0]
+
+
+def test_a_reference_has_either_a_mask_or_a_problem() -> None:
+    with pytest.raises(ValueError, match="either"):
+        Reference(None, (), None)
+
+
+@pytest.mark.realdata
+def test_every_busi_mask_is_read_as_training_reads_it() -> None:
+    folder = read_settings().data_root / "busi"
+    if not folder.is_dir():
+        pytest.skip(f"no scans under {folder}")
+    for record in read_busi(folder)[::7]:
+        image = decode_image(record.image.read_bytes())
+        files = [file(path.name, path.read_bytes()) for path in record.masks]
+        reference = read_reference(files, image.height, image.width)
+        assert reference.mask is not None, record.id
+        assert np.array_equal(reference.mask, read_truth(record, image.height, image.width)), record.id
