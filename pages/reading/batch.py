@@ -192,7 +192,7 @@ if not queue.cases:
     st.stop()
 show_toolbar(queue)
 for note in queue.notes:
-    st.html(label(note, css="fine"))
+    st.info(plain(note), icon=":material/info:")
 progress = st.container()
 if queue.rows:
     show_results(queue)

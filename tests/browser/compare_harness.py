@@ -1,4 +1,4 @@
-"""A page with nothing but the comparison, and the library's own figures as text. Run by test_compare.py.
+"""A page with nothing but the comparison, and the library's own figures as text. Run by test_compare_in_browser.py.
 
 Query parameters: `case` a simulated class, or a scan of BUSI by its path below the data set; `versions` 1 or 2;
 `side` of a simulated scan. The reading is made up from the reference (blurred and moved), so that no weights are

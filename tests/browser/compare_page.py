@@ -1,4 +1,4 @@
-"""The Compare page alone, on a server of its own environment. Run by test_compare.py."""
+"""The Compare page alone, on a server of its own environment. Run by test_compare_in_browser.py."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A page with nothing but the viewer on made-up scans; query parameters set it up. Run by test_viewer.py."""
+"""A page with nothing but the viewer on made-up scans; query parameters set it up. Run by test_viewer_in_browser.py."""
 
 import numpy as np
 import streamlit as st
