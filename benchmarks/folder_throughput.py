@@ -135,7 +135,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=int, default=633, help="how many (default: all)")
     parser.add_argument("--block", type=int, default=60, help="scans a block (default 60)")
-    parser.add_argument("--jobs", type=int, default=2, help="threads beside the network, for the folder (default 2)")
+    parser.add_argument("--jobs", type=int, default=2, help="scans side by side, for the folder (default 2)")
     parser.add_argument("--whole", action="store_true", help="also read all as one zip and watch the memory")
     return parser.parse_args()
 
