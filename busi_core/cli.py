@@ -49,7 +49,7 @@ def _make_parser() -> argparse.ArgumentParser:
         type=_count,
         default=2,
         metavar="N",
-        help="threads that decode and write beside the network (default 2)",
+        help="scans read side by side (default 2)",
     )
     analyse.set_defaults(run=_analyse)
 
@@ -59,7 +59,7 @@ def _make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="compare.csv and summary.json go here")
     compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
     compare.add_argument(
-        "--jobs", type=_count, default=2, metavar="N", help="threads that decode and measure beside the network"
+        "--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)"
     )
     compare.set_defaults(run=_compare)
 

@@ -1,6 +1,6 @@
 """Files and folders of scans in, result files out: a stream that resumes after a kill and writes each result once.
 
-    paths -plan-> (input, target) -threads: decode-> network -threads: draw, write-> record, mask, heat map
+    paths -plan-> (input, target) -a few at a time: decode, network, draw, write-> mask, heat map, record
 
 The record is written last and says which input it is of (size, time, content), so a record always has its pictures,
 and a run that was killed goes on where it was: what is done is not read again, what changed since is.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from busi_core.batch import run_pipeline
+from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.errors import BusiError, InvalidImageError, OutputError
@@ -58,7 +58,7 @@ class _Prepared:
     target: Path
     stamp: dict[str, Any]
     image: DecodedImage | None
-    outcome: Outcome | None
+    outcome: Outcome
 
 
 def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
@@ -105,26 +105,20 @@ def analyse_plan(analyser: Analyser, plan: Plan, *, frame: int | None = None, jo
         analyser: The model.
         plan: From `plan_paths`.
         frame: Of a file with several; None reads the first, with a warning in the record.
-        jobs: Threads that decode and write beside the network.
+        jobs: Scans read side by side.
     """
     version = analyser.card.version
 
-    def prepare(item: tuple[Path, Path]) -> _Prepared:
-        return _prepare(*item, frame, version)
-
-    def read(prepared: _Prepared) -> tuple[_Prepared, Analysis | None]:
-        return prepared, None if prepared.image is None else analyser.analyse_for_batch(prepared.image)
-
-    def finish(result: tuple[_Prepared, Analysis | None]) -> Outcome:
-        prepared, analysis = result
-        if prepared.outcome is not None or analysis is None:
-            return prepared.outcome or Outcome(prepared.source, "", None)
+    def read(item: tuple[Path, Path]) -> Outcome:
+        prepared = _prepare(*item, frame, version)
+        if prepared.image is None:
+            return prepared.outcome
         try:
-            return Outcome(prepared.source, _write(prepared, analysis), None)
+            return Outcome(prepared.source, _write(prepared, analyser.analyse_for_batch(prepared.image)), None)
         except OutputError as error:
             return Outcome(prepared.source, "", error)
 
-    return run_pipeline(plan.targets, prepare, read, finish, jobs=jobs)
+    return map_in_order(read, plan.targets, jobs=jobs)
 
 
 def _list_scans(folder: Path) -> list[Path]:
@@ -177,7 +171,7 @@ def _prepare(source: Path, target: Path, frame: int | None, version: str) -> _Pr
         stamp["blake2b"] = hashlib.blake2b(data, digest_size=16).hexdigest()
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
-        return _Prepared(source, target, stamp, decode_image(data, frame=frame), None)
+        return _Prepared(source, target, stamp, decode_image(data, frame=frame), Outcome(source, "", None))
     except InvalidImageError as error:
         return _Prepared(source, target, {}, None, Outcome(source, "", error))
     except OSError as error:

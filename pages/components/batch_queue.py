@@ -26,7 +26,7 @@ MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
 MAX_UPLOADS = 900  # files chosen one by one; the browser's uploader fails from about 980
 CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
-JOBS = 2  # threads that decode and measure beside the network
+JOBS = 2  # scans read side by side
 SIMULATED_OF_EACH = 4
 _KEY = "batch-queue"
 

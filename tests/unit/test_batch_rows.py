@@ -13,7 +13,7 @@ import pytest
 from files import save, speckle
 from versions import TINY, make_analyser
 
-from busi_core.batch import ScanRow, find_taught, read_cases, report_scan, run_pipeline
+from busi_core.batch import ScanRow, find_taught, map_in_order, read_cases, report_scan
 from busi_core.batch_tables import distinct_scans, rows_csv, safe_cell, same_pixels, summarise
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.sources import list_uploads
@@ -206,47 +206,35 @@ def test_names_survive_the_csv(analyser: Analyser) -> None:
     assert {line["file"].removeprefix("'") for line in lines} == set(names)
 
 
-def test_the_pipeline_keeps_order_runs_ahead_and_never_far() -> None:
-    lock, open_now, most = threading.Lock(), 0, 0
+def test_results_keep_their_order_and_reading_never_runs_far_ahead() -> None:
+    taken, given, most = 0, 0, 0
 
     def items() -> Iterator[int]:
-        nonlocal open_now, most
+        nonlocal taken, most
         for number in range(200):
-            with lock:
-                open_now += 1
-                most = max(most, open_now)
+            taken += 1
+            most = max(most, taken - given)
             yield number
 
-    def finish(number: int) -> int:
-        nonlocal open_now
-        time.sleep(0.001)
-        with lock:
-            open_now -= 1
+    def read(number: int) -> int:
+        time.sleep(0.002 if number % 3 else 0)
         return number
 
-    assert list(run_pipeline(items(), lambda n: n, lambda n: n, finish, jobs=2)) == list(range(200))
-    assert most <= 4 * 2 + 2
-
-
-def test_the_network_is_only_ever_used_in_the_calling_thread() -> None:
-    used: set[int] = set()
-
-    def network(number: int) -> int:
-        used.add(threading.get_ident())
-        return number
-
-    list(run_pipeline(range(20), lambda n: n, network, lambda n: n, jobs=3))
-    assert used == {threading.get_ident()}
+    for expected, number in enumerate(map_in_order(read, items(), jobs=2)):
+        assert number == expected
+        given += 1
+    assert given == 200
+    assert most <= 2 * 2 + 1
 
 
 def test_closing_stops_reading_and_leaves_no_thread() -> None:
     before, started = threading.active_count(), []
 
-    def prepare(number: int) -> int:
+    def read(number: int) -> int:
         started.append(number)
         return number
 
-    rows = run_pipeline(range(1000), prepare, lambda n: n, lambda n: n, jobs=2)
+    rows = map_in_order(read, range(1000), jobs=2)
     assert next(rows) == 0
     rows.close()
     assert len(started) < 20
@@ -258,7 +246,7 @@ def test_a_mistake_of_our_own_is_not_swallowed() -> None:
         raise KeyError(number)
 
     with pytest.raises(KeyError):
-        list(run_pipeline(range(3), lambda n: n, lambda n: n, broken, jobs=1))
+        list(map_in_order(broken, range(3), jobs=1))
 
 
 def test_a_row_of_a_bad_file_has_no_truth_and_its_record_says_why(analyser: Analyser) -> None:
