@@ -58,9 +58,7 @@ def _make_parser() -> argparse.ArgumentParser:
     compare.add_argument("masks", type=Path, metavar="MASKS", help="folder of their masks; may be the same")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="compare.csv and summary.json go here")
     compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
-    compare.add_argument(
-        "--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)"
-    )
+    compare.add_argument("--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)")
     compare.set_defaults(run=_compare)
 
     train = commands.add_parser("train", help="train a model version; resumes with --resume")
