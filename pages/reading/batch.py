@@ -1,5 +1,7 @@
 """Read many scans: files, a zip or a folder -> a queue with its progress, a table, a summary, downloads."""
 
+import time
+
 import streamlit as st
 
 from busi_core import BusiError, read_settings
@@ -29,6 +31,7 @@ from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import current_analyser, get_analyser
 from pages.components.tray import get_tray
 
+STRIP_SECONDS = 0.6  # between two drawings of the last thumbnails
 POLL_SECONDS = 0.5  # how often the browser asks for the next piece of work
 
 
@@ -92,8 +95,14 @@ def work_on(queue: BatchQueue) -> None:
     strip = st.empty()
     strip.html(latest_strip(queue.rows))
 
+    drawn = time.monotonic()
+
     def show_row() -> None:
+        nonlocal drawn
         bar.progress(len(queue.rows) / len(queue.cases), progress_text(queue))
+        if time.monotonic() - drawn > STRIP_SECONDS:
+            strip.html(latest_strip(queue.rows))
+            drawn = time.monotonic()
 
     try:
         analyser = current_analyser() if queue.version is None else get_analyser(queue.version)
