@@ -1,6 +1,6 @@
 """How fast many scans are read, against a loop over the bare forward pass, in one run; and whether memory grows.
 
-    python benchmarks/folder_throughput.py [--scans 633] [--block 60] [--jobs 2]
+    uv run python -m benchmarks.folder_throughput [--scans 633] [--block 60] [--jobs 2] [--whole]
 
 Peers, in turn, block by block, on the same scans, so that a busy machine slows all of them:
     bare     the network alone on prepared tensors, one scan at a time, no gradient

@@ -178,8 +178,8 @@ def map_in_order(read: Callable[[Item], Result], items: Iterable[Item], *, jobs:
 
     At most `2 * jobs` items are under way, however many there are. Closing the iterator stops after those.
 
-    Whole scans side by side beat one network with helpers: on two cores, 1.3 to 1.4 of the speed of the bare forward
-    pass against .79 to .87, since a pass leaves a core idle between its layers (docs/adr/0007).
+    Whole scans side by side, since a pass through the network leaves a core idle between its layers; measured in
+    docs/benchmarks.md, weighed in docs/adr/0007.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
