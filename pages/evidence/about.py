@@ -1,5 +1,7 @@
 """The model in service: what it is, what it was trained on, what it reached on scans it never saw."""
 
+import math
+
 import streamlit as st
 
 from busi_core import BusiError
@@ -27,11 +29,12 @@ for report in reports:
     st.subheader(f"On scans it never saw: {report.test_set}")
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
     st.caption(f"{report.scans} scans ({counts}); scans with a copy in training: {report.copies_in_training}")
-    st.dataframe(
+    known = {name: value for name, value in report.table.items() if not math.isnan(value.estimate)}
+    st.table(
         {
-            "figure": list(report.table),
-            "value": [f"{value.estimate:.3f}" for value in report.table.values()],
-            "95 % interval": [f"{value.low:.3f} – {value.high:.3f}" for value in report.table.values()],
+            "figure": list(known),
+            "value": [f"{value.estimate:.3f}" for value in known.values()],
+            "95 % interval": [f"{value.low:.3f} – {value.high:.3f}" for value in known.values()],
         },
         hide_index=True,
         width="content",
