@@ -16,7 +16,17 @@ PAGES = {
         st.Page("pages/reading/compare.py", title="Compare", icon=":material/compare:"),
         st.Page("pages/reading/batch.py", title="Batch", icon=":material/stacks:"),
     ],
-    "Evidence": [st.Page("pages/evidence/about.py", title="About the model", icon=":material/fact_check:")],
+    "Evidence": [
+        st.Page("pages/evidence/about.py", title="About the model", icon=":material/fact_check:"),
+        st.Page("pages/evidence/performance.py", title="Performance", icon=":material/monitoring:"),
+        st.Page("pages/evidence/systems.py", title="Systems", icon=":material/table_chart:"),
+    ],
+    "Administration": [
+        st.Page("pages/admin/datasets.py", title="Data sets", icon=":material/folder_data:"),
+        st.Page("pages/admin/retrain.py", title="Retrain", icon=":material/model_training:"),
+        st.Page("pages/admin/models.py", title="Models", icon=":material/deployed_code:"),
+        st.Page("pages/admin/audit.py", title="Audit log", icon=":material/history:"),
+    ],
 }
 
 st.navigation(PAGES, position="top").run()

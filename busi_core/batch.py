@@ -9,7 +9,6 @@ where a picture is needed.
 import hashlib
 import itertools
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 from busi_core.data.duplicates import fingerprint
 from busi_core.data.pairing import Case
-from busi_core.data.splits import scan_groups
 from busi_core.data.truth import Reference, read_reference
 from busi_core.errors import InvalidImageError
 from busi_core.explain.gradcam import LESION
@@ -31,7 +29,6 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import draw_mask, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
-from busi_core.models.checkpoint import ModelCard
 from busi_core.report import ReportPictures, ReportScan, reading_record
 from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, Mask, Rgb
@@ -57,7 +54,7 @@ class Truth:
         notes: How the mask files were read, where that must be said.
         dice, iou, precision, recall, hd95_px: Of the lesion mask at the model's cut-off. NaN for a scan without a
             lesion: there is nothing to overlap with.
-        taught: By its name, a copy of this scan taught the model or chose its thresholds.
+        taught: By its name or its pixels, a copy of this scan taught the model or chose its thresholds.
     """
 
     diagnosis: Diagnosis | None
@@ -216,22 +213,18 @@ def read_cases(
         jobs: Scans read side by side.
         with_pictures: Keep thumbnails, masks and heat maps for a screen or a report.
     """
-    taught_model, groups = find_taught(analyser.card), scan_groups()
+    taught = analyser.taught
 
     def read(case: Case) -> ScanRow:
         decoded = _decode(case)
-        analysis = None if decoded.image is None else analyser.analyse_for_batch(decoded.image)
-        group = None if case.record_id is None else _group_of(case.record_id, groups)
-        return _make_row(decoded, analysis, taught_model(case), group, with_pictures=with_pictures)
+        group = None if case.record_id is None else taught.group(case.record_id)
+        if decoded.image is None:
+            return _make_row(decoded, None, False, group, with_pictures=with_pictures)
+        analysis = analyser.analyse_for_batch(decoded.image)
+        known = taught.recognise(case.record_id, decoded.image.grey) is not None
+        return _make_row(decoded, analysis, known, group, with_pictures=with_pictures)
 
     return map_in_order(read, cases, jobs=jobs)
-
-
-def find_taught(card: ModelCard) -> Callable[[Case], bool]:
-    """Tells whether a case is, by its name, a scan that taught the model or chose its thresholds, or a copy of one."""
-    groups = scan_groups()
-    taught = frozenset(_group_of(name, groups) for name in card.trained_on)
-    return lambda case: case.record_id is not None and _group_of(case.record_id, groups) in taught
 
 
 def report_scan(row: ScanRow, case: Case) -> ReportScan:
@@ -318,9 +311,3 @@ def _unpack(png: bytes) -> Mask:
     if pixels is None:
         raise InvalidImageError("A mask of this batch is damaged.", remedy="Read the batch again.")
     return np.asarray(pixels > 127, np.bool_)
-
-
-def _group_of(record_id: str, groups: Mapping[str, str]) -> str:
-    if record_id.startswith("bus-bra/"):
-        return re.sub(r"-[a-z]$", "", record_id)  # bus_0001-l and bus_0001-r are two images of one case
-    return groups.get(record_id, record_id)

@@ -36,11 +36,11 @@ NORMAL, MALIGNANT = CLASSES.index(Diagnosis.NORMAL), CLASSES.index(Diagnosis.MAL
 BLOCK = 1024  # rows correlated at a time: 10,000 thumbnails in 40 MB
 NOT_AVAILABLE = "n/a"
 SEEN_CAUTION = (
-    "By their names, these scans or copies of them taught the model or chose its thresholds. "
-    "The figures say nothing about new scans."
+    "These scans, or copies of them, taught the model or chose its thresholds. The figures say nothing about new scans."
 )
 NEW_CAUTION = (
-    "Whether a scan taught the model is told by its name alone. A renamed copy of a training scan would pass for new."
+    "Whether a scan taught the model is told by its name and by a hash of its pixels; of renamed copies with another "
+    "crop or other marks, about one in eight would pass for new."
 )
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -84,7 +84,7 @@ def distinct_scans(rows: Sequence[ScanRow]) -> NDArray[np.int64]:
 def summarise(rows: Sequence[ScanRow]) -> list[Summary]:
     """Figures over the rows that have a reference; empty where none has.
 
-    Scans that taught the model and scans that it never saw (by their names) are never mixed.
+    Scans that taught the model and scans that it never saw are never mixed.
     """
     known = [row for row in rows if row.reading is not None and row.truth.has_lesion is not None]
     parts = (

@@ -1,22 +1,28 @@
-"""The command line: busi analyse | compare | train | evaluate | card | serve | splits.
+"""The command line: `busi COMMAND`, one function for each command.
 
 The only file of the core that prints.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from busi_core.errors import BusiError, TrainingError
+from busi_core.errors import BusiError, DatasetError, TrainingError
+from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.settings import read_settings
 
 if TYPE_CHECKING:
+    from busi_core.data.records import Record
+    from busi_core.data.splits import Split
+    from busi_core.evaluation import EvaluationReport
+    from busi_core.imaging.preprocess import PreprocessSpec
+    from busi_core.recipes.recipe import Recipe
     from busi_core.service import Analyser
+    from busi_core.training.log import Epoch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +48,7 @@ def _make_parser() -> argparse.ArgumentParser:
     analyse = commands.add_parser("analyse", help="read scans: mask, class and heat map as files")
     analyse.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders; *_mask* are skipped")
     analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    analyse.add_argument("--frame", type=int, metavar="N", help="frame of a file with several, from 0")
+    analyse.add_argument("--frame", type=_count_frame, metavar="N", help="frame of a file with several, from 1")
     analyse.add_argument("--model", metavar="VERSION", help="another version than the one in service")
     analyse.add_argument(
         "--jobs",
@@ -50,6 +56,23 @@ def _make_parser() -> argparse.ArgumentParser:
         default=2,
         metavar="N",
         help="scans read side by side (default 2)",
+    )
+    analyse.add_argument(
+        "--explain",
+        nargs="+",
+        choices=[method.value for method in Method],
+        default=[],
+        metavar="METHOD",
+        help=f"more heat maps, as files of their own: {', '.join(Method)}",
+    )
+    analyse.add_argument(
+        "--of", metavar="CLASS", help="explain this class, or 'lesion mask' (default: the likeliest class)"
+    )
+    analyse.add_argument(
+        "--layer",
+        default=DEEPEST,
+        metavar="NAME",
+        help="explain at this layer: deepest (default), encoder-4 and so on, or decoder (for the mask)",
     )
     analyse.set_defaults(run=_analyse)
 
@@ -64,8 +87,15 @@ def _make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model version; resumes with --resume")
     train.add_argument("version", help="name of the new version, a folder under weights/")
     train.add_argument(
-        "--data", nargs="+", default=["busi", "bus-bra"], metavar="SET", help="busi, bus-bra (default both)"
+        "--data",
+        nargs="+",
+        metavar="SET",
+        help="busi, bus-bra, or the id of a data set that was accepted here (default: the recipe's own)",
     )
+    train.add_argument(
+        "--recipe", default="product", metavar="NAME", help="a published system, see 'busi recipes' (default product)"
+    )
+    train.add_argument("--tissue", type=Path, metavar="DIR", help="BCSS, for the tissue recipe; else tiles are made")
     train.add_argument(
         "--test-fold",
         type=int,
@@ -90,6 +120,39 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.set_defaults(run=_train)
 
+    recipes = commands.add_parser("recipes", help="list the published systems that can be trained")
+    recipes.set_defaults(run=_recipes)
+
+    reproduce = commands.add_parser(
+        "reproduce", help="train the published systems under a budget; goes on where it was"
+    )
+    reproduce.add_argument(
+        "--budget", choices=("full", "cpu"), default="cpu", help="full as printed; cpu (default) small"
+    )
+    reproduce.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
+    reproduce.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
+    reproduce.add_argument("--hours", type=float, metavar="H", help="wall-clock of all runs together")
+    reproduce.add_argument("--only", nargs="+", metavar="NAME", help="'leak' or recipes, in this order; default all")
+    reproduce.add_argument(
+        "--seeds", type=int, nargs="+", choices=range(5), default=[0, 1, 2], metavar="K", help="of leak"
+    )
+    reproduce.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    reproduce.add_argument(
+        "--out", type=Path, default=Path("docs"), metavar="DIR", help="for reproduction.md and .json"
+    )
+    reproduce.set_defaults(run=_reproduce)
+
+    sweep = commands.add_parser("sweep", help="the ablation of unet-roi-segnet: learning rates and filters")
+    sweep.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
+    sweep.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
+    sweep.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    sweep.set_defaults(run=_sweep)
+
+    worker = commands.add_parser("worker", help="run the trainings that were queued, on this machine, until stopped")
+    worker.add_argument("--device", metavar="NAME", help="cpu, cuda:0, ...; default: a process for each device")
+    worker.add_argument("--until-idle", type=float, metavar="SECONDS", help="end when nothing was queued for so long")
+    worker.set_defaults(run=_worker)
+
     evaluate = commands.add_parser("evaluate", help="score a version on scans it never saw")
     evaluate.add_argument("--model", metavar="VERSION", help="default: the version in service")
     evaluate.add_argument(
@@ -99,7 +162,12 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--simulated", type=int, metavar="N", help="instead: how many of N simulated scans a class are read right"
     )
-    evaluate.add_argument("--save", action="store_true", help="write evaluation.json beside the weights")
+    evaluate.add_argument(
+        "--all", action="store_true", help="also what it knows of its limits: sets, refusal, doubt, heat maps, marks"
+    )
+    evaluate.add_argument(
+        "--save", action="store_true", help="write evaluation.json (with --all also assessment.json) beside the weights"
+    )
     evaluate.set_defaults(run=_evaluate)
 
     card = commands.add_parser("card", help="print the model card of a version as markdown")
@@ -107,18 +175,66 @@ def _make_parser() -> argparse.ArgumentParser:
     card.add_argument("--figures", action="store_true", help="only the table of figures, as in the README")
     card.set_defaults(run=_card)
 
-    serve = commands.add_parser("serve", help="put a version into service")
+    limits = commands.add_parser("limits", help="measure anew what a version knows of its limits, from its own data")
+    limits.add_argument("version")
+    limits.set_defaults(run=_limits)
+
+    serve = commands.add_parser("serve", help="put a version into service without the gate (the machine's owner)")
     serve.add_argument("version")
+    serve.add_argument("--comment", default="", metavar="TEXT", help="why; kept in the history")
     serve.set_defaults(run=_serve)
+
+    judge = commands.add_parser(
+        "judge", help="hold a version against the one in service by the rules of promotion.toml"
+    )
+    judge.add_argument("version")
+    judge.set_defaults(run=_judge)
+
+    promote = commands.add_parser("promote", help="put a judged version into service, if its verdict allows it")
+    promote.add_argument("version")
+    promote.add_argument("--comment", required=True, metavar="TEXT", help="why; kept in the record")
+    promote.set_defaults(run=_promote)
+
+    rollback = commands.add_parser("rollback", help="put a version back that was in service before")
+    rollback.add_argument("version")
+    rollback.add_argument("--comment", required=True, metavar="TEXT", help="why; kept in the history")
+    rollback.set_defaults(run=_rollback)
 
     splits = commands.add_parser("splits", help="check the committed folds against the scans at hand")
     splits.add_argument("--write", type=Path, metavar="FILE", help="make the folds anew into this file")
     splits.set_defaults(run=_splits)
+
+    hashes = commands.add_parser("hashes", help="write hashes of the scans that taught a version beside its weights")
+    hashes.add_argument("version")
+    hashes.set_defaults(run=_hashes)
+
+    datasets = commands.add_parser("datasets", help="list the accepted data sets; examine or add one")
+    datasets.set_defaults(run=_datasets, source_path=None)
+    parts = datasets.add_subparsers(metavar="examine|add", help="without: list them")
+    examine = parts.add_parser("examine", help="print the report on a folder or zip; nothing is kept")
+    add = parts.add_parser("add", help="print the report, then keep what can be kept as a new version")
+    for part in (examine, add):
+        part.add_argument("source_path", type=Path, metavar="FOLDER_OR_ZIP", help="as BUSI or BUS-BRA")
+        part.set_defaults(name=None)
+    add.add_argument("--name", required=True, help="of the data set; part of its id")
+    add.add_argument("--source", required=True, help="where the scans come from")
+    add.add_argument("--licence", required=True, help="on which terms they may be used")
+    add.add_argument("--clean", action="store_true", help="keep only scans without a finding, of copies one")
+    add.add_argument(
+        "--no-patient-text",
+        action="store_true",
+        help="you looked: no scan with text or patient tags names a patient; without it such scans are left out",
+    )
+
+    hash_password = commands.add_parser(
+        "hash-password", help="ask for a password and print its hash for the secrets of the server"
+    )
+    hash_password.set_defaults(run=_hash_password)
     return parser
 
 
 def _analyse(options: argparse.Namespace) -> int:
-    from busi_core.folder import analyse_plan, plan_paths
+    from busi_core.folder import Asked, analyse_plan, plan_paths
     from busi_core.service import Serving, choose_device
 
     settings = read_settings()
@@ -126,7 +242,9 @@ def _analyse(options: argparse.Namespace) -> int:
     analyser = serving.load(options.model) if options.model else serving.current()
     plan = plan_paths(options.paths, options.out)
     progress, failed, before = _Progress(len(plan.targets)), 0, 0
-    for outcome in analyse_plan(analyser, plan, frame=options.frame, jobs=options.jobs):
+    asked = Asked(tuple(dict.fromkeys(map(Method, options.explain))), options.of, options.layer)
+    frame = None if options.frame is None else options.frame - 1  # people and DICOM count from 1
+    for outcome in analyse_plan(analyser, plan, frame=frame, jobs=options.jobs, asked=asked):
         progress.clear()
         if outcome.error is not None:
             failed += 1
@@ -174,67 +292,116 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from busi_core.data.dataset import load_samples
-    from busi_core.files import write_atomically
-    from busi_core.recipes.product import PRODUCT, read_split
+    from busi_core.recipe_run import scaled_for
+    from busi_core.recipes.catalogue import get_recipe
     from busi_core.registry import check_version_name
-    from busi_core.release import choose_start, release
-    from busi_core.training.loop import Epoch, fit
-    from busi_core.training.state import CONFIG_FILE, require_same_config
+    from busi_core.training_run import Listener, train_version
 
     settings = read_settings()
-    config = PRODUCT
-    changes = {
-        "epochs": options.epochs,
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "seed": options.seed,
-        "precision": options.precision,
-        "start": options.start,
-        "normal_repeats": options.normal_repeats,
-    }
-    try:
-        config = replace(config, **{key: value for key, value in changes.items() if value is not None})
-        if options.size is not None:
-            config = replace(config, preprocess=replace(config.preprocess, side=options.size))
-    except ValueError as error:
-        raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
-    if options.encoder:
-        config = replace(config, architecture=replace(config.architecture, encoder=options.encoder))
-    if options.padding:
-        config = replace(config, architecture=replace(config.architecture, padding=options.padding))
-
-    start = choose_start(config, encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
-    split = read_split(settings, tuple(options.data), test_fold=options.test_fold)
+    recipe = get_recipe(options.recipe)
     run = options.runs / check_version_name(options.version)
-    print(f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed.")
-    train, validation = (load_samples(part, config.preprocess) for part in (split.train, split.validation))
-    if options.resume:
-        require_same_config(run, config)
-    write_atomically(run / CONFIG_FILE, json.dumps(asdict(config), indent=1).encode())
+    names = ("epochs", "batch_size", "learning_rate", "seed", "precision", "start", "normal_repeats")
+    recipe = scaled_for(recipe, {name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    if options.size is not None:
+        recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})
+    parts = {name: getattr(options, name) for name in ("encoder", "padding") if getattr(options, name)}
+    if parts:
+        recipe = scaled_for(recipe, {"architecture": replace(recipe.final.architecture, **parts)})
+    if recipe.is_tissue:
+        return _train_tissue(options, recipe, run)
 
-    def report(epoch: Epoch) -> None:
+    def count(split: "Split") -> None:
         print(
-            f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.3f}  validation Dice {epoch.dice:.3f}  "
-            f"normals with a mask {epoch.normals_with_mask:.0%}  macro-F1 {epoch.macro_f1:.3f}  "
-            f"{epoch.seconds_left / 60:.0f} min left",
-            flush=True,
+            f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed."
         )
 
-    progress = fit(config, train, validation, run, initialise=start.initialise, resume=options.resume, on_epoch=report)
-    card = release(
-        run,
-        config,
-        split,
-        progress,
-        version=options.version,
-        weights_dir=settings.weights_dir,
-        description={"data_sets": options.data, "test_fold": options.test_fold},
-        start=start,
+    def report(epoch: "Epoch") -> None:
+        print(epoch.describe(recipe.final.epochs), flush=True)
+
+    made = train_version(
+        options.version,
+        recipe,
+        data_sets=tuple(options.data or recipe.data_sets),
+        test_fold=options.test_fold,
+        run=run,
+        settings=settings,
+        resume=options.resume,
+        listener=Listener(on_split=count, on_epoch=report),
     )
-    print(f"{settings.weights_dir / card.version}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
-    print(f"Next: busi evaluate --model {card.version} --save")
+    if made is not None:
+        card, progress = made
+        folder = settings.weights_dir / card.version
+        print(f"{folder}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
+        print(f"Next: busi evaluate --model {card.version} --save")
     return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from busi_core.jobs.launch import run_workers
+
+    if not run_workers(device=options.device, idle_seconds=options.until_idle):
+        print("busi: another worker does this on this machine already.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _resized(spec: "PreprocessSpec", side: int) -> "PreprocessSpec":
+    try:
+        return replace(spec, side=side)
+    except ValueError as error:
+        raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
+
+
+def _train_tissue(options: argparse.Namespace, recipe: "Recipe", run: Path) -> int:
+    from busi_core.study.budget import Clock
+    from busi_core.study.tissue import run_tissue
+
+    done = run_tissue(recipe, run, clock=Clock(run, cap=None), say=_say, data=options.tissue)
+    print(f"{recipe.name}, {done.extra['note']}:")
+    for name, value in done.extra["figures"].items():
+        print(f"  {name:<20} {value['estimate']:.3f}  [{value['low']:.3f} - {value['high']:.3f}]")
+    print(f"written: {run / 'versions' / recipe.name}; it reads no scans and is never served")
+    return 0
+
+
+def _recipes(_options: argparse.Namespace) -> int:
+    from busi_core.recipes.catalogue import RECIPES
+
+    for recipe in RECIPES.values():
+        paper = f"paper {recipe.paper}" if recipe.paper else "the product"
+        print(f"{recipe.name:<22} {paper:<11} {recipe.summary}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from busi_core.recipes.catalogue import get_recipe
+    from busi_core.study.budget import BUDGETS
+    from busi_core.study.reproduce import Study
+
+    changes = {
+        name: getattr(options, name) for name in ("epochs", "size", "hours") if getattr(options, name) is not None
+    }
+    budget = replace(BUDGETS[options.budget], **changes)
+    only = None if options.only is None else [get_recipe(name).name for name in options.only if name != "leak"]
+    study = Study(read_settings(), budget, options.runs, options.out, _say)
+    study.run(leak=options.only is None or "leak" in options.only, recipes=only, seeds=options.seeds)
+    print(f"written: {options.out / 'reproduction.md'} and {options.out / 'reproduction.json'}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from busi_core.study.reproduce import run_sweep
+
+    for name, figures in run_sweep(read_settings(), options.runs, _say, epochs=options.epochs, size=options.size):
+        shown = ", ".join(
+            f"{figure} {value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})" for figure, value in figures
+        )
+        print(f"{name}: {shown}", flush=True)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -265,6 +432,38 @@ def _evaluate(options: argparse.Namespace) -> int:
         folder = settings.weights_dir / analyser.card.version
         write_reports(folder, reports)
         print(f"written: {folder / 'evaluation.json'}")
+    if options.all:
+        _assess(analyser, reports, dict(tests), save=options.save)
+    return 0
+
+
+def _assess(
+    analyser: "Analyser", reports: list["EvaluationReport"], tests: "dict[str, Sequence[Record]]", *, save: bool
+) -> None:
+    from busi_core.assessment import assess, format_assessment, write_assessment
+
+    folder = read_settings().weights_dir / analyser.card.version
+    figures = assess(analyser, folder, reports, tests, on_step=lambda _, done, total: _show_count(done, total))
+    print(format_assessment(figures))
+    if save:
+        write_assessment(folder, figures, sha256=analyser.card.sha256)
+        print(f"written: {folder / 'assessment.json'}")
+
+
+def _limits(options: argparse.Namespace) -> int:
+    from busi_core.limits import write_limits
+    from busi_core.recipes.product import read_split
+    from busi_core.registry import check_version_name
+    from busi_core.release import fit_limits
+    from busi_core.service import Analyser, choose_device
+
+    settings = read_settings()
+    folder = settings.weights_dir / check_version_name(options.version)
+    analyser = Analyser.load_without_limits(folder, choose_device(settings.device))
+    training = analyser.card.training
+    split = read_split(settings, tuple(training["data_sets"]), test_fold=training["test_fold"])
+    write_limits(folder, fit_limits(analyser, split.train, split.validation, _show_count), analyser.card)
+    print(f"written: {folder / 'limits.safetensors'}")
     return 0
 
 
@@ -281,6 +480,7 @@ def _print_simulated(analyser: "Analyser", count: int) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
+    from busi_core.assessment import read_assessment
     from busi_core.evaluation import read_reports
     from busi_core.model_card import format_figures, format_model_card
     from busi_core.models.checkpoint import read_card
@@ -292,19 +492,129 @@ def _card(options: argparse.Namespace) -> int:
     if options.figures:
         print(format_figures(reports))
     else:
-        print(format_model_card(read_card(weights_dir / version), reports), end="")
+        found = read_card(weights_dir / version)
+        assessed = read_assessment(weights_dir / version, sha256=found.sha256)
+        print(format_model_card(found, reports, assessed), end="")
     return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from busi_core.models.checkpoint import load_version
-    from busi_core.registry import check_version_name, put_into_service
-    from busi_core.service import choose_device
+    from busi_core.audit import open_audit
+    from busi_core.registry import put_into_service
+    from busi_core.service import Serving, choose_device
 
-    weights_dir = read_settings().weights_dir
-    load_version(weights_dir / check_version_name(options.version), choose_device("cpu"))
-    put_into_service(weights_dir, options.version)
+    settings = read_settings()
+    Serving(settings.weights_dir, choose_device("cpu")).load(options.version)  # refused where it could not answer
+    audit = open_audit(settings) if settings.state_dir.is_dir() else None
+    put_into_service(settings.weights_dir, options.version, comment=options.comment, audit=audit)
     print(f"in service: {options.version}")
+    return 0
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from busi_core.access import command_line
+    from busi_core.promotion.judging import judge_on_record
+    from busi_core.promotion.verdict import format_verdict
+
+    verdict = judge_on_record(command_line().confirm(), options.version, read_settings(), _show_count)
+    print(format_verdict(verdict))
+    return 0 if verdict.may_be_promoted else 1
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from busi_core.access import command_line
+    from busi_core.audit import open_audit
+    from busi_core.promotion.promote import promote
+    from busi_core.promotion.protocol import read_protocol
+    from busi_core.promotion.verdict import read_verdict
+    from busi_core.registry import check_version_name, read_registry
+
+    settings = read_settings()
+    in_service = read_registry(settings.weights_dir).in_service
+    folder = settings.weights_dir / check_version_name(options.version)
+    registry = promote(
+        command_line(),
+        options.version,
+        comment=options.comment,
+        expected_in_service=in_service,
+        verdict=read_verdict(folder, in_service, read_protocol(settings.promotion_protocol)),
+        settings=settings,
+        audit=open_audit(settings),
+    )
+    print(f"in service: {registry.in_service} (before: {in_service})")
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from busi_core.access import command_line
+    from busi_core.audit import open_audit
+    from busi_core.promotion.promote import roll_back
+    from busi_core.registry import read_registry
+
+    settings = read_settings()
+    in_service = read_registry(settings.weights_dir).in_service
+    registry = roll_back(
+        command_line(),
+        options.version,
+        comment=options.comment,
+        expected_in_service=in_service,
+        settings=settings,
+        audit=open_audit(settings),
+    )
+    print(f"in service: {registry.in_service} (before: {in_service})")
+    return 0
+
+
+def _datasets(options: argparse.Namespace) -> int:
+    from busi_core.access import command_line
+    from busi_core.audit import open_audit
+    from busi_core.managed.inspection import examine
+    from busi_core.managed.intake import open_path
+    from busi_core.managed.known import read_known
+    from busi_core.managed.report import find_unclean, plan_acceptance
+    from busi_core.managed.report_text import format_plan, format_report, format_sets
+    from busi_core.managed.store import accept, find_damaged, list_sets
+
+    settings = read_settings()
+    if options.source_path is None:
+        print(format_sets(list_sets(settings.state_dir)))
+        damaged = find_damaged(settings.state_dir)
+        for name in damaged:
+            print(f"busi: the data set {name} is damaged. Restore its folder from a backup.", file=sys.stderr)
+        return 1 if damaged else 0
+    report = examine(open_path(options.source_path), read_known(settings, _show_count), _show_count)
+    print(format_report(report))
+    if options.name is None:
+        return 0
+    excluded = find_unclean(report) if options.clean else set()
+    confirmed = {scan.id for scan in report.scans} if options.no_patient_text else set()
+    print(f"kept: {format_plan(plan_acceptance(report, excluded, confirmed))}")
+    managed = accept(
+        command_line(),
+        report,
+        name=options.name,
+        source=options.source,
+        licence=options.licence,
+        excluded=excluded,
+        confirmed=confirmed,
+        settings=settings,
+        audit=open_audit(settings),
+    )
+    print(managed.id)
+    return 0
+
+
+def _hash_password(_: argparse.Namespace) -> int:
+    from getpass import getpass
+
+    from busi_core.access.password import hash_password
+    from busi_core.errors import AccessDeniedError
+
+    password = getpass("Password (it does not show): ")
+    hashed = hash_password(password)
+    if getpass("The same again: ") != password:
+        raise AccessDeniedError("The two differ.", remedy="Run the command again.")
+    print(hashed)
     return 0
 
 
@@ -338,6 +648,28 @@ def _splits(options: argparse.Namespace) -> int:
         print("The committed folds are not those of these scans.", file=sys.stderr)
         return 1
     print("The committed folds are those of these scans.")
+    return 0
+
+
+def _hashes(options: argparse.Namespace) -> int:
+    from busi_core.data.records import read_bus_bra, read_busi
+    from busi_core.models.checkpoint import read_card
+    from busi_core.registry import check_version_name
+    from busi_core.taught import TAUGHT_FILE, hash_records, write_taught
+
+    settings = read_settings()
+    folder = settings.weights_dir / check_version_name(options.version)
+    names = set(read_card(folder).trained_on)
+    known = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
+    found = [record for record in known if record.id in names]
+    if len(found) < len(names):
+        raise DatasetError(
+            f"{len(names) - len(found)} of {len(names)} scans that taught {options.version!r} are not at hand.",
+            remedy="Set BUSI_DATA_ROOT to the folder that holds them all.",
+        )
+    hashes = hash_records(found)
+    write_taught(folder, hashes)
+    print(f"written: {folder / TAUGHT_FILE}, {len(hashes)} hashes of {len(found)} scans")
     return 0
 
 
@@ -379,3 +711,14 @@ def _count(text: str) -> int:
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError(f"must be 1 to 64, got {text}")
     return number
+
+
+def _count_frame(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"frames are counted from 1, got {text}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

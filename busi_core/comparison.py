@@ -20,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from busi_core.data.splits import scan_groups
 from busi_core.findings import read_finding
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE, OverlapCounts, count_overlap, find_border, hd95
-from busi_core.models.checkpoint import ModelCard
 from busi_core.types import Analysis, Diagnosis, FloatMap, Heatmap, Mask
 
 MAX_LESIONS = 50  # looked at one by one; BUSI's most is 3, and a mask of speckle would have thousands
@@ -300,21 +298,3 @@ def fit_heatmap(heatmap: Heatmap, truth: Mask) -> HeatmapFit:
     inside = bool(truth[row, column]) if truth.any() else None
     energy = float(evidence[truth].sum(dtype=np.float64)) / total if truth.any() else float("nan")
     return HeatmapFit(heatmap.of, energy, (int(column), int(row)), inside, share)
-
-
-def has_taught(card: ModelCard, record_id: str) -> bool:
-    """Whether this scan, by its name in BUSI or BUS-BRA, or a copy of it, was among those that taught a model.
-
-    A figure on such a scan says nothing about new ones. BUS-BRA's scans are grouped by case, which their names begin
-    with ('bus_0001-l').
-
-    Args:
-        card: Names the records that taught or chose anything.
-        record_id: As in 'busi/benign (4)'.
-    """
-    groups = scan_groups()
-
-    def group_of(name: str) -> str:
-        return name.rsplit("-", 1)[0] if name.startswith("bus-bra/") else groups.get(name, name)
-
-    return group_of(record_id) in {group_of(name) for name in card.trained_on}

@@ -12,7 +12,6 @@ nothing is ever kept.
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -25,8 +24,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_core.audit import AuditLog
 from busi_core.errors import DatasetError, OutputError
-from busi_core.files import write_atomically
+from busi_core.files import flush_folder, write_atomically
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.types import Diagnosis, Grey, Mask
 
@@ -82,6 +82,7 @@ def keep_correction(
     threshold: float,
     diagnosis: Diagnosis | None,
     no_patient_text: bool,
+    audit: AuditLog | None = None,
     now: datetime | None = None,
 ) -> Correction:
     """Keep one corrected case; whole, or not at all.
@@ -96,10 +97,12 @@ def keep_correction(
         threshold: Of the mask before.
         diagnosis: Class of the image in the reader's opinion.
         no_patient_text: The reader looked, and no patient's name or number is burned into the pixels.
+        audit: Gets an entry before the case is kept; None on a server that nobody administers.
         now: For tests.
 
     Raises:
-        OutputError: The store is off, something needed is missing, or the disk is full; nothing was kept.
+        OutputError: The store is off, something needed is missing, the disk is full, or the audit log cannot be
+            written; nothing was kept.
     """
     if folder is None:
         raise OutputError(
@@ -134,6 +137,15 @@ def keep_correction(
         sha256={file: hashlib.sha256(content).hexdigest() for file, content in pictures.items()},
         no_patient_text=True,
     )
+    if audit is not None:
+        audit.append(
+            f"{name} (reader, as typed)",
+            "correction.kept",
+            correction.id,
+            model_version=model_version,
+            pixels_before=correction.pixels_before,
+            pixels_after=correction.pixels_after,
+        )
     _write_case(folder, correction, pictures)
     return correction
 
@@ -169,22 +181,13 @@ def _write_case(folder: Path, correction: Correction, pictures: dict[str, bytes]
             write_atomically(unfinished / file, picture)
         write_atomically(unfinished / RECORD_FILE, content.encode())
         unfinished.rename(folder / correction.id)
-        _flush(folder)
+        flush_folder(folder)
     except OSError as error:
         raise OutputError(
             f"The corrected case could not be kept ({error.strerror}).", remedy="Tell the owner of the server."
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Make the new name survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_case(case: Path) -> Correction:

@@ -7,6 +7,9 @@
   + ExplanationError       the heat map could not be made; the prediction still stands
   + TrainingError          a training run cannot start or go on; the last checkpoint stays
   + OutputError            a result could not be written; nothing was overwritten
+  + AccessDeniedError      only an administrator may do this; sign in, or ask the server's owner
+  + PromotionError         a version may not be put into service; the one in service stays
+  + JobError               a job cannot be queued, changed or found; the others go on
 
 `ValueError` and `TypeError` are for programmers and may crash; `BusiError` is for people and
 is shown to them as a problem and a remedy, never as a traceback.
@@ -49,3 +52,15 @@ class TrainingError(BusiError):
 
 class OutputError(BusiError):
     """A result could not be written."""
+
+
+class AccessDeniedError(BusiError):
+    """Only an administrator may do this, and who asks is none (any more)."""
+
+
+class PromotionError(BusiError):
+    """A version may not be put into service; the one in service stays."""
+
+
+class JobError(BusiError):
+    """A job cannot be queued, changed or found."""

@@ -52,7 +52,7 @@ class ScanResult:
         id: Of the record.
         group: What is resampled: the scan, or the case of BUS-BRA.
         truth: Its class.
-        probabilities: Scores in the order of `Diagnosis`.
+        probabilities: Scores in the order of `Diagnosis`; None from a model that gives no class.
         dice, iou, hd95_px, precision, recall, pixel_accuracy, empty_mask_accuracy: Of the mask in the image's pixels.
         has_mask: Whether any pixel was called lesion.
         lesion_share: Share of the image that the truth outlines.
@@ -61,7 +61,7 @@ class ScanResult:
     id: str
     group: str
     truth: str
-    probabilities: tuple[float, float, float]
+    probabilities: tuple[float, float, float] | None
     dice: float
     iou: float
     hd95_px: float
@@ -95,7 +95,7 @@ class EvaluationReport:
         scans: How many were scored.
         counts: Scans by true class.
         table: Each figure with its 95 % interval.
-        confusion: (3, 3) rows truth, columns prediction.
+        confusion: (3, 3) rows truth, columns prediction; empty, as are reliability and bands, without a class.
         reliability: Bins as (count, mean confidence, share right).
         flag: Sensitivity and specificity of the flag in service at its own threshold.
         bands: 'Scored like this' counts.
@@ -116,7 +116,7 @@ class EvaluationReport:
     results: tuple[ScanResult, ...]
 
     def band_of(self, malignant_score: float) -> ScoreBand:
-        """The band that a score of malignant falls into."""
+        """The band that a score of malignant falls into; there are none without a class."""
         return next(band for band in self.bands if malignant_score < band.high or band is self.bands[-1])
 
 
@@ -127,24 +127,18 @@ def score_record(analyser: Analyser, record: Record) -> ScanResult:
         InvalidImageError: The file is no image we accept.
         DatasetError: Its mask cannot be read or does not fit.
     """
-    analysis = analyser.analyse(record.image.read_bytes())
+    analysis = analyser.analyse(record.image.read_bytes(), insist=True)
     truth = read_truth(record, analysis.image.height, analysis.image.width)
     mask = read_finding(analysis).lesion_mask
     counts = count_overlap(mask, truth)
     probabilities = analysis.prediction.probabilities
-    if probabilities is None:
-        raise DatasetError(
-            f"Model {analysis.model_version!r} gives no class.", remedy="Evaluate a model that has a class head."
-        )
     return ScanResult(
         id=record.id,
         group=record.group or scan_groups().get(record.id, record.id),
         truth=record.diagnosis.value,
-        probabilities=(
-            probabilities[Diagnosis.NORMAL],
-            probabilities[Diagnosis.BENIGN],
-            probabilities[Diagnosis.MALIGNANT],
-        ),
+        probabilities=None
+        if probabilities is None
+        else (probabilities[Diagnosis.NORMAL], probabilities[Diagnosis.BENIGN], probabilities[Diagnosis.MALIGNANT]),
         dice=counts.dice,
         iou=counts.iou,
         hd95_px=hd95(mask, truth),
@@ -204,10 +198,14 @@ def evaluate(
 
 
 def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) -> EvaluationReport:
-    """The table of EVALUATION from single results: each figure with a bootstrap interval over groups."""
+    """The table of EVALUATION from single results: each figure with a bootstrap interval over groups.
+
+    The figures of the class are NaN for a model that gives none.
+    """
+    gives_class = all(result.probabilities is not None for result in results)
     groups = np.array([result.group for result in results])
     truth = np.array([CLASSES.index(Diagnosis(result.truth)) for result in results])
-    scores = np.array([result.probabilities for result in results])
+    scores = np.array([result.probabilities or (1 / 3, 1 / 3, 1 / 3) for result in results])
     has_mask = np.array([result.has_mask for result in results], float)
     lesion = truth != CLASSES.index(Diagnosis.NORMAL)
     malignant = truth == CLASSES.index(Diagnosis.MALIGNANT)
@@ -237,6 +235,8 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
         "normals given a mask": np.where(lesion, np.nan, has_mask),
         "pixel accuracy": np.array([result.pixel_accuracy for result in results]),
         "pixel accuracy of the empty mask": np.array([result.empty_mask_accuracy for result in results]),
+    }
+    of_class: dict[str, Any] = {
         "accuracy (3 classes)": (predicted == truth).astype(float),
         "macro-F1": lambda i: macro_f1(confusion_matrix(predicted[i], truth[i])),
         "AUC malignant against benign": auc,
@@ -244,8 +244,10 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
         "expected calibration error": lambda i: expected_calibration_error(scores[i], truth[i]),
     }
     table = {name: bootstrap_interval(values, groups) for name, values in measured.items()}
+    undefined = Interval(math.nan, math.nan, math.nan)
+    table |= {name: bootstrap_interval(v, groups) if gives_class else undefined for name, v in of_class.items()}
     flag = None
-    if card.malignancy:
+    if card.malignancy and gives_class:
         point = operating_point(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant, card.malignancy.threshold)
         flag = {"threshold": point.threshold, "sensitivity": point.sensitivity, "specificity": point.specificity}
     curve = reliability_curve(scores, truth)
@@ -257,13 +259,17 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
         scans=len(results),
         counts={d.value: int((truth == column).sum()) for column, d in enumerate(CLASSES)},
         table=table,
-        confusion=tuple(tuple(int(n) for n in row) for row in confusion_matrix(predicted, truth)),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion_matrix(predicted, truth))
+        if gives_class
+        else (),
         reliability=tuple(
             (int(n), float(sure), float(right))
             for n, sure, right in zip(curve.count, curve.confidence, curve.right, strict=True)
-        ),
+        )
+        if gives_class
+        else (),
         flag=flag,
-        bands=_count_bands(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant),
+        bands=_count_bands(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant) if gives_class else (),
         results=tuple(results),
     )
 
@@ -274,7 +280,7 @@ def write_reports(folder: Path, reports: Sequence[EvaluationReport]) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    content = {"schema": SCHEMA, "reports": [_without_nan(asdict(report)) for report in reports]}
+    content = {"schema": SCHEMA, "reports": [without_nan(asdict(report)) for report in reports]}
     write_atomically(folder / EVALUATION_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -305,8 +311,9 @@ def format_table(report: EvaluationReport) -> str:
             f"  flag at score {report.flag['threshold']:.3f}: sensitivity {report.flag['sensitivity']:.3f}, "
             f"specificity {report.flag['specificity']:.3f}"
         )
-    lines.append("  confusion (rows truth; columns normal, benign, malignant):")
-    lines += [f"    {d.value:<10} {row}" for d, row in zip(CLASSES, report.confusion, strict=True)]
+    if report.confusion:
+        lines.append("  confusion (rows truth; columns normal, benign, malignant):")
+        lines += [f"    {d.value:<10} {row}" for d, row in zip(CLASSES, report.confusion, strict=True)]
     return "\n".join(lines)
 
 
@@ -340,24 +347,32 @@ def _read_report(content: dict[str, Any]) -> EvaluationReport:
             "confusion": tuple(tuple(row) for row in content["confusion"]),
             "reliability": tuple((row[0], row[1], row[2]) for row in content["reliability"]),
             "bands": tuple(ScoreBand(**band) for band in content["bands"]),
-            "results": tuple(
-                ScanResult(**{key: _read_value(key, value) for key, value in row.items()}) for row in content["results"]
-            ),
+            "results": tuple(read_result(row) for row in content["results"]),
         }
     )
 
 
+def read_result(row: Mapping[str, Any]) -> ScanResult:
+    """One scored scan from JSON, where null stands for NaN.
+
+    Raises:
+        TypeError: It has other fields.
+    """
+    return ScanResult(**{key: _read_value(key, value) for key, value in row.items()})
+
+
 def _read_value(key: str, value: Any) -> Any:
     if key == "probabilities":
-        return tuple(value)
+        return value and tuple(value)
     return math.nan if value is None else value
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain values in which what is no finite number is None, for JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return value

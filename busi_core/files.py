@@ -30,3 +30,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"{path.name!r} could not be written ({error.strerror}).",
             remedy="Free some space or choose another folder.",
         ) from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut; raises OSError as the system does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -63,14 +63,18 @@ def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
 
 
 def _calibration_of(image: DecodedImage, mask: Mask) -> CalibratedRegion | None:
-    """The calibrated region that holds the whole mask; None when there is none, or another touches the mask."""
+    """A calibrated region that holds the whole mask; None where there is none, or another touches it that differs.
+
+    A colour box lies inside the region of its B-mode image, with the same pixel size.
+    """
     if not mask.any():
         return None
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     touching = [r for r in image.regions if r.left < right and left < r.right and r.top < bottom and top < r.bottom]
-    holds = len(touching) == 1 and touching[0].contains(left, top, right, bottom)
-    return touching[0] if holds else None
+    holding = [region for region in touching if region.contains(left, top, right, bottom)]
+    sizes = {(region.column_mm, region.row_mm) for region in touching}
+    return holding[0] if holding and len(sizes) == 1 else None
 
 
 def _find_disagreement(diagnosis: Diagnosis | None, *, has_mask: bool) -> str | None:

@@ -8,6 +8,7 @@ and a run that was killed goes on where it was: what is done is not read again, 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,21 @@ from typing import Any
 from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES
 from busi_core.data.records import is_mask_name, natural_key
-from busi_core.errors import BusiError, InvalidImageError, OutputError
+from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
+from busi_core.explain.catalogue import DEEPEST, WORDS, Method
 from busi_core.explain.gradcam import LESION
+from busi_core.explain.methods import Explanation
 from busi_core.files import write_atomically
 from busi_core.findings import read_finding
 from busi_core.imaging.decode import decode_image
+from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.report import reading_record
 from busi_core.service import Analyser
-from busi_core.types import Analysis, DecodedImage
+from busi_core.types import Analysis, DecodedImage, Heatmap
+
+_HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,28 @@ class Outcome:
     summary: str
     error: BusiError | None
     already_done: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which explanations are made for each scan, beside its heat map.
+
+    Attributes:
+        methods: None of them twice.
+        of: A class or `LESION`; None explains the likeliest class, or the mask where there is no class.
+        layer: Where in the network.
+    """
+
+    methods: tuple[Method, ...] = ()
+    of: str | None = None
+    layer: str = DEEPEST
+
+    def record(self) -> dict[str, Any]:
+        """What a record keeps of it, to know later whether the same was asked."""
+        return {"methods": sorted(self.methods), "of": self.of, "layer": self.layer} if self.methods else {}
+
+
+NOTHING_ASKED = Asked()
 
 
 @dataclass(frozen=True)
@@ -67,13 +95,19 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
     Raises:
         OutputError: Two inputs would write the same results, a result would fall on a file that is none, or a path
             does not exist.
+        DatasetError: A folder holds no scan.
     """
     targets: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            found = [(file, out / file.relative_to(path).with_suffix("")) for file in _list_scans(path)]
+            found = [(file, out / file.relative_to(path).with_name(_stem(file))) for file in _list_scans(path)]
+            if not found:
+                raise DatasetError(
+                    f"There is no scan in {path}.",
+                    remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
+                )
         elif path.exists():
-            found = [(path, out / path.stem)]
+            found = [(path, out / _stem(path))]
         else:
             raise OutputError(f"{path} does not exist.", remedy="Check the path.")
         for source, target in found:
@@ -98,7 +132,9 @@ def analyse_paths(
     return analyse_plan(analyser, plan_paths(paths, out), frame=frame, jobs=jobs)
 
 
-def analyse_plan(analyser: Analyser, plan: Plan, *, frame: int | None = None, jobs: int = 2) -> Iterator[Outcome]:
+def analyse_plan(
+    analyser: Analyser, plan: Plan, *, frame: int | None = None, jobs: int = 2, asked: Asked = NOTHING_ASKED
+) -> Iterator[Outcome]:
     """Read what was planned, in order.
 
     Args:
@@ -106,16 +142,25 @@ def analyse_plan(analyser: Analyser, plan: Plan, *, frame: int | None = None, jo
         plan: From `plan_paths`.
         frame: Of a file with several; None reads the first, with a warning in the record.
         jobs: Scans read side by side.
+        asked: Explanations to write beside, as `<stem>_heatmap_<method>.png`.
+
+    Raises:
+        ExplanationError: The model has no such class or layer; nothing was read.
     """
     version = analyser.card.version
+    if asked.methods:
+        analyser.find_layer(asked.layer, of=asked.of or next(iter(analyser.card.architecture.image_classes), LESION))
 
     def read(item: tuple[Path, Path]) -> Outcome:
-        prepared = _prepare(*item, frame, version)
+        prepared = _prepare(*item, frame, version, asked)
         if prepared.image is None:
             return prepared.outcome
         try:
-            return Outcome(prepared.source, _write(prepared, analyser.analyse_for_batch(prepared.image)), None)
-        except OutputError as error:
+            analysis = analyser.analyse_for_batch(prepared.image)
+            of = asked.of or (analysis.prediction.diagnosis or LESION)
+            made = [analyser.explain(analysis, method, of=str(of), layer=asked.layer) for method in asked.methods]
+            return Outcome(prepared.source, _write(prepared, analysis, made), None)
+        except (ExplanationError, OutputError) as error:
             return Outcome(prepared.source, "", error)
 
     return map_in_order(read, plan.targets, jobs=jobs)
@@ -126,20 +171,38 @@ def _list_scans(folder: Path) -> list[Path]:
     return sorted(filter(_is_scan, folder.rglob("*")), key=lambda file: natural_key(str(file)))
 
 
+def _stem(file: Path) -> str:
+    """What results are named after: the name without its suffix; in '1.2.840.7' the last part is none."""
+    return file.name if file.suffix[1:].isdigit() else file.stem
+
+
 def _is_scan(file: Path) -> bool:
-    if file.suffix.lower() not in SUFFIXES or is_mask_name(file.stem):
+    if file.suffix.lower() not in SUFFIXES:
+        return _is_nameless_dicom(file)
+    if is_mask_name(file.stem):
         return False
     if file.parent.name == "Masks" and file.stem.startswith("mask_"):
         return False
-    scan = file.stem.removesuffix("_heatmap")
+    scan = _HEATMAP_NAME.sub("", file.stem)
     return scan == file.stem or not _is_ours(file.with_name(scan))
+
+
+def _is_nameless_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its content: scanners export 'IM000001' or '1.2.840.7'. DICOMDIR only lists others."""
+    if file.name == "DICOMDIR" or not file.is_file():
+        return False
+    try:
+        with file.open("rb") as opened:
+            return is_dicom(opened.read(MARK_END))
+    except OSError:
+        return False
 
 
 def _require_free(source: Path, target: Path) -> None:
     """Refuse to write over a reference mask or another scan: what lies beside a scan without a record is not ours."""
     if not _is_in_place(source, target) or _is_ours(target):
         return
-    for picture in (target.with_name(f"{target.name}_mask.png"), target.with_name(f"{target.name}_heatmap.png")):
+    for picture in (_beside(target, kind) for kind in ("mask", "heatmap", *(f"heatmap_{m}" for m in Method))):
         if picture.exists():
             raise OutputError(
                 f"{picture} is there already and is no result of this program.", remedy="Choose another folder."
@@ -155,16 +218,21 @@ def _is_ours(target: Path) -> bool:
     return target.with_name(f"{target.name}.json").exists() or _claim_of(target).exists()
 
 
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f"{target.name}_{kind}.png")
+
+
 def _claim_of(target: Path) -> Path:
     """Says, among the scans themselves, that the pictures of this stem are being written by us."""
     return target.with_name(f".{target.name}.reading")
 
 
-def _prepare(source: Path, target: Path, frame: int | None, version: str) -> _Prepared:
+def _prepare(source: Path, target: Path, frame: int | None, version: str, asked: Asked) -> _Prepared:
     try:
         status = source.stat()
         stamp: dict[str, Any] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "frame": frame}
-        before = _read_record(target, version, frame)
+        stamp |= {"explained": asked.record()} if asked.methods else {}
+        before = _read_record(target, version, frame, asked)
         if before and before["bytes"] == stamp["bytes"] and before["modified_ns"] == stamp["modified_ns"]:
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
         data = source.read_bytes()
@@ -179,33 +247,55 @@ def _prepare(source: Path, target: Path, frame: int | None, version: str) -> _Pr
         return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
 
 
-def _read_record(target: Path, version: str, frame: int | None) -> dict[str, Any] | None:
-    """The stamp in a finished record of the same model version and frame; None when there is none."""
+def _read_record(target: Path, version: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
+    """The stamp in a finished record of the same model version, frame and explanations; None when there is none."""
     try:
         record = json.loads(target.with_name(f"{target.name}.json").read_text(encoding="utf-8"))
         stamp: dict[str, Any] = record["input"]
         same = record["model"] == version and stamp["frame"] == frame
-        pictures = all(target.with_name(f"{target.name}_{kind}.png").is_file() for kind in ("mask", "heatmap"))
+        same = same and (not asked.methods or stamp.get("explained") == asked.record())
+        kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
+        pictures = all(_beside(target, kind).is_file() for kind in kinds)
         return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(prepared: _Prepared, analysis: Analysis) -> str:
+def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation]) -> str:
     finding = read_finding(analysis)
-    image, diagnosis, target = analysis.image, analysis.prediction.diagnosis, prepared.target
-    heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
-    picture = draw_heatmap(image.rgb, upsample(heat.evidence, image.height, image.width))
+    diagnosis, target = analysis.prediction.diagnosis, prepared.target
     record = {**reading_record(analysis, finding, file=str(prepared.source)), "input": prepared.stamp}
+    if explanations:
+        record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
     in_place = _is_in_place(prepared.source, target)
     if in_place:
         write_atomically(_claim_of(target), b"")
-    write_atomically(target.with_name(f"{target.name}_mask.png"), mask_png(finding.lesion_mask))
-    write_atomically(target.with_name(f"{target.name}_heatmap.png"), encode_png(picture))
+    write_atomically(_beside(target, "mask"), mask_png(finding.lesion_mask))
+    heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
+    write_atomically(_beside(target, "heatmap"), _draw(analysis.image, heat))
+    for one in explanations:
+        write_atomically(_beside(target, f"heatmap_{one.method}"), _draw(analysis.image, one.heatmap))
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_atomically(target.with_name(f"{target.name}.json"), text.encode("utf-8", "replace"))
     if in_place:
         _claim_of(target).unlink(missing_ok=True)
     scores = analysis.prediction.probabilities
     score = f" {scores[diagnosis]:.2f}" if scores and diagnosis else ""
-    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px"
+    without = [WORDS[one.method].title for one in explanations if not one.found]
+    silent = f"; no evidence found by {', '.join(without)}" if without else ""
+    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px{silent}"
+
+
+def _draw(image: DecodedImage, heatmap: Heatmap) -> bytes:
+    return encode_png(draw_heatmap(image.rgb, upsample(heatmap.evidence, image.height, image.width)))
+
+
+def _explanation_record(explanation: Explanation, target: Path) -> dict[str, Any]:
+    return {
+        "method": explanation.method,
+        "of": explanation.heatmap.of,
+        "score": explanation.heatmap.score,
+        "layer": explanation.layer.name,
+        "evidence_found": explanation.found,
+        "file": _beside(target, f"heatmap_{explanation.method}").name,
+    }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from busi_core.assessment import Figure, format_assessment
 from busi_core.evaluation import EvaluationReport
 from busi_core.metrics.bootstrap import Interval
 from busi_core.models.checkpoint import ModelCard
@@ -32,8 +33,8 @@ def format_figures(reports: Sequence[EvaluationReport]) -> str:
     return "\n".join(lines)
 
 
-def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport]) -> str:
-    """The whole card as markdown."""
+def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport], assessed: Sequence[Figure] = ()) -> str:
+    """The whole card as markdown; `assessed` is what the version knows of its limits, where that was measured."""
     config, preprocess = card.training["config"], card.preprocess
     images = card.training["images"]
     flag = card.malignancy
@@ -64,6 +65,14 @@ def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport]) -> s
     ]
     for report in reports:
         parts.append(_format_classes(report))
+    if assessed:
+        parts += [
+            "## What it knows of its limits",
+            "Printed by `busi evaluate --all`. 'No answer' is beyond 1.5 times the distance that 99 % of the "
+            "validation scans stay within; a set of classes is promised to hold the truth in that share of the scans "
+            "of each class. The pictures that are no breast ultrasound are few, and easy ones.",
+            format_assessment(assessed),
+        ]
     parts += ["## What it cannot know", "\n".join(f"- {limit}" for limit in LIMITS)]
     parts += [
         "## Data",
@@ -91,7 +100,7 @@ def _format_classes(report: EvaluationReport) -> str:
     ]
     lines += [
         f"| {name} | " + " | ".join(str(count) for count in row) + " |"
-        for name, row in zip(report.counts, report.confusion, strict=True)
+        for name, row in zip(report.counts, report.confusion, strict=False)
     ]
     if report.flag:
         lines += [

@@ -1,6 +1,7 @@
 """A finished run -> a model version: temperature and thresholds from validation, card, files.
 
-Everything here is chosen on the validation part, read through the front door, and never on the test part.
+Everything here is chosen on the validation part, read through the front door, and never on the test part; only what
+scans look like (`fit_limits`) is learned from the training part too.
 """
 
 import hashlib
@@ -21,19 +22,23 @@ from torch import Tensor
 
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import Split
-from busi_core.errors import ModelUnavailableError, TrainingError
+from busi_core.errors import DatasetError, ModelUnavailableError, TrainingError
 from busi_core.explain.alignment import measure_offset
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.preprocess import PreprocessSpec, prepare, upsample
+from busi_core.imaging.preprocess import PreprocessSpec, prepare_image, upsample
+from busi_core.limits import LIMITS_FILE, Limits, write_limits
 from busi_core.metrics.calibration import fit_temperature, softmax
 from busi_core.metrics.classification import threshold_for_sensitivity
+from busi_core.metrics.conformal import class_scores
 from busi_core.metrics.segmentation import count_overlap
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard, load_version, save_version
-from busi_core.models.network import LesionNet, build_network
+from busi_core.models.familiarity import Description, fit_familiarity
+from busi_core.models.network import LesionNet, Network, build_network
 from busi_core.models.pretrained import encoder_source, start_encoder
 from busi_core.registry import check_version_name
 from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
+from busi_core.taught import hash_records, read_taught, write_taught
 from busi_core.training.config import TrainingConfig
 from busi_core.training.state import BEST_FILE, Progress
 from busi_core.types import Diagnosis
@@ -50,11 +55,13 @@ class Start:
         initialise: Puts them into a new network; None leaves it random.
         source: Of the encoder's very first weights, with licence.
         trained_on: Records that taught these weights; they count as seen by what grows from them.
+        hashes: Of those records' scans.
     """
 
-    initialise: Callable[[LesionNet], None] | None
+    initialise: Callable[[Network], None] | None
     source: str
     trained_on: tuple[str, ...]
+    hashes: frozenset[str] = frozenset()
 
 
 def choose_start(config: TrainingConfig, *, encoder_dir: Path, weights_dir: Path) -> Start:
@@ -69,14 +76,33 @@ def choose_start(config: TrainingConfig, *, encoder_dir: Path, weights_dir: Path
         encoder = config.architecture.encoder
         source = encoder_source(encoder)
         return Start(lambda network: start_encoder(network, encoder, encoder_dir), source, ())
-    before, card = load_version(weights_dir / check_version_name(config.start), torch.device("cpu"))
+    folder = weights_dir / check_version_name(config.start)
+    before, card = load_version(folder, torch.device("cpu"))
     if card.architecture != config.architecture:
         raise ModelUnavailableError(
             f"The version {config.start!r} has another network than the one to be trained.",
             remedy="Start from a version of the same architecture, or from 'imagenet'.",
         )
     weights = before.state_dict()
-    return Start(lambda network: _copy_weights(network, weights), card.encoder_source, card.trained_on)
+    hashes = read_taught(folder, card.trained_on).hashes
+    return Start(lambda network: _copy_weights(network, weights), card.encoder_source, card.trained_on, hashes)
+
+
+def read_best(run: Path, config: TrainingConfig) -> tuple[bytes, Network]:
+    """A run's best weights, as the file that they are and in a network.
+
+    Raises:
+        TrainingError: The run has no best weights, or they do not fit.
+    """
+    try:
+        weights = (run / BEST_FILE).read_bytes()
+        network = build_network(config.architecture)
+        network.load_state_dict(load(weights), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f"The run {run.name!r} has no usable weights.", remedy="Train for at least one epoch first."
+        ) from error
+    return weights, network
 
 
 def release(
@@ -106,24 +132,17 @@ def release(
         TrainingError: The run has no best weights, or they do not fit.
         OutputError: The version cannot be written.
     """
-    try:
-        weights = (run / BEST_FILE).read_bytes()
-        network = build_network(config.architecture)
-        network.load_state_dict(load(weights), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise TrainingError(
-            f"The run {run.name!r} has no usable weights.", remedy="Train for at least one epoch first."
-        ) from error
+    weights, network = read_best(run, config)
     network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     draft = ModelCard(
         version=version,
-        task="lesion-and-class",
+        task="lesion-and-class" if config.architecture.image_classes else "lesion",
         architecture=config.architecture,
         preprocess=config.preprocess,
         temperature=1.0,
         lesion_threshold=0.5,
         malignancy=None,
-        heatmap_offset_px=measure_offset(network, _some_inputs(split.validation, config.preprocess)),
+        heatmap_offset_px=_measure_offset(network, split.validation, config.preprocess),
         training={
             **description,
             "config": asdict(config),
@@ -133,27 +152,86 @@ def release(
         },
         trained_on=tuple(dict.fromkeys([*start.trained_on, *(r.id for r in split.train + split.validation)])),
         encoder_source=start.source,
-        commit=_current_commit(),
+        commit=current_commit(),
         created=datetime.now(UTC).date().isoformat(),
         sha256=hashlib.sha256(weights).hexdigest(),
     )
     card = _choose(Analyser(network, draft, torch.device("cpu")), draft, split.validation)
+    write_taught(weights_dir / version, start.hashes | hash_records(split.train + split.validation))
     save_version(weights_dir / version, weights, card)
+    analyser = Analyser(network, card, torch.device("cpu"))
+    if _why_without_limits(analyser, split.train, split.validation):
+        (weights_dir / version / LIMITS_FILE).unlink(missing_ok=True)  # of weights that lay there before
+    else:
+        write_limits(weights_dir / version, fit_limits(analyser, split.train, split.validation), card)
     return card
+
+
+def _why_without_limits(analyser: Analyser, training: Sequence[Record], validation: Sequence[Record]) -> str:
+    """Why `fit_limits` cannot be; empty when it can."""
+    if not analyser.can_describe:
+        return "The network has no encoder whose early layers tell how a scan is textured"
+    if len(training) < 2 or not validation:
+        return f"There are {len(training)} scans of training and {len(validation)} of validation"
+    return ""
+
+
+def _measure_offset(network: Network, records: Sequence[Record], spec: PreprocessSpec) -> tuple[float, float]:
+    """Only encoders that step by padded convolutions look beside their cells; other networks look where they are."""
+    return measure_offset(network, _some_inputs(records, spec)) if isinstance(network, LesionNet) else (0.0, 0.0)
+
+
+def fit_limits(
+    analyser: Analyser,
+    training: Sequence[Record],
+    validation: Sequence[Record],
+    on_scan: Callable[[int, int], None] | None = None,
+) -> Limits:
+    """Measure what a version knows of its limits.
+
+    Args:
+        analyser: Of the version, with its final temperature.
+        training: What scans look like is learned from these.
+        validation: Limits and the scores of the classes come from these.
+        on_scan: Called with how many scans are done, of how many.
+
+    Raises:
+        DatasetError: The network has no such limits, or there are too few scans.
+    """
+    reason = _why_without_limits(analyser, training, validation)
+    if reason:
+        raise DatasetError(
+            f"{reason}, so {analyser.card.version} cannot know its limits.",
+            remedy="It reads scans all the same, without sets of classes and without refusal.",
+        )
+    described: list[Description] = []
+    scores: list[list[float]] = []
+    records = [*training, *validation]
+    for number, record in enumerate(records, start=1):
+        image = decode_image(record.image.read_bytes())
+        described.append(analyser.describe(image))
+        if number > len(training):
+            probabilities = analyser.analyse_image(image, insist=True).prediction.probabilities
+            scores.append([probabilities[diagnosis] for diagnosis in Diagnosis] if probabilities else [])
+        if on_scan:
+            on_scan(number, len(records))
+    truths = np.array([list(Diagnosis).index(record.diagnosis) for record in validation])
+    by_class = class_scores(np.array(scores), truths) if scores and scores[0] else ()
+    return Limits(by_class, fit_familiarity(described[: len(training)], described[len(training) :]))
 
 
 def _some_inputs(records: Sequence[Record], spec: PreprocessSpec) -> list[Tensor]:
     """A dozen prepared scans, evenly from the list."""
     chosen = records[:: max(1, len(records) // 12)]
-    return [prepare(decode_image(record.image.read_bytes()).grey, spec)[0] for record in chosen]
+    return [prepare_image(decode_image(record.image.read_bytes()), spec)[0] for record in chosen]
 
 
-def _copy_weights(network: LesionNet, weights: Mapping[str, Tensor]) -> None:
+def _copy_weights(network: Network, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights, strict=True)
 
 
 def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) -> ModelCard:
-    """Fill in temperature, lesion threshold and malignancy flag from the validation part."""
+    """Fill in the lesion threshold, and with a class the temperature and the flag, from the validation part."""
     overlaps: list[list[float]] = []
     scores: list[list[float]] = []
     for record in validation:
@@ -164,6 +242,9 @@ def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) 
         overlaps.append([_overlap(probability >= cutoff, truth) for cutoff in CUTOFFS])
         scores.append([(prediction.probabilities or {}).get(diagnosis, math.nan) for diagnosis in Diagnosis])
     truths = np.array([list(Diagnosis).index(record.diagnosis) for record in validation])
+    cutoff = _best_cutoff(np.array(overlaps), truths == list(Diagnosis).index(Diagnosis.NORMAL))
+    if not draft.architecture.image_classes:
+        return replace(draft, lesion_threshold=cutoff)
     logits = np.log(np.clip(np.array(scores), 1e-12, 1))
     temperature = fit_temperature(logits, truths)
     malignant = list(Diagnosis).index(Diagnosis.MALIGNANT)
@@ -171,7 +252,7 @@ def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) 
     return replace(
         draft,
         temperature=temperature,
-        lesion_threshold=_best_cutoff(np.array(overlaps), truths == list(Diagnosis).index(Diagnosis.NORMAL)),
+        lesion_threshold=cutoff,
         malignancy=MalignancyFlag(point.threshold, point.sensitivity, point.specificity, len(validation)),
     )
 
@@ -191,7 +272,8 @@ def _best_cutoff(overlaps: NDArray[np.float64], normal: NDArray[np.bool_]) -> fl
     return CUTOFFS[int((7 * lesions + clean).argmax())]
 
 
-def _current_commit() -> str:
+def current_commit() -> str:
+    """The code's commit, shortened; 'unknown' outside a repository."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607  (git of the user's path)

@@ -194,5 +194,10 @@ def report_json(report: Report) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
 
 
+def score_words(score: float) -> str:
+    """A score in two digits, never rounded to certainty; the viewers say it likewise (`keys.js`)."""
+    return "< 0.01" if score < 0.01 else "> 0.99" if score > 0.99 else f"{score:.2f}"
+
+
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value

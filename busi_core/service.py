@@ -2,6 +2,10 @@
 
     bytes -decode-> DecodedImage -prepare-> tensor + box -network-> Outputs -interpret-> Prediction
                                                         Outputs.features -Grad-CAM-> heat maps
+    Analysis, method, layer -explain-> Explanation, on request
+                                            early feature maps -familiarity-> known, unlike or foreign
+
+A scan that is foreign to the model gets no answer unless the caller insists.
 
 Nothing here writes to a disk. Logs carry sizes and versions; never names, pixels or scores.
 """
@@ -10,20 +14,29 @@ import logging
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from busi_core.errors import ModelUnavailableError
+from busi_core.errors import ExplanationError, ModelUnavailableError
+from busi_core.explain.alignment import measure_offset
+from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.explain.gradcam import LESION, explain_classes, explain_scan, relative
+from busi_core.explain.layers import Layer, list_layers
+from busi_core.explain.methods import Explanation, Progress, evidence_of, raw_explanation, require_a_say
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.preprocess import Box, place_on_box, prepare
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.imaging.preprocess import Box, place_on_box, prepare, prepare_image
+from busi_core.limits import LIMITS_FILE, Limits, read_limits
 from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
+from busi_core.models.familiarity import Description, describe
 from busi_core.models.interpret import interpret
-from busi_core.models.network import LesionNet, Outputs, build_network
+from busi_core.models.network import LesionNet, Network, Outputs, build_network
 from busi_core.registry import check_version_name, read_registry
-from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
+from busi_core.taught import TaughtScans, read_taught
+from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWarning, Likeness, Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +55,41 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if use_gpu else "cpu")
 
 
+class _Raw(NamedTuple):
+    """What the network said about one image, before it is brought to the image."""
+
+    outputs: Outputs
+    class_maps: list[Tensor]
+    lesion_map: Tensor | None
+    description: Description | None  # None for a version that does not know its limits
+
+
 class Analyser:
     """One model version, ready to read scans; safe to share between threads, and deterministic."""
 
-    def __init__(self, network: LesionNet, card: ModelCard, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: Network,
+        card: ModelCard,
+        device: torch.device,
+        limits: Limits | None = None,
+        *,
+        taught: TaughtScans | None = None,
+    ) -> None:
         """Args:
         network: Frozen and in eval mode, on `device`.
+        limits: What the version knows of its limits; without them no scan is called unlike or foreign.
+        taught: The scans that taught it; None knows them by the card's names alone.
         """
         self.card = card
+        self.limits = limits
+        self.taught = taught or TaughtScans(card.trained_on)
         self._network = network
         self._device = device
         self._retrying = threading.Lock()
-        self._cpu_network: LesionNet | None = network if device.type == "cpu" else None
+        self._cpu_network: Network | None = network if device.type == "cpu" else None
+        self._layers: tuple[Layer, ...] = ()
+        self._offsets_px = {DEEPEST: card.heatmap_offset_px}
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "Analyser":
@@ -63,43 +99,73 @@ class Analyser:
             ModelUnavailableError: A file is missing or fails a check.
         """
         network, card = load_version(folder, device)
-        return cls(network, card, device)
+        if card.task == "tissue":
+            raise ModelUnavailableError(
+                f"The version {card.version!r} reads stained tissue, not scans of a breast.",
+                remedy="Choose another version; this one stands on the page Systems.",
+            )
+        return cls(network, card, device, read_limits(folder, card), taught=read_taught(folder, card.trained_on))
 
-    def analyse(self, data: bytes, *, frame: int | None = None) -> Analysis:
+    @classmethod
+    def load_without_limits(cls, folder: Path, device: torch.device) -> "Analyser":
+        """As `load`, for making the limits anew, whatever lies there.
+
+        Raises:
+            ModelUnavailableError: A file is missing or fails a check.
+        """
+        return cls(*load_version(folder, device), device)
+
+    def analyse(self, data: bytes, *, frame: int | None = None, insist: bool = False) -> Analysis:
         """Read one uploaded file.
 
         Args:
             data: The file's bytes.
             frame: Which frame of a file with several; None reads the first and warns.
+            insist: Answer also for a scan that is foreign to the model; the answer says so.
 
         Raises:
             InvalidImageError: The upload is not an image we accept.
         """
-        return self.analyse_image(decode_image(data, frame=frame))
+        return self.analyse_image(decode_image(data, frame=frame), insist=insist)
 
-    def analyse_image(self, image: DecodedImage) -> Analysis:
+    def analyse_image(self, image: DecodedImage, *, insist: bool = False) -> Analysis:
         """Read one decoded image."""
-        return self._analyse(image, with_mask_map=True)
+        return self._analyse(image, with_mask_map=True, insist=insist)
 
-    def analyse_for_batch(self, image: DecodedImage) -> Analysis:
+    def analyse_for_batch(self, image: DecodedImage, *, insist: bool = False) -> Analysis:
         """As `analyse_image`, without the heat map of the lesion mask: two thirds of the work, for many scans.
 
         A model without a class head keeps that map: it has no other.
         """
-        return self._analyse(image, with_mask_map=not self.card.architecture.image_classes)
+        return self._analyse(image, with_mask_map=not self.card.architecture.image_classes, insist=insist)
 
-    def _analyse(self, image: DecodedImage, *, with_mask_map: bool) -> Analysis:
-        tensor, box = prepare(image.grey, self.card.preprocess)
-        outputs, class_maps, lesion_map, fell_back = self._run(tensor, with_mask_map=with_mask_map)
-        prediction = interpret(outputs, box, self.card)
-        heatmaps: dict[str, Heatmap] = {}
-        for name, raw in zip(self.card.architecture.image_classes, class_maps, strict=False):
-            score = dict(prediction.probabilities or {}).get(name, 0.0)  # type: ignore[call-overload]
-            heatmaps[name] = self._heatmap(raw, box, name, score)
-        if lesion_map is not None:
-            inside = prediction.lesion_probability[prediction.lesion_probability >= self.card.lesion_threshold]
-            lesion_score = float(inside.mean()) if inside.size else float(prediction.lesion_probability.max())
-            heatmaps[LESION] = self._heatmap(lesion_map, box, LESION, lesion_score)
+    @property
+    def can_describe(self) -> bool:
+        """Whether the network has an encoder whose early feature maps `describe` reads; not all published ones do."""
+        return isinstance(self._network, LesionNet)
+
+    def describe(self, image: DecodedImage) -> Description:
+        """The texture statistics that tell how far a scan lies from those of the training part."""
+        tensor, box = prepare_image(image, self.card.preprocess)
+        with torch.no_grad():
+            return describe(self._network.encode(self._to_device(tensor)), box, self.card.preprocess)
+
+    def _analyse(self, image: DecodedImage, *, with_mask_map: bool, insist: bool) -> Analysis:
+        tensor, box = prepare_image(image, self.card.preprocess)
+        raw, fell_back = self._run(tensor, box, with_mask_map=with_mask_map)
+        likeness = None
+        if self.limits and raw.description is not None:
+            likeness = self.limits.familiarity.judge(raw.description)
+        withheld = likeness is Likeness.FOREIGN and not insist
+        prediction = interpret(raw.outputs, box, self.card)
+        heatmaps = self._heatmaps(raw, box, prediction)
+        if withheld:
+            prediction, heatmaps = _no_answer(prediction, raw.outputs.features)
+        noticed = {
+            ImageWarning.READ_ON_CPU: fell_back,
+            ImageWarning.UNLIKE: likeness in (Likeness.UNLIKE, Likeness.FOREIGN) and not withheld,
+            ImageWarning.WITHHELD: withheld,
+        }
         logger.info("analysed height=%d width=%d model=%s", image.height, image.width, self.card.version)
         return Analysis(
             image=image,
@@ -108,39 +174,158 @@ class Analyser:
             lesion_threshold=self.card.lesion_threshold,
             malignancy_threshold=self.card.malignancy.threshold if self.card.malignancy else None,
             model_version=self.card.version,
-            warnings=image.warnings + ((ImageWarning.READ_ON_CPU,) if fell_back else ()),
+            warnings=image.warnings + tuple(warning for warning, applies in noticed.items() if applies),
+            likeness=likeness,
+            withheld=withheld,
         )
 
-    def _heatmap(self, raw: Tensor, box: Box, of: str, score: float) -> Heatmap:
-        cut = place_on_box(raw.float(), box, self.card.preprocess, self.card.heatmap_offset_px).cpu()
+    def _heatmaps(self, raw: _Raw, box: Box, prediction: Prediction) -> dict[str, Heatmap]:
+        found = {
+            name: self._heatmap(evidence, box, name, self._score_of(name, prediction))
+            for name, evidence in zip(self.card.architecture.image_classes, raw.class_maps, strict=False)
+        }
+        if raw.lesion_map is not None:
+            found[LESION] = self._heatmap(raw.lesion_map, box, LESION, self._score_of(LESION, prediction))
+        return found
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Where in this network `explain` can look, deepest first; nowhere in those of the published systems."""
+        if not self._layers and isinstance(self._network, LesionNet):
+            spec = self.card.preprocess
+            blank = torch.zeros(1, spec.channels, spec.side, spec.side)
+            self._layers = tuple(list_layers(self._network, self._to_device(blank)))
+        return self._layers
+
+    def explain(
+        self,
+        analysis: Analysis,
+        method: Method,
+        *,
+        of: str,
+        layer: str = DEEPEST,
+        on_progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain a reading in another way than the heat maps that came with it; slower, on request.
+
+        Args:
+            analysis: Made by this version.
+            method: How.
+            of: A class, or `LESION` for the mask.
+            layer: A name of `layers()`.
+            on_progress: As `raw_explanation`.
+
+        Raises:
+            ExplanationError: Another version made the reading, the reading was withheld, or as `find_layer` and
+                `raw_explanation`.
+        """
+        if analysis.model_version != self.card.version:
+            raise ExplanationError(
+                f"This scan was read by {analysis.model_version}, and {self.card.version} is in service now.",
+                remedy="Read the scan again.",
+            )
+        if analysis.withheld:
+            raise ExplanationError(
+                "There is nothing to explain: the model gave no answer for this image.",
+                remedy="Ask for its answer all the same first.",
+            )
+        network, place = self._explainable(), self.find_layer(layer, of=of)
+        tensor, box = prepare_image(analysis.image, self.card.preprocess)
+        raw = raw_explanation(
+            network,
+            self._to_device(tensor),
+            method,
+            place,
+            column=None if of == LESION else self.card.architecture.image_classes.index(of),
+            threshold=self.card.lesion_threshold,
+            on_progress=on_progress,
+        )
+        score = self._score_of(of, analysis.prediction)
+        heatmap = self._heatmap(torch.from_numpy(evidence_of(raw)), box, of, score, self._offset_px(place))
+        logger.info("explained method=%s layer=%s model=%s", method, place.name, self.card.version)
+        return Explanation(heatmap, method, place, self.card.version)
+
+    def find_layer(self, name: str, *, of: str) -> Layer:
+        """The layer at which a class, or `LESION`, is to be explained.
+
+        Raises:
+            ExplanationError: There is no such class or layer, the layer has no say in it, or nothing of this network
+                can be explained otherwise.
+        """
+        targets = (*self.card.architecture.image_classes, LESION)
+        if of not in targets:
+            raise ExplanationError(f"This model knows no class {of!r}.", remedy=f"Known: {', '.join(targets)}.")
+        self._explainable()
+        for layer in self.layers():
+            if layer.name == name:
+                require_a_say(layer, column=None if of == LESION else targets.index(of))
+                return layer
+        known = ", ".join(layer.name for layer in self.layers())
+        raise ExplanationError(f"This model has no layer {name!r}.", remedy=f"Known: {known}.")
+
+    def _explainable(self) -> LesionNet:
+        """The network, when the methods of `explain` know their way in it."""
+        if isinstance(self._network, LesionNet):
+            return self._network
+        raise ExplanationError(
+            f"The network of {self.card.version} is explained by its own Grad-CAM alone.",
+            remedy="Look at the heat map that comes with the reading, or choose another version.",
+        )
+
+    def _offset_px(self, layer: Layer) -> tuple[float, float]:
+        """From a cell's place to what it looks at: measured for each encoder layer; none for the decoder's last block,
+        which is trained to say what lies in its own place."""
+        if layer.index is None:
+            return 0.0, 0.0
+        if layer.name not in self._offsets_px:
+            network = self._cpu_network or self._copy_to_cpu()
+            self._offsets_px[layer.name] = measure_offset(network, self._simulated_inputs(), index=layer.index)
+        return self._offsets_px[layer.name]
+
+    def _simulated_inputs(self) -> list[Tensor]:
+        return [prepare(simulate_scan(diagnosis, seed=1).grey, self.card.preprocess)[0] for diagnosis in Diagnosis]
+
+    def _score_of(self, of: str, prediction: Prediction) -> float:
+        """A class's probability; the mask's mean lesion probability inside, or the highest one where it is empty."""
+        if of != LESION:
+            return dict(prediction.probabilities or {}).get(of, 0.0)  # type: ignore[call-overload,no-any-return]
+        probability = prediction.lesion_probability
+        inside = probability[probability >= self.card.lesion_threshold]
+        return float(inside.mean()) if inside.size else float(probability.max())
+
+    def _heatmap(
+        self, raw: Tensor, box: Box, of: str, score: float, offset_px: tuple[float, float] | None = None
+    ) -> Heatmap:
+        cut = place_on_box(raw.float(), box, self.card.preprocess, offset_px or self.card.heatmap_offset_px).cpu()
         evidence = relative(cut.clamp(min=0)).clamp(0, 1).contiguous().numpy()
         return Heatmap(evidence, of, score, (raw.shape[0], raw.shape[1]))
 
-    def _run(self, tensor: Tensor, *, with_mask_map: bool) -> tuple[Outputs, list[Tensor], Tensor | None, bool]:
+    def _run(self, tensor: Tensor, box: Box, *, with_mask_map: bool) -> tuple[_Raw, bool]:
         """Run the network; when the GPU's memory is full, once more alone, then on the CPU."""
         try:
-            return (*self._explain(self._network, self._to_device(tensor), with_mask_map), False)
+            return self._explain(self._network, self._to_device(tensor), box, with_mask_map), False
         except torch.OutOfMemoryError:
             logger.warning("GPU memory full, trying once more alone")
         with self._retrying:
             torch.cuda.empty_cache()
             try:
-                return (*self._explain(self._network, self._to_device(tensor), with_mask_map), False)
+                return self._explain(self._network, self._to_device(tensor), box, with_mask_map), False
             except torch.OutOfMemoryError:
                 logger.warning("GPU memory full again, reading on the CPU")
             torch.cuda.empty_cache()
             if self._cpu_network is None:
                 self._cpu_network = self._copy_to_cpu()
-        return (*self._explain(self._cpu_network, tensor.to(memory_format=torch.channels_last), with_mask_map), True)
+        on_cpu = tensor.to(memory_format=torch.channels_last)
+        return self._explain(self._cpu_network, on_cpu, box, with_mask_map), True
 
-    def _explain(
-        self, network: LesionNet, tensor: Tensor, with_mask_map: bool
-    ) -> tuple[Outputs, list[Tensor], Tensor | None]:
+    def _explain(self, network: Network, tensor: Tensor, box: Box, with_mask_map: bool) -> _Raw:
+        with torch.no_grad():
+            features = network.encode(tensor)
+        description = describe(features, box, self.card.preprocess) if self.limits else None
         if with_mask_map:
-            return explain_scan(network, tensor, self.card.lesion_threshold)
-        return (*explain_classes(network, tensor), None)
+            return _Raw(*explain_scan(network, features, self.card.lesion_threshold), description)
+        return _Raw(*explain_classes(network, features), None, description)
 
-    def _copy_to_cpu(self) -> LesionNet:
+    def _copy_to_cpu(self) -> Network:
         """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""
         network = build_network(self.card.architecture)
         network.load_state_dict({key: value.cpu() for key, value in self._network.state_dict().items()})
@@ -149,6 +334,13 @@ class Analyser:
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, memory_format=torch.channels_last)
+
+
+def _no_answer(prediction: Prediction, features: Tensor) -> tuple[Prediction, dict[str, Heatmap]]:
+    """No class, no lesion and no evidence, in the form that a model without a class head gives."""
+    empty = np.zeros_like(prediction.lesion_probability)
+    grid = (int(features.shape[-2]), int(features.shape[-1]))
+    return Prediction(empty, None), {LESION: Heatmap(empty, LESION, 0.0, grid)}
 
 
 class Serving:
@@ -207,7 +399,7 @@ class Serving:
     def _stamp(self, version: str) -> tuple[int, ...]:
         """Another one whenever a file of the version is replaced, edited or removed."""
         found: tuple[int, ...] = ()
-        for name in (CARD_FILE, MODEL_FILE):
+        for name in (CARD_FILE, MODEL_FILE, LIMITS_FILE):
             with suppress(OSError):
                 status = (self._weights_dir / version / name).stat()
                 found += (status.st_ino, status.st_mtime_ns, status.st_size)

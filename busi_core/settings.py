@@ -8,6 +8,10 @@
 | BUSI_DEVICE      | 'cpu', 'cuda' or 'auto'                                    | auto |
 | BUSI_BATCH_ROOT  | folder whose subfolders readers may read in one go, beside those of BUSI_DATA_ROOT | none |
 | BUSI_CORRECTIONS_DIR | folder that readers may keep corrected cases in        | none: nothing is kept |
+| BUSI_STATE_DIR   | folder of the administration: audit log, jobs, data sets, runs | state/ of the project |
+| BUSI_JOBS_DATABASE | address of a Postgres for the jobs of several machines | none: SQLite in the state folder |
+| BUSI_PROMOTION_PROTOCOL | the rules of the gate: what a candidate must reach  | promotion.toml of the project |
+| BUSI_DEMO        | '1': a public demo; no administration, nothing is kept     | none |
 """
 
 import os
@@ -29,6 +33,10 @@ class Settings:
     device: str
     corrections_dir: Path | None = None
     batch_root: Path | None = None
+    state_dir: Path = PROJECT_ROOT / "state"
+    jobs_database: str | None = None
+    promotion_protocol: Path = PROJECT_ROOT / "promotion.toml"
+    demo: bool = False
 
 
 def read_settings() -> Settings:
@@ -43,11 +51,16 @@ def read_settings() -> Settings:
         raise ModelUnavailableError(f"BUSI_DEVICE is {device!r}.", remedy="Set it to auto, cpu or cuda.")
     batch = os.environ.get("BUSI_BATCH_ROOT")
     corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
+    demo = os.environ.get("BUSI_DEMO") == "1"
     return Settings(
         weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
         data_root=Path(os.environ.get("BUSI_DATA_ROOT", shared / "data")),
         encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
         device=device,
-        corrections_dir=Path(corrections) if corrections else None,
-        batch_root=Path(batch) if batch else None,
+        corrections_dir=Path(corrections) if corrections and not demo else None,
+        batch_root=Path(batch) if batch and not demo else None,
+        state_dir=Path(os.environ.get("BUSI_STATE_DIR", PROJECT_ROOT / "state")),
+        jobs_database=os.environ.get("BUSI_JOBS_DATABASE") or None,
+        promotion_protocol=Path(os.environ.get("BUSI_PROMOTION_PROTOCOL", PROJECT_ROOT / "promotion.toml")),
+        demo=demo,
     )

@@ -50,7 +50,7 @@ def read_simulated(analyser: Analyser, seeds: Sequence[int]) -> list[SimulatedRa
 
 def _read(analyser: Analyser, diagnosis: Diagnosis, seed: int) -> tuple[bool, bool]:
     scan = simulate_scan(diagnosis, seed=seed)
-    analysis = analyser.analyse(scan.png())
+    analysis = analyser.analyse(scan.png(), insist=True)
     mask = read_finding(analysis).lesion_mask
     if diagnosis is Diagnosis.NORMAL:
         return analysis.prediction.diagnosis is diagnosis, not mask.any()

@@ -36,7 +36,17 @@ class ImageWarning(StrEnum):
     WINDOWED = "not plain 8-bit grey: shown through a grey window"
     FIRST_FRAME = "several frames: the first one is shown, none was chosen"
     BURNED_IN = "the file says that patient text is burned into the image"
+    UNLIKE = "unlike the scans that the model learned from: its measured figures may not hold here"
+    WITHHELD = "not like a breast ultrasound as the model knows them: its answer is withheld"
     READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
+
+
+class Likeness(StrEnum):
+    """How a scan compares with those that the model learned from."""
+
+    KNOWN = "known"
+    UNLIKE = "unlike"  # further out than 99 % of the validation scans
+    FOREIGN = "foreign"  # so far out that no answer is given unless asked for
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,8 @@ class Analysis:
         malignancy_threshold: Score of malignant from which the image is flagged; None without a class head.
         model_version: Which weights said so.
         warnings: From decoding and from reading.
+        likeness: Whether the model knows scans like this; None where the version does not know its limits.
+        withheld: The scan is foreign and nobody insisted: no class, an empty mask, no evidence.
     """
 
     image: DecodedImage
@@ -183,6 +195,8 @@ class Analysis:
     malignancy_threshold: float | None
     model_version: str
     warnings: tuple[ImageWarning, ...]
+    likeness: Likeness | None = None
+    withheld: bool = False
 
 
 def _require_map(values: FloatMap, name: str) -> None:

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from busi_core.data.records import Record, read_truth
 from busi_core.errors import DatasetError, InvalidImageError
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.preprocess import PreprocessSpec, fit_to_square
+from busi_core.imaging.preprocess import PreprocessSpec, fit_mask, prepare_square, to_planes
 from busi_core.types import Diagnosis
-
-MASK_LEVEL = 128  # of 255, after averaging over areas: a pixel is lesion when at least half of it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +19,9 @@ class Samples:
     """A part of a split, prepared and in memory.
 
     Attributes:
-        images: (count, 1, side, side) uint8, resized as the network will see them, not normalised.
-        masks: (count, 1, side, side) uint8, 0 or 1.
+        images: (count, 1, side, side) uint8, resized and filtered as the network will see them, not normalised; three
+            planes where it reads colour.
+        masks: (count, 1, side, side) uint8, 0 or 1; for a network of several pixel classes the class's number.
         labels: (count,) int64, column of the class in the order of `Diagnosis`.
         ids: Record ids, in the same order.
     """
@@ -35,6 +33,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def name_pixels(samples: Samples, pixel_classes: Sequence[str]) -> Samples:
+    """Masks that hold the number of each pixel's class, for a network of several: an image's lesion is of its class.
+
+    With one pixel class nothing changes.
+    """
+    if len(pixel_classes) == 1:
+        return samples
+    numbers = torch.tensor([pixel_classes.index(d.value) if d.value in pixel_classes else 0 for d in Diagnosis])
+    masks = samples.masks * numbers[samples.labels][:, None, None, None].to(samples.masks.dtype)
+    return replace(samples, masks=masks)
 
 
 def load_samples(records: Sequence[Record], spec: PreprocessSpec) -> Samples:
@@ -52,8 +62,8 @@ def load_samples(records: Sequence[Record], spec: PreprocessSpec) -> Samples:
         except (OSError, InvalidImageError, DatasetError) as error:
             problems.append(f"{record.image.name} ({error})")
             return None
-        mask = fit_to_square(truth.astype(np.uint8) * 255, spec) >= MASK_LEVEL
-        return torch.from_numpy(fit_to_square(image.grey, spec))[None], torch.from_numpy(mask.astype(np.uint8))[None]
+        pixels = image.rgb if spec.source == "colour" else image.grey
+        return to_planes(prepare_square(pixels, spec)), to_planes(fit_mask(truth, spec))
 
     if not records:
         raise DatasetError("The data set holds no image.", remedy="Name a folder with scans.")

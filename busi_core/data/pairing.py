@@ -38,6 +38,7 @@ class Case:
         masks: Its reference masks, to be merged; empty when none came.
         diagnosis: Its reference class; None where the layout names none.
         record_id: What `data.records` calls it if it is of BUSI or BUS-BRA by its name, as in 'busi/benign (4)'.
+        patient: The case that BUS-BRA's table gives it; None where there is no such table.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Case:
     masks: tuple[SourceFile, ...]
     diagnosis: Diagnosis | None
     record_id: str | None
+    patient: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,14 @@ class Batch:
     left_out: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Row:
+    """What BUS-BRA's table says of one scan."""
+
+    diagnosis: Diagnosis
+    patient: str | None
+
+
 def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
     """Find the scans among files and give each its masks and class.
 
@@ -70,7 +80,7 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         files: From `data.sources`.
         keep_all: Take files of any suffix for scans, so that each gets its row: for files chosen one by one.
     """
-    pathology = _read_pathology(files)
+    table = _read_table(files)
     pictures = [file for file in files if _is_picture(file.name)]
     masks: dict[str, list[SourceFile]] = {}
     scans: list[SourceFile] = []
@@ -86,7 +96,7 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         others = [file for file in others if file not in scans]
     scans.sort(key=lambda file: natural_key(file.name))
     found = {_scan_key(file.name) for file in scans}
-    cases = [_make_case(number, file, masks, pathology) for number, file in enumerate(scans, start=1)]
+    cases = [_make_case(number, file, masks, table) for number, file in enumerate(scans, start=1)]
     lone = [file for key, group in masks.items() if key not in found for file in group]
     return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others))
 
@@ -97,7 +107,7 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     A mask is looked for at its scan's path below the other folder, then by its file name anywhere in it when that
     name occurs once.
     """
-    pathology = _read_pathology([*images, *masks])
+    table = _read_table([*images, *masks])
     by_path: dict[str, list[SourceFile]] = {}
     by_stem: dict[str, list[SourceFile]] = {}
     for file in masks:
@@ -118,14 +128,14 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
             candidates = by_stem.get(_path(key).name, [])
             group = candidates if len({_scan_key_of_mask(mask.name) for mask in candidates}) == 1 else []
         used.update(map(id, group))
-        cases.append(_make_case(number, file, {key: group}, pathology))
+        cases.append(_make_case(number, file, {key: group}, table))
     lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
     left_out = tuple(file.name for file in images if not _is_picture(file.name))
     return Batch(tuple(cases), lone, left_out)
 
 
 def _make_case(
-    number: int, file: SourceFile, masks: Mapping[str, Sequence[SourceFile]], pathology: Mapping[str, Diagnosis]
+    number: int, file: SourceFile, masks: Mapping[str, Sequence[SourceFile]], table: Mapping[str, _Row]
 ) -> Case:
     path = _path(file.name)
     group = sorted(masks.get(_scan_key(file.name), ()), key=lambda mask: natural_key(mask.name))
@@ -134,12 +144,12 @@ def _make_case(
         record_id = f"busi/{path.stem}"
     elif path.stem.startswith("bus_"):
         record_id = f"bus-bra/{path.stem}"
-    return Case(f"scan-{number}", file.name, file, tuple(group), _class_of(path, pathology), record_id)
+    row = table.get(path.stem)
+    diagnosis = row.diagnosis if row else _class_of(path)
+    return Case(f"scan-{number}", file.name, file, tuple(group), diagnosis, record_id, row.patient if row else None)
 
 
-def _class_of(path: PurePosixPath, pathology: Mapping[str, Diagnosis]) -> Diagnosis | None:
-    if path.stem in pathology:
-        return pathology[path.stem]
+def _class_of(path: PurePosixPath) -> Diagnosis | None:
     named = BUSI_STEM.fullmatch(path.stem)
     word = named[1] if named else path.parent.name.lower()
     return Diagnosis(word) if word in set(Diagnosis) else None
@@ -164,14 +174,14 @@ def _scan_key_of_mask(name: str) -> str:
     return str(path.parent / re.sub(r"_mask(_\d+)?$", "", path.stem))
 
 
-def _read_pathology(files: Sequence[SourceFile]) -> dict[str, Diagnosis]:
-    """Class by file stem from BUS-BRA's table; empty when there is none or it is not that table."""
+def _read_table(files: Sequence[SourceFile]) -> dict[str, _Row]:
+    """Class and case by file stem from BUS-BRA's table; empty when there is none or it is not that table."""
     for file in files:
         if _path(file.name).name != BUS_BRA_TABLE:
             continue
         try:
             rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")))
-            return {row["ID"]: Diagnosis(row["Pathology"]) for row in rows}
+            return {row["ID"]: _Row(Diagnosis(row["Pathology"]), row.get("Case") or None) for row in rows}
         except (InvalidImageError, UnicodeDecodeError, csv.Error, KeyError, ValueError):
             return {}
     return {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busi_core.errors import DatasetError, InvalidImageError
-from busi_core.imaging.decode import MAX_FILE_BYTES
+from busi_core.imaging.limits import MAX_FILE_BYTES
 
 MAX_ENTRIES = 20_000  # files of one zip or folder: BUSI has 1,578, BUS-BRA 3,755
 MAX_DIRECTORY_BYTES = 8_000_000  # of a zip's list of contents: 400 bytes for each of these entries

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.decode import DAMAGE_ERRORS
+from busi_core.imaging.limits import DAMAGE_ERRORS
 from busi_core.types import Mask
 
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "WEBP")

@@ -9,17 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from busi_core.models.network import Network, Outputs
+from busi_core.models.interface import Network, Outputs, lesion_logits
 
 LESION = "lesion mask"  # what a heat map of the mask explains, beside the names of the classes
 
 
-def explain_scan(network: Network, images: Tensor, threshold: float) -> tuple[Outputs, list[Tensor], Tensor]:
-    """Run one image and explain each class and the mask in the same pass.
+def explain_scan(
+    network: Network, features: Sequence[Tensor], threshold: float
+) -> tuple[Outputs, list[Tensor], Tensor]:
+    """Decode one image's features and explain each class and the mask in the same pass.
 
     Args:
         network: In eval mode, parameters frozen.
-        images: (1, channels, side, side), prepared.
+        features: Of `encode` for one image.
         threshold: Lesion probability; the heat map of the mask explains the pixels above it, or where there
             are none the most suspicious pixel.
 
@@ -27,29 +29,32 @@ def explain_scan(network: Network, images: Tensor, threshold: float) -> tuple[Ou
         The outputs, one raw map (rows, columns) a class (empty without a class head), and the mask's raw map.
         Raw: the weighted sum of the features after ReLU, neither resized nor scaled.
     """
-    with torch.no_grad():
-        features = network.encode(images)
     with torch.enable_grad():
-        deepest = features[-1].detach().requires_grad_()
-        outputs = network.decode([*features[:-1], deepest])
+        explained = {len(features) - 1, network.mask_level % len(features)}
+        features = [level.detach().requires_grad_(place in explained) for place, level in enumerate(features)]
+        outputs = network.decode(features)
         scores: Sequence[Tensor] = [] if outputs.class_logits is None else list(outputs.class_logits[0])
-        class_maps = [raw_gradcam(score, deepest) for score in scores]
-        lesion_map = raw_gradcam(_lesion_score(outputs.mask_logits, threshold), deepest)
+        class_maps = [network.locate(raw_gradcam(score, features[-1]), features) for score in scores]
+        lesion_map = raw_gradcam(_lesion_score(outputs.mask_logits, threshold), features[network.mask_level])
     return outputs, class_maps, lesion_map
 
 
-def explain_classes(network: Network, images: Tensor) -> tuple[Outputs, list[Tensor]]:
+def explain_classes(network: Network, features: Sequence[Tensor]) -> tuple[Outputs, list[Tensor]]:
     """As `explain_scan` without the map of the mask, for many scans: no pass back through the decoder.
 
-    The class head looks at the deepest features and at a detached mask, so its maps need only the head again.
+    The class head looks at the deepest features and at a detached mask, so its maps need only the head again. Where
+    the class is read from the mask itself they need the whole way, and this is `explain_scan`.
     """
+    if network.class_from_mask:
+        outputs, class_maps, _ = explain_scan(network, features, threshold=0.5)
+        return outputs, class_maps
     with torch.no_grad():
-        outputs = network.decode(network.encode(images))
+        outputs = network.decode(features)
     with torch.enable_grad():
         deepest = outputs.features.detach().requires_grad_()
         logits = network.classify(deepest, outputs.mask_logits)
         scores: Sequence[Tensor] = [] if logits is None else list(logits[0])
-        return outputs, [raw_gradcam(score, deepest) for score in scores]
+        return outputs, [network.locate(raw_gradcam(score, deepest), features) for score in scores]
 
 
 def raw_gradcam(score: Tensor, features: Tensor) -> Tensor:
@@ -70,8 +75,19 @@ def relative(raw: Tensor) -> Tensor:
     return raw / peak if peak > 0 else raw
 
 
+def lesion_pixels(mask_logits: Tensor, threshold: float) -> Tensor:
+    """Which pixels a heat map of the mask explains: those from the cut-off on, or else the most suspicious one.
+
+    Args:
+        mask_logits: (1, pixel classes, side, side).
+        threshold: Lesion probability.
+
+    Returns:
+        (1, side, side) bool.
+    """
+    probabilities = lesion_logits(mask_logits.detach())[:, 0].sigmoid()
+    return probabilities >= min(threshold, float(probabilities.amax()))
+
+
 def _lesion_score(mask_logits: Tensor, threshold: float) -> Tensor:
-    logits = mask_logits.amax(dim=1)
-    probabilities = logits.detach().sigmoid()
-    chosen = probabilities >= min(threshold, float(probabilities.amax()))
-    return logits[chosen].sum()
+    return lesion_logits(mask_logits)[:, 0][lesion_pixels(mask_logits, threshold)].sum()

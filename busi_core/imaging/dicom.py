@@ -1,15 +1,11 @@
-"""DICOM file -> its technical header, checked, and the calibrated ultrasound regions; dicom_pixels.py reads the frames.
+"""DICOM file -> its technical header, checked; calibration.py reads the regions, dicom_pixels.py the frames.
 
-Read: Implicit and Explicit VR Little Endian, Explicit VR Big Endian, Deflated, RLE Lossless and JPEG Baseline.
-Every other transfer syntax is refused by its name. Only the technical attributes in `READ_KEYWORDS` are ever parsed:
-names, identifiers and dates stay in the file as unread bytes, so they can reach neither a log nor a message.
-
-Calibration comes from the Sequence of Ultrasound Regions alone. Pixel Spacing (0028,0030) is ignored: it is no
-part of the ultrasound image modules, and on a screen capture it describes the print, not the breast.
+Read: every transfer syntax of `READ_SYNTAXES`. All others, video among them, are refused by name. Only the technical
+attributes in `READ_KEYWORDS` are ever parsed: names, identifiers and dates stay in the file as unread bytes, so they
+can reach neither a log nor a message.
 """
 
 import io
-import math
 import re
 import zlib
 from dataclasses import dataclass
@@ -22,21 +18,28 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from busi_core.errors import InvalidImageError
+from busi_core.imaging.calibration import read_regions
 from busi_core.types import CalibratedRegion
 
 PREAMBLE_BYTES = 128  # PS3.10 7.1: 128 free bytes, then the letters DICM
+MARK_END = PREAMBLE_BYTES + 4
 MAX_HEADER_BYTES = 4_000_000  # everything before the pixels; palettes and icons need less than 1 MB
 MAX_INFLATED_BYTES = 80_000_000  # one RGB frame of 25 megapixels (75 MB) and its header
 INFLATE_STEP_BYTES = 1_000_000  # how much a bomb may grow between two looks at the bound
 MAX_HEADER_ITEMS = 20_000  # a 3D cine has some thousands; half a million cost pydicom 16 s and 600 MB
 ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # PS3.5 7.5: (FFFE,E000), little and big endian
-CENTIMETRES = 3  # PS3.3 C.8.5.5.1.15, Physical Units X and Y Direction
-MM_PER_CM = 10
 
 NATIVE_SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
-ENCAPSULATED_SYNTAXES = (uid.RLELossless, uid.JPEGBaseline8Bit)  # PS3.5 A.4
+JPEG_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
+JPEG_LS_SYNTAXES = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+JPEG_2000_SYNTAXES = (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+ENCAPSULATED_SYNTAXES = (uid.RLELossless, *JPEG_SYNTAXES, *JPEG_LS_SYNTAXES, *JPEG_2000_SYNTAXES)  # PS3.5 A.4
+READ_SYNTAXES = (*NATIVE_SYNTAXES, uid.DeflatedExplicitVRLittleEndian, *ENCAPSULATED_SYNTAXES)
+LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
+
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")
+TRANSFORMED = ("YBR_RCT", "YBR_ICT")  # RGB as JPEG 2000 stores it, PS3.3 C.7.6.3.1.2
 READ_KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SequenceOfUltrasoundRegions"),
@@ -44,11 +47,11 @@ READ_KEYWORDS = (
     *("RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
     *("GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData"),
     *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "BurnedInAnnotation"),
 )
 READ_TAGS: Final = [BaseTag(cast(int, tag_for_keyword(keyword))) for keyword in READ_KEYWORDS]
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float and integer pixel data
-REGION_TAG = BaseTag(0x00186011)
 
 REEXPORT = "Export the image from the scanner or archive again, uncompressed or as PNG."
 
@@ -82,7 +85,7 @@ class DicomFile:
 
 def is_dicom(data: bytes) -> bool:
     """Whether the bytes carry the DICOM mark after the preamble (PS3.10 7.1)."""
-    return data[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM"
+    return data[PREAMBLE_BYTES:MARK_END] == b"DICM"
 
 
 def open_dicom(data: bytes) -> DicomFile:
@@ -127,7 +130,7 @@ def open_dicom(data: bytes) -> DicomFile:
         height=height,
         width=width,
         frames=_integer(attributes, "NumberOfFrames", absent=1),
-        regions=_read_regions(attributes, height, width),
+        regions=read_regions(attributes, height, width),
         has_burned_in_text=str(attributes.get("BurnedInAnnotation", "")).strip() == "YES",
         content=data,
         syntax=syntax,
@@ -139,8 +142,8 @@ def open_dicom(data: bytes) -> DicomFile:
 
 def _read_transfer_syntax(data: bytes) -> tuple[uid.UID, int]:
     """The transfer syntax, and where the data set starts (PS3.10 7.1)."""
-    meta_file = io.BytesIO(data[: PREAMBLE_BYTES + 4 + MAX_HEADER_BYTES])
-    meta_file.seek(PREAMBLE_BYTES + 4)
+    meta_file = io.BytesIO(data[: MARK_END + MAX_HEADER_BYTES])
+    meta_file.seek(MARK_END)
     meta = read_dataset(
         meta_file,
         is_implicit_VR=False,
@@ -152,7 +155,7 @@ def _read_transfer_syntax(data: bytes) -> tuple[uid.UID, int]:
     if not re.fullmatch(r"[0-9.]{1,64}", text):
         raise InvalidImageError("The DICOM file does not say how its pixels are stored.", remedy=REEXPORT)
     syntax = uid.UID(text)
-    if syntax in (*NATIVE_SYNTAXES, uid.DeflatedExplicitVRLittleEndian, *ENCAPSULATED_SYNTAXES):
+    if syntax in READ_SYNTAXES:
         return syntax, meta_file.tell()
     if any(word in syntax.name for word in ("MPEG", "HEVC", "H.264", "H.265")):
         raise InvalidImageError(
@@ -199,15 +202,17 @@ def _integer(attributes: Dataset, keyword: str, *, absent: int | None = None) ->
 
 
 def _require_known_pixels(attributes: Dataset, syntax: uid.UID) -> None:
-    """PS3.3 C.7.6.3: only the combinations that ultrasound uses."""
+    """PS3.3 C.7.6.3 and PS3.5 8.2: only the combinations that ultrasound uses."""
     photometric = str(attributes.get("PhotometricInterpretation", "none"))
-    if photometric not in (*GREY, *COLOURS, "PALETTE COLOR"):
+    colours = (*COLOURS, *TRANSFORMED) if syntax in JPEG_2000_SYNTAXES else COLOURS
+    if photometric not in (*GREY, *colours, "PALETTE COLOR"):
         raise InvalidImageError(
             f"The DICOM file has pixels of kind {photometric[:16]!r}, which this tool does not read.", remedy=REEXPORT
         )
     samples, bits = _integer(attributes, "SamplesPerPixel"), _integer(attributes, "BitsAllocated")
     stored = _integer(attributes, "BitsStored", absent=bits)
-    if samples != (3 if photometric in COLOURS else 1) or bits not in (8, 16) or (photometric in COLOURS and bits != 8):
+    is_colour = photometric in colours
+    if samples != (3 if is_colour else 1) or bits not in (8, 16) or (is_colour and bits != 8):
         raise InvalidImageError(
             f"The DICOM file has {samples} x {bits} bits a pixel as {photometric}, which this tool does not read.",
             remedy=REEXPORT,
@@ -215,32 +220,11 @@ def _require_known_pixels(attributes: Dataset, syntax: uid.UID) -> None:
     if stored > bits or _integer(attributes, "HighBit", absent=stored - 1 or None) != stored - 1:
         raise InvalidImageError("The DICOM header contradicts itself about the bits of a pixel.", remedy=REEXPORT)
     is_plain = (bits, stored, attributes.get("PixelRepresentation", 0)) == (8, 8, 0)
-    if syntax == uid.JPEGBaseline8Bit and not (is_plain and photometric in (*GREY, *COLOURS)):
+    if (syntax == uid.JPEGBaseline8Bit and not is_plain) or (is_colour and not is_plain):
         raise InvalidImageError(
-            f"The DICOM file states {photometric} of {stored} bits, which JPEG Baseline cannot hold.", remedy=REEXPORT
+            f"The DICOM file states {photometric} of {stored} bits, which {syntax.name} cannot hold.", remedy=REEXPORT
         )
-
-
-def _read_regions(attributes: Dataset, height: int, width: int) -> tuple[CalibratedRegion, ...]:
-    """Sequence of Ultrasound Regions, PS3.3 C.8.5.5: those in centimetres both ways, cut to the image.
-
-    Region Location Max is the last pixel inside. A negative delta only says which way the axis runs. A region
-    with other units, a missing value or no area is left out: pixels are better than a wrong millimetre.
-    """
-    element = attributes.get(REGION_TAG)
-    if element is None or element.VR != "SQ":
-        return ()
-    found = []
-    for item in element.value:
-        units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
-        corners = [item.get(f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
-        deltas = [item.get(f"PhysicalDelta{axis}") for axis in "XY"]
-        if units != (CENTIMETRES, CENTIMETRES) or not all(isinstance(value, int) for value in corners):
-            continue
-        if not all(isinstance(value, float) and math.isfinite(value) for value in deltas):
-            continue
-        left, top, right, bottom = corners[0], corners[1], min(corners[2] + 1, width), min(corners[3] + 1, height)
-        column_mm, row_mm = (abs(delta) * MM_PER_CM for delta in deltas)
-        if left < right and top < bottom and 0 < column_mm < 10 and 0 < row_mm < 10:
-            found.append(CalibratedRegion(left, top, right, bottom, column_mm, row_mm))
-    return tuple(found)
+    if syntax in LOSSY_SYNTAXES and photometric == "PALETTE COLOR":
+        raise InvalidImageError(
+            "The DICOM file states PALETTE COLOR, which lossy compression cannot hold.", remedy=REEXPORT
+        )

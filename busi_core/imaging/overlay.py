@@ -13,7 +13,9 @@ from busi_core.types import FloatMap, Mask, Rgb
 
 LESION_RGB = (79, 216, 255)  # the viewer's light blue; stands apart from grey and from the heat map's colours
 OUTLINE_HALO_RGB = (0, 0, 0)
+DOUBT_RGB = (255, 176, 0)  # amber: apart from blue for colour-blind readers too
 FILL_OPACITY = 0.2
+DOUBT_OPACITY = 0.4
 HEAT_OPACITY = 0.5
 HEAT_STOPS = ("#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4")  # inferno
 
@@ -26,6 +28,13 @@ def draw_mask(rgb: Rgb, mask: Mask) -> Rgb:
     cv2.drawContours(drawn, contours, -1, OUTLINE_HALO_RGB, thickness + 2)
     cv2.drawContours(drawn, contours, -1, LESION_RGB, thickness)
     return drawn
+
+
+def draw_doubt(rgb: Rgb, certain: Mask, possible: Mask) -> Rgb:
+    """The scan with what is lesion in every reading outlined, and what is so in some of them in amber."""
+    band = possible & ~certain
+    amber = np.broadcast_to(np.array(DOUBT_RGB, np.uint8), rgb.shape)
+    return draw_mask(_blend(rgb, amber, band * np.float32(DOUBT_OPACITY)), certain)
 
 
 def draw_heatmap(rgb: Rgb, evidence: FloatMap) -> Rgb:

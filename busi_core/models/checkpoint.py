@@ -18,13 +18,13 @@ from safetensors.torch import load, save
 from busi_core.errors import ModelUnavailableError
 from busi_core.files import write_atomically
 from busi_core.imaging.preprocess import PreprocessSpec
-from busi_core.models.network import Architecture, LesionNet, build_network
+from busi_core.models.network import Architecture, Network, build_network
 from busi_core.types import Diagnosis
 
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.json"
 EVALUATION_FILE = "evaluation.json"
-MAX_MODEL_BYTES = 400_000_000  # ten times what the project ships; a larger file is not one of ours
+MAX_MODEL_BYTES = 600_000_000  # the largest network here is the FCN with 538 MB; a larger file is not one of ours
 CARD_SCHEMA = 1
 
 
@@ -51,7 +51,7 @@ class ModelCard:
 
     Attributes:
         version: Name of the folder, as in '2026.11.20-a'.
-        task: 'lesion-and-class' or 'lesion'.
+        task: 'lesion-and-class', 'lesion', or 'tissue' (no scan of a breast: never served).
         architecture: The network.
         preprocess: How pixels are prepared.
         temperature: Class logits are divided by it; chosen on validation (Guo et al., arXiv:1706.04599).
@@ -96,7 +96,7 @@ class ModelCard:
             )
 
 
-def weights_bytes(network: LesionNet) -> bytes:
+def weights_bytes(network: Network) -> bytes:
     """The network's weights as a safetensors file."""
     return save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
 
@@ -130,14 +130,8 @@ def read_card(folder: Path) -> ModelCard:
                 remedy="Update the program, or put another version into service.",
             )
         architecture = content["architecture"]
-        content["architecture"] = Architecture(
-            **{
-                **architecture,
-                "pixel_classes": tuple(architecture["pixel_classes"]),
-                "image_classes": tuple(architecture["image_classes"]),
-            }
-        )
-        content["preprocess"] = PreprocessSpec(**content["preprocess"])
+        content["architecture"] = Architecture(**_with_tuples(architecture))
+        content["preprocess"] = PreprocessSpec(**_with_tuples(content["preprocess"]))
         content["malignancy"] = content["malignancy"] and MalignancyFlag(**content["malignancy"])
         rows, columns = content["heatmap_offset_px"]
         content["heatmap_offset_px"] = (float(rows), float(columns))
@@ -150,7 +144,12 @@ def read_card(folder: Path) -> ModelCard:
         ) from error
 
 
-def load_version(folder: Path, device: torch.device) -> tuple[LesionNet, ModelCard]:
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; the fields of a card hold tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def load_version(folder: Path, device: torch.device) -> tuple[Network, ModelCard]:
     """Load a model version, ready to serve: checksum first, then strict shapes, frozen, in eval mode.
 
     Raises:

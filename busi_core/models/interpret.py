@@ -4,7 +4,7 @@ import torch
 
 from busi_core.imaging.preprocess import Box, crop_to_box
 from busi_core.models.checkpoint import ModelCard
-from busi_core.models.network import Outputs
+from busi_core.models.interface import Outputs, lesion_logits
 from busi_core.types import Diagnosis, Prediction
 
 
@@ -13,7 +13,7 @@ def interpret(outputs: Outputs, box: Box, card: ModelCard) -> Prediction:
 
     The lesion probability is kept at the model's side; `imaging.preprocess.upsample` takes it to the image.
     """
-    lesion = crop_to_box(outputs.mask_logits.detach().float().sigmoid().amax(dim=1), box, card.preprocess)[0]
+    lesion = crop_to_box(lesion_logits(outputs.mask_logits.detach().float()).sigmoid()[:, 0], box, card.preprocess)[0]
     probabilities = None
     if outputs.class_logits is not None:
         scores = torch.softmax(outputs.class_logits.detach().double()[0] / card.temperature, dim=0)

@@ -1,13 +1,9 @@
-"""The product's network: a U-Net for the lesion mask with a class head that looks where the lesion may be.
+"""The product's network, and the table of all networks by name.
 
-    images (batch, channels, side, side) --encode--> feature maps --decode--> Outputs
-
-The two halves are public because a heat map differentiates the second by the last feature map of the first.
+`LesionNet`: a U-Net for the lesion mask with a class head that looks where the lesion may be.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
 
 import segmentation_models_pytorch as smp
 import torch
@@ -15,66 +11,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from busi_core.errors import ModelUnavailableError
+from busi_core.models.encnet import EncBody
+from busi_core.models.fcn import Fcn
+from busi_core.models.interface import Architecture as Architecture
+from busi_core.models.interface import Network as Network
+from busi_core.models.interface import Outputs as Outputs
+from busi_core.models.interface import lesion_logits
+from busi_core.models.msgrap import MsgrapBody
+from busi_core.models.pixels import PixelNet
+from busi_core.models.pspnet import PspBody
+from busi_core.models.roi import RoiNet
+from busi_core.models.segnet import SegnetBody
+from busi_core.models.unet import UnetBody
 
 DROPOUT = 0.2  # before the linear class head
 
 
-class Outputs(NamedTuple):
-    """What every network returns: always all three, heads always as logits."""
-
-    mask_logits: Tensor  # (batch, K, side, side); K = 1 for lesion, or the recipe's pixel classes
-    class_logits: Tensor | None  # (batch, C) in the order of the card's image classes; None without a class head
-    features: Tensor  # (batch, channels, rows, columns), the last feature map of the encoder
-
-
-class Network(Protocol):
-    """What the serving path asks of a network."""
-
-    def encode(self, images: Tensor) -> list[Tensor]:
-        """Feature maps of (batch, channels, side, side), finest first."""
-        ...
-
-    def decode(self, features: Sequence[Tensor]) -> Outputs:
-        """Heads on the feature maps; differentiable by the last of them."""
-        ...
-
-    def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
-        """Class logits alone, as `decode` gives them; differentiable by the last feature map."""
-        ...
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Which network a checkpoint belongs to; saved in its card, has no defaults on purpose.
-
-    Attributes:
-        name: 'unet', the only one here so far; `build_network` lists what it knows.
-        encoder: Name in segmentation_models_pytorch; 'tu-...' are timm's.
-        padding: Of the encoder's convolutions: 'symmetric', or 'same' as TensorFlow pads, for encoders whose first
-            weights were trained so (timm's only).
-        in_channels: Of the prepared image.
-        pixel_classes: Of the mask head, without background.
-        image_classes: Of the class head, in order; empty for none.
-    """
-
-    name: str
-    encoder: str
-    padding: str
-    in_channels: int
-    pixel_classes: tuple[str, ...]
-    image_classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.padding not in ("symmetric", "same"):
-            raise ValueError(f"padding must be symmetric or same, got {self.padding!r}")
-        if self.in_channels < 1 or not self.pixel_classes:
-            raise ValueError(f"a network needs an input channel and a pixel class, got {self}")
-        for names in (self.pixel_classes, self.image_classes):
-            if len(set(names)) < len(names):
-                raise ValueError(f"each class must be named once, got {names}")
-
-
-class LesionNet(nn.Module):
+class LesionNet(Network):
     """U-Net (Ronneberger et al., arXiv:1505.04597) with a lesion-aware class head.
 
     The class head sees two averages of the deepest features: over the whole image, and weighted by the
@@ -89,12 +42,17 @@ class LesionNet(nn.Module):
             encoder_weights=None,
             in_channels=architecture.in_channels,
             classes=len(architecture.pixel_classes),
+            decoder_attention_type=None if architecture.attention == "none" else architecture.attention,
             **({"pad_type": "same"} if architecture.padding == "same" else {}),
         )
         self.encoder, self.decoder, self.mask_head = unet.encoder, unet.decoder, unet.segmentation_head
-        channels = self.encoder.out_channels[-1]
+        if architecture.pooling == "average":
+            _average_instead(self.encoder)
+        self.is_lesion_aware = architecture.head == "lesion-aware"
+        channels = self.encoder.out_channels[-1] * (2 if self.is_lesion_aware else 1)
+        rate = architecture.dropout[0] if architecture.dropout else DROPOUT
         classes = len(architecture.image_classes)
-        self.class_head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(2 * channels, classes)) if classes else None
+        self.class_head = nn.Sequential(nn.Dropout(rate), nn.Linear(channels, classes)) if classes else None
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Feature maps of (batch, channels, side, side), finest first; the last is (batch, C, side/32, side/32)."""
@@ -109,41 +67,65 @@ class LesionNet(nn.Module):
         """Class logits from the deepest feature map and the mask; None without a class head."""
         if self.class_head is None:
             return None
-        logits: Tensor = self.class_head(_pool_twice(deepest, mask_logits.detach()))
+        seen = _pool_twice(deepest, mask_logits.detach()) if self.is_lesion_aware else deepest.mean(dim=(2, 3))
+        logits: Tensor = self.class_head(seen)
         return logits
-
-    def forward(self, images: Tensor) -> Outputs:
-        """Run a batch of prepared images, (batch, channels, side, side)."""
-        return self.decode(self.encode(images))
 
 
 def _pool_twice(features: Tensor, mask_logits: Tensor) -> Tensor:
     """Average features over the image, and over where the lesion may be: (batch, 2 * channels)."""
     attention = functional.adaptive_avg_pool2d(
-        mask_logits.sigmoid().amax(dim=1, keepdim=True), (features.shape[-2], features.shape[-1])
+        lesion_logits(mask_logits).sigmoid(), (features.shape[-2], features.shape[-1])
     )
     weights = attention + 1e-3  # an empty mask falls back to the whole image
     weights = weights / weights.sum(dim=(2, 3), keepdim=True)
     return torch.cat([features.mean(dim=(2, 3)), (features * weights).sum(dim=(2, 3))], dim=1)
 
 
-def build_network(architecture: Architecture) -> LesionNet:
-    """Make the network that an architecture names, with random weights.
+def _average_instead(encoder: nn.Module) -> None:
+    """Put average pooling in the place of every maximum, in place."""
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
+                setattr(parent, name, average)
 
-    Raises:
-        ModelUnavailableError: Unknown architecture or encoder.
-    """
-    if architecture.name != "unet":
-        raise ModelUnavailableError(
-            f"The architecture {architecture.name!r} is unknown.", remedy="Known here: 'unet'. Update the program."
-        )
-    try:
-        network = LesionNet(architecture)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # of smp and timm
-        raise ModelUnavailableError(
-            f"The encoder {architecture.encoder!r} cannot be built.", remedy="Name an encoder that smp knows."
-        ) from error
+
+def _make_lesion_net(architecture: Architecture) -> Network:
+    network = LesionNet(architecture)
     if architecture.encoder == "tu-mobilenet_edgetpu_100":
         # The trained network has no activation after its first block's expansion; timm 1.0 adds one.
         network.encoder.model.blocks[0][0].bn1.act = nn.Identity()
     return network
+
+
+KNOWN: dict[str, Callable[[Architecture], Network]] = {
+    "unet": _make_lesion_net,
+    "plain-unet": lambda a: PixelNet(a, UnetBody(a), a.filters[0]),
+    "segnet": lambda a: PixelNet(a, SegnetBody(a.in_channels), SegnetBody.channels),
+    "fcn": Fcn,
+    "pspnet": lambda a: PixelNet(a, PspBody(a.in_channels), PspBody.channels),
+    "encnet": lambda a: PixelNet(a, EncBody(a.in_channels), EncBody.channels),
+    "msgrap": lambda a: PixelNet(a, MsgrapBody(a), a.filters[0]),
+    "roi": RoiNet,
+}
+
+
+def build_network(architecture: Architecture) -> Network:
+    """Make the network that an architecture names, with random weights.
+
+    Raises:
+        ModelUnavailableError: Unknown architecture or encoder, or its parts do not fit each other.
+    """
+    if architecture.name not in KNOWN:
+        raise ModelUnavailableError(
+            f"The architecture {architecture.name!r} is unknown.",
+            remedy=f"Known here: {', '.join(KNOWN)}. Update the program.",
+        )
+    try:
+        return KNOWN[architecture.name](architecture)
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:  # of smp and timm
+        raise ModelUnavailableError(
+            f"The network {architecture.name!r} on the encoder {architecture.encoder!r} cannot be built.",
+            remedy="Name an encoder that smp knows, and levels that fit each other.",
+        ) from error

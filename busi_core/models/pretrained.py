@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from busi_core.errors import ModelUnavailableError
-from busi_core.models.network import LesionNet
+from busi_core.models.network import LesionNet, Network
 
 SOURCES = {
     "tu-mobilenet_edgetpu_100": (
@@ -27,13 +27,15 @@ def encoder_source(encoder: str) -> str:
     return _known(encoder)[1]
 
 
-def start_encoder(network: LesionNet, encoder: str, folder: Path) -> None:
+def start_encoder(network: Network, encoder: str, folder: Path) -> None:
     """Load ImageNet weights into the network's encoder, in place; a grey network gets the sum over the colours.
 
     Raises:
         ModelUnavailableError: No weights are known for this encoder, the file is missing, or does not fit.
     """
     file_name, _ = _known(encoder)
+    if not isinstance(network, LesionNet):
+        raise TypeError("only a network on an encoder of smp can start from ImageNet weights")
     model = network.encoder.model
     wanted = model.state_dict()
     try:

@@ -1,4 +1,7 @@
-"""What a training run is made of; saved beside its checkpoint and in the card of the weights."""
+"""What a training run is made of; saved beside its checkpoint and in the card of the weights.
+
+What only some recipes ask for has a default, which is the product's: a run from before a field was added resumes.
+"""
 
 import math
 from dataclasses import dataclass
@@ -27,6 +30,12 @@ class TrainingConfig:
         patience: Epochs without a better validation score before stopping.
         precision: 'bf16' (autocast) or 'fp32'.
         seed: Of everything random.
+        mask_loss, class_loss: By name, of `losses.MASK_LOSSES` and `losses.CLASS_LOSSES`.
+        optimizer: 'adamw', or 'adam', whose weight decay is L2.
+        schedule: Of the learning rate: 'one-cycle', 'constant', or 'exponential' (`loop.SCHEDULES`).
+        augmentation: Of `augment.AUGMENTATIONS`.
+        balance: Whether an epoch shows every class as often as the commonest, by repeating its scans.
+        trains: The part of the network that learns: 'all', or the name of a module whose neighbours stay as they are.
     """
 
     architecture: Architecture
@@ -43,6 +52,13 @@ class TrainingConfig:
     patience: int
     precision: str
     seed: int
+    mask_loss: str = "dice+bce"
+    class_loss: str = "balanced"
+    optimizer: str = "adamw"
+    schedule: str = "one-cycle"
+    augmentation: str = "ultrasound"
+    balance: bool = False
+    trains: str = "all"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -51,5 +67,7 @@ class TrainingConfig:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if self.normal_repeats < 1:
             raise ValueError(f"normal_repeats must be at least 1, got {self.normal_repeats}")
+        if self.optimizer not in ("adamw", "adam"):
+            raise ValueError(f"optimizer must be adamw or adam, got {self.optimizer!r}")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")

@@ -7,8 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,29 +22,22 @@ from busi_core.errors import TrainingError
 from busi_core.files import write_atomically
 from busi_core.imaging.preprocess import normalise
 from busi_core.metrics.classification import confusion_matrix, macro_f1
+from busi_core.models.interface import Network, lesion_logits
 from busi_core.models.network import LesionNet, build_network
-from busi_core.training.augment import augment
+from busi_core.training.augment import AUGMENTATIONS, augment_by_seed
 from busi_core.training.config import TrainingConfig
-from busi_core.training.losses import balanced_weights, class_loss, mask_loss
-from busi_core.training.state import BEST_FILE, LOG_FILE, Progress, load_state, save_state
+from busi_core.training.distributed import Group, choose_training_device, current_group
+from busi_core.training.log import LOG_FILE, Epoch
+from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights
+from busi_core.training.state import BEST_FILE, Progress, load_state, save_state
 from busi_core.types import Diagnosis
 
 WARM_UP_SHARE = 0.15  # of all steps, from a tenth of the peak rate
+DECAY_AN_EPOCH = 0.96  # of the exponential schedule
 GRADIENT_NORM = 5.0
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the log."""
-
-    epoch: int
-    loss: float
-    dice: float  # validation, lesion images, at a threshold of 0.5
-    normals_with_mask: float  # validation, share
-    macro_f1: float  # validation
-    score: float  # what the best epoch is chosen by
-    seconds: float
-    seconds_left: float
+Judge: TypeAlias = Callable[[nn.Module, Samples, TrainingConfig, torch.device], tuple[float, float, float]]
 
 
 def fit(
@@ -52,34 +46,43 @@ def fit(
     validation: Samples,
     folder: Path,
     *,
-    initialise: Callable[[LesionNet], None] | None = None,
+    initialise: Callable[[Network], None] | None = None,
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] | None = None,
+    is_over: Callable[[], bool] | None = None,
+    judge: Judge | None = None,
 ) -> Progress:
     """Train until the epochs are done or `patience` epochs brought no better score.
 
-    `initialise` puts the first weights into a new network, which otherwise are random.
+    `initialise` puts the first weights into a new network, which otherwise are random. `is_over` is asked before each
+    epoch but the first: when it says so the run ends there in good order. `judge` scores the network on the validation
+    part in place of `validate`.
 
     Writes into `folder`: best.safetensors, checkpoint.safetensors after every epoch, log.jsonl. With `resume`
     the run goes on from its checkpoint and ends with the weights of an undisturbed run (same machine).
+    Under `join_group` the batches are dealt out to several processes; all return the same, the first one writes.
 
     Raises:
         TrainingError: The loss is not a number (names the images of that batch), there are fewer images than a
-            batch, or nothing to resume.
+            batch, a batch that the processes cannot share, or nothing to resume.
         OutputError: The disk is full; the last checkpoint stays.
     """
-    shown = _repeat_normals(train.labels, config.normal_repeats)
+    shown = _choose_shown(train.labels, config)
     if len(shown) < config.batch_size:
         raise TrainingError(
             f"There are {len(shown)} images to train on, fewer than a batch of {config.batch_size}.",
             remedy="Add scans or lower --batch-size.",
         )
+    group, device = current_group(), choose_training_device()
+    group.require_shares(config.batch_size)
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(config.architecture)
     if initialise and not resume:
         initialise(network)
+    network = group.synchronise_norms(network, device)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = _freeze_others(network, config.trains)
+    parallel = group.wrap(network, device)
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = _make_optimizer(network, config)
     progress = load_state(folder, network, average, optimizer) if resume else Progress()
@@ -89,15 +92,22 @@ def fit(
     steps = config.epochs * (len(shown) // config.batch_size)
     started, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
+        if progress.epoch and is_over and group.decides(is_over):
+            break
         epoch_started = time.monotonic()
-        network.train()
+        parallel.train()
+        for part in frozen:
+            part.eval()
         losses: list[float] = []
         for indices in torch.split(shown[torch.randperm(len(shown))], config.batch_size):
             if len(indices) < config.batch_size:
                 continue
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * one_cycle(progress.step / steps)
-            losses.append(_train_step(network, optimizer, _make_batch(train, indices, config, device), weights, config))
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = parameters["peak"] * SCHEDULES[config.schedule](
+                    progress.step / steps, progress.epoch
+                )
+            batch = _make_batch(train, indices, weights, group, config, device)
+            losses.append(group.mean(_train_step(parallel, optimizer, batch, weights, config)))
             if not math.isfinite(losses[-1]):
                 names = ", ".join(train.ids[index] for index in indices)
                 raise TrainingError(
@@ -108,23 +118,35 @@ def fit(
             progress.step += 1
         progress.epoch += 1
 
-        dice, false_masks, f1 = validate(average, validation, config, device)
-        score = (np.nanmean([dice, 1 - false_masks]) + f1) / 2
+        figures = (judge or validate)(average, validation, config, device) if group.writes else None
+        dice, false_masks, f1 = group.from_first(figures)
+        score = np.nanmean([dice, 1 - false_masks])
+        if config.class_weight and not math.isnan(f1):
+            score = (score + f1) / 2
         if score > progress.best_score:
             progress.best_score, progress.best_epoch = float(score), progress.epoch
-            best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}
-            write_atomically(folder / BEST_FILE, save(best))
+            if group.writes:
+                best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}
+                write_atomically(folder / BEST_FILE, save(best))
         now = time.monotonic()
         left = (config.epochs - progress.epoch) * (now - started) / (progress.epoch - first)
         line = Epoch(
             progress.epoch, sum(losses) / len(losses), dice, false_masks, f1, float(score), now - epoch_started, left
         )
         log.append(json.dumps(asdict(line)) + "\n")
-        write_atomically(folder / LOG_FILE, "".join(log).encode())
-        save_state(folder, network, average, optimizer, progress)  # after the log: a kill between repeats the epoch
-        if on_epoch:
-            on_epoch(line)
+        if group.writes:
+            write_atomically(folder / LOG_FILE, "".join(log).encode())
+            save_state(folder, network, average, optimizer, progress)  # after the log: a kill between repeats the epoch
+            if on_epoch:
+                on_epoch(line)
     return progress
+
+
+SCHEDULES: dict[str, Callable[[float, int], float]] = {  # share of all steps done, epochs done -> factor on the rate
+    "one-cycle": lambda done, _: one_cycle(done),
+    "constant": lambda *_: 1.0,
+    "exponential": lambda _, epochs: DECAY_AN_EPOCH**epochs,
+}
 
 
 def one_cycle(done: float) -> float:
@@ -138,7 +160,10 @@ def one_cycle(done: float) -> float:
 def validate(
     network: nn.Module, samples: Samples, config: TrainingConfig, device: torch.device
 ) -> tuple[float, float, float]:
-    """Mean lesion Dice, share of normals with a mask, and macro-F1, at the model's side and a threshold of 0.5."""
+    """Mean lesion Dice, share of normals with a mask, and macro-F1, at the model's side and a threshold of 0.5.
+
+    NaN for what is not there: macro-F1 of a network that gives no class, a share of no normals.
+    """
     network.eval()
     dice: list[float] = []
     false_masks: list[float] = []
@@ -147,57 +172,95 @@ def validate(
         images = normalise(samples.images[indices].float() / 255, config.preprocess)
         with _autocast(config, device):
             outputs = network(images.to(device, memory_format=torch.channels_last))
-        masks = outputs.mask_logits.float().cpu()[:, 0] > 0
+        masks = lesion_logits(outputs.mask_logits.float()).cpu()[:, 0] > 0
         truths = samples.masks[indices][:, 0].bool()
         for mask, truth in zip(masks, truths, strict=True):
             if truth.any():
                 dice.append(2 * int((mask & truth).sum()) / int(mask.sum() + truth.sum()))
             else:
                 false_masks.append(float(mask.any()))
-        predicted.append(outputs.class_logits.float().cpu().argmax(dim=1))
-    confusion = confusion_matrix(torch.cat(predicted).numpy(), samples.labels.numpy())
-    return _mean(dice), _mean(false_masks), macro_f1(confusion)
+        if outputs.class_logits is not None:
+            predicted.append(outputs.class_logits.float().cpu().argmax(dim=1))
+    f1 = math.nan
+    if predicted:
+        f1 = macro_f1(confusion_matrix(torch.cat(predicted).numpy(), samples.labels.numpy()))
+    return _mean(dice), _mean(false_masks), f1
 
 
 def _train_step(
-    network: LesionNet,
+    network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
     class_weights: Tensor,
     config: TrainingConfig,
-) -> float:
-    images, masks, labels = batch
+) -> Tensor:
+    images, masks, labels, share = batch
     with _autocast(config, images.device):
         outputs = network(images)
-    loss = mask_loss(outputs.mask_logits.float(), masks)
-    loss = loss + config.class_weight * class_loss(outputs.class_logits.float(), labels, class_weights)
+    loss = MASK_LOSSES[config.mask_loss](outputs.mask_logits.float(), masks)
+    if config.class_weight and outputs.class_logits is not None:
+        class_loss = CLASS_LOSSES[config.class_loss](outputs.class_logits.float(), labels, class_weights)
+        loss = loss + config.class_weight * share * class_loss
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _make_batch(
-    samples: Samples, indices: Tensor, config: TrainingConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = [augment(samples.images[index], samples.masks[index]) for index in indices]
+    samples: Samples, indices: Tensor, class_weights: Tensor, group: Group, config: TrainingConfig, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """This process's share of a batch: images, masks, labels, and a factor on its class loss, which is a weighted
+    average: with it the average over the processes is that of the whole batch. 1 for one process, and for a loss that
+    weighs every image alike."""
+    augmentation = AUGMENTATIONS[config.augmentation]
+    seeds = torch.randint(2**62, (len(indices),))  # one an image: what it looks like does not depend on who draws it
+    mine = group.share(indices)
+    pairs = [
+        augment_by_seed(augmentation, samples.images[index], samples.masks[index], int(seed))
+        for index, seed in zip(mine, group.share(seeds), strict=True)
+    ]
     images = normalise(torch.stack([image for image, _ in pairs]), config.preprocess)
     masks = torch.stack([mask for _, mask in pairs])
-    return (
-        images.to(device, memory_format=torch.channels_last),
-        masks.to(device),
-        samples.labels[indices].to(device),
-    )
+    labels = samples.labels[mine].to(device)
+    share = torch.ones((), device=device)
+    if config.class_loss == "balanced":
+        whole = class_weights[samples.labels[indices].to(device)].sum()
+        share = class_weights[labels].sum() * group.size / whole
+    return images.to(device, memory_format=torch.channels_last), masks.to(device), labels, share
 
 
-def _make_optimizer(network: LesionNet, config: TrainingConfig) -> torch.optim.Optimizer:
-    encoder = list(network.encoder.parameters())
-    inside = {id(parameter) for parameter in encoder}
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in inside]
+def _make_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Two groups for a network with an encoder of its own, else one, of what learns."""
     rate = config.learning_rate
-    groups = [{"params": encoder, "peak": rate * config.encoder_rate}, {"params": rest, "peak": rate}]
-    return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+    encoder = list(network.encoder.parameters()) if isinstance(network, LesionNet) else []
+    inside = {id(parameter) for parameter in encoder}
+    rest = [p for p in network.parameters() if id(p) not in inside and p.requires_grad]
+    groups = [{"params": encoder, "peak": rate * config.encoder_rate}] if encoder else []
+    groups.append({"params": rest, "peak": rate})
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, weight_decay=config.weight_decay, fused=True)
+
+
+def _freeze_others(network: Network, trains: str) -> list[nn.Module]:
+    """Let one part of the network learn and return the others, which stay in eval mode; none for 'all'."""
+    if trains == "all":
+        return []
+    others = [child for name, child in network.named_children() if name != trains]
+    for child in others:
+        child.requires_grad_(False)
+    return others
+
+
+def _choose_shown(labels: Tensor, config: TrainingConfig) -> Tensor:
+    """Positions of the samples that an epoch shows; those of rare classes several times where the recipe says so."""
+    shown = _repeat_normals(labels, config.normal_repeats)
+    if not config.balance:
+        return shown
+    of_class = [shown[labels[shown] == column] for column in torch.bincount(labels).nonzero()[:, 0]]
+    most = max(len(indices) for indices in of_class)
+    return torch.cat([indices.repeat(-(-most // len(indices)))[:most] for indices in of_class])
 
 
 def _repeat_normals(labels: Tensor, repeats: int) -> Tensor:

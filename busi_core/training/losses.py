@@ -1,4 +1,6 @@
-"""Losses on the mask and on the class; the parts come from segmentation_models_pytorch and torch."""
+"""Losses on the mask and on the class, by the names that recipes use; the parts come from smp and torch."""
+
+from collections.abc import Callable
 
 import segmentation_models_pytorch as smp
 import torch
@@ -35,3 +37,44 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).float()
     weights = counts.clamp(min=1).rsqrt()
     return weights * len(labels) / (weights * counts).sum()
+
+
+def plain_mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy of each pixel, averaged; shapes as in `mask_loss`."""
+    return functional.binary_cross_entropy_with_logits(mask_logits, masks)
+
+
+def pixel_class_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of each pixel over (batch, K, side, side) logits; (batch, 1, ...) masks number the classes."""
+    return functional.cross_entropy(mask_logits, masks[:, 0].long())
+
+
+def plain_class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Cross-entropy without weights and without smoothing."""
+    del class_weights
+    return functional.cross_entropy(class_logits, labels)
+
+
+def lesion_class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Cross-entropy of benign against malignant, over the lesions whose region was found; 0 where none was.
+
+    For a network whose mask alone decides on 'normal': the first logit is negative where a region was found. Over two
+    classes this is binary cross-entropy.
+    """
+    del class_weights
+    found = (class_logits[:, 0] < 0) & (labels > 0)
+    if not found.any():
+        return class_logits.sum() * 0
+    return functional.cross_entropy(class_logits[found, 1:], labels[found] - 1)
+
+
+MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "dice+bce": mask_loss,
+    "bce": plain_mask_loss,
+    "cross-entropy": pixel_class_loss,
+}
+CLASS_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "balanced": class_loss,
+    "plain": plain_class_loss,
+    "lesions": lesion_class_loss,
+}

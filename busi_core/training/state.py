@@ -22,7 +22,6 @@ from busi_core.training.config import TrainingConfig
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_FILE = "best.safetensors"
-LOG_FILE = "log.jsonl"
 CONFIG_FILE = "config.json"
 
 
@@ -47,12 +46,19 @@ def require_same_config(folder: Path, config: TrainingConfig) -> None:
     except (OSError, ValueError):
         return  # nothing to compare with; `load_state` says whether there is anything to go on from
     now = json.loads(json.dumps(asdict(config)))
-    changed = [name for name, value in now.items() if before.get(name, value) != value]
+    changed = [name for name, value in now.items() if not _agrees(before.get(name, value), value)]
     if changed:
         raise TrainingError(
             f"The run in {folder.name!r} was started with other options: {', '.join(changed)}.",
             remedy="Resume it with the same ones, or start another run.",
         )
+
+
+def _agrees(before: object, now: object) -> bool:
+    """Whether two values of a configuration are the same; what an older one does not name yet is its default."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(_agrees(before.get(name, value), value) for name, value in now.items())
+    return before == now
 
 
 def save_state(folder: Path, network: nn.Module, average: AveragedModel, optimizer: Optimizer, at: Progress) -> None:
@@ -95,7 +101,7 @@ def load_state(folder: Path, network: nn.Module, average: AveragedModel, optimiz
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"The run in {folder.name!r} cannot be resumed: its checkpoint is missing, damaged or of another network.",
-            remedy="Start it again without --resume.",
+            remedy="Start it again from the beginning.",
         ) from error
     return progress
 

@@ -21,10 +21,10 @@ from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
+from pages.components.cases import cap_uploads
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
-MAX_UPLOADS = 900  # files chosen one by one; the browser's uploader fails from about 980
 CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
 JOBS = 2  # scans read side by side
 SIMULATED_OF_EACH = 4
@@ -71,7 +71,7 @@ class BatchQueue:
 
     def add_uploads(self, files: Sequence[tuple[str, bytes]]) -> None:
         """Append what was uploaded, zips opened in memory, and begin."""
-        self.notes = []
+        files, self.notes = cap_uploads(files)
         size = sum(len(data) for _, data in files)
         if self._held + size > MAX_BYTES:
             self.notes = [

@@ -15,6 +15,7 @@ from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.types import Grey
 
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
+MAX_UPLOADS = 1_000  # files chosen one by one; the browser's list of them freezes the page for minutes from some more
 TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
 Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
 _KEY = "cases"
@@ -70,6 +71,7 @@ class CaseList:
             is_folder: The scans are a whole folder, in which other files may lie.
         """
         self.notes = []
+        scans, masks = self._cap(scans), self._cap(masks)
         held = sum(case.scan.size + sum(mask.size for mask in case.masks) for case in self.cases)
         if held + sum(len(data) for _, data in [*scans, *masks]) > MAX_BYTES:
             self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
@@ -103,6 +105,11 @@ class CaseList:
         self.cases, self.index, self.notes, self.simulated, self.opened = [], 0, [], set(), {}
         self.generation += 1
 
+    def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:
+        kept, note = cap_uploads(files)
+        self.notes += note
+        return kept
+
     def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[SourceFile]]:
         """Files chosen one by one, and those out of zips; a zip that cannot be read leaves a note."""
         loose: list[SourceFile] = []
@@ -116,6 +123,15 @@ class CaseList:
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
         return loose, zipped
+
+
+def cap_uploads(files: Sequence[Upload]) -> tuple[Sequence[Upload], list[str]]:
+    """The first files of one drop, and a note when there were more."""
+    left_out = len(files) - MAX_UPLOADS
+    note = (
+        f"{MAX_UPLOADS:,} files are taken at once: {left_out} more were left out. Make a zip of them, or add them next."
+    )
+    return files[:MAX_UPLOADS], [note] if left_out > 0 else []
 
 
 def get_cases() -> CaseList:

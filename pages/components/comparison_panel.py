@@ -6,12 +6,13 @@ from html import escape
 import streamlit as st
 
 from busi_core import BusiError, Diagnosis, read_finding
+from busi_core.audit import open_audit
 from busi_core.comparison import Comparison, HeatmapFit, LesionMatch
 from busi_core.corrections import MAX_WHO, keep_correction
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
 from pages.components.compare_viewer import EditedMask, ShownReading
-from pages.components.finding_panel import CLASS_COLOURS
+from pages.components.finding_panel import CLASS_COLOURS, score_text
 from pages.components.page import label, show_error
 
 UNKNOWN = "not stated"
@@ -78,7 +79,7 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
     rows = "".join(
         f'<div class="score-row"><span>{d.value}</span>'
         f'<span class="bar"><i style="width:{scores[d]:.1%};background:{CLASS_COLOURS[d]}"></i></span>'
-        f"<b>{scores[d]:.2f}</b></div>"
+        f"<b>{score_text(scores[d])}</b></div>"
         for d in Diagnosis
     )
     return (
@@ -134,9 +135,11 @@ def show_keeping(edited: EditedMask, readings: list[ShownReading], reference_cla
         if not st.form_submit_button("Keep it", icon=":material/inventory_2:", type="primary"):
             return
     image = reading.analysis.image
+    settings = read_settings()
+    audit = open_audit(settings)
     try:
         kept = keep_correction(
-            read_settings().corrections_dir,
+            settings.corrections_dir,
             grey=image.grey,
             before=read_finding(reading.analysis, edited.cutoff).lesion_mask,
             after=edited.mask,
@@ -145,6 +148,7 @@ def show_keeping(edited: EditedMask, readings: list[ShownReading], reference_cla
             threshold=edited.cutoff,
             diagnosis=diagnosis,
             no_patient_text=sure,
+            audit=audit if audit.path.is_file() else None,  # the log begins with the first sign-in
         )
     except BusiError as error:
         show_error(error)

@@ -10,6 +10,7 @@ from busi_core import Analysis, Diagnosis, EvaluationReport, Finding, ImageWarni
 from busi_core.explain.gradcam import LESION
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
+from busi_core.limits import Limits
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.report import (
     MAX_SUBJECT,
@@ -19,8 +20,10 @@ from busi_core.report import (
     ReportScan,
     reading_json,
     reading_record,
+    score_words,
 )
 from busi_core.report_pdf import draw_report
+from pages.components.limits_panel import show_class_set, show_withheld
 from pages.components.page import label
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
@@ -35,6 +38,8 @@ def show_finding(
     simulated: bool,
     flag: MalignancyFlag | None,
     report: EvaluationReport | None,
+    limits: Limits | None,
+    on_insist: Callable[[], None],
 ) -> None:
     """Draw the finding of one scan.
 
@@ -46,15 +51,22 @@ def show_finding(
         simulated: The scan was made by the phantom.
         flag: The model's operating point and what it reached on validation.
         report: The version's evaluation on scans it never saw; None when there is none.
+        limits: What the version knows of its limits; None when nothing.
+        on_insist: Called when the reader wants an answer that was withheld.
     """
     st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
     if ImageWarning.NO_CONTRAST in analysis.warnings:
         st.error("No contrast: every pixel has nearly the same grey. The model's answer is not shown; check the file.")
         return
+    if analysis.withheld:
+        show_withheld(on_insist)
+        return
     if analysis.prediction.probabilities is None:
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
         st.html(_class_block(analysis))
+        if limits is not None:
+            show_class_set(analysis, limits, report)
         _show_flag(analysis, finding, flag, report)
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
@@ -195,8 +207,8 @@ def single_report(
 
 
 def score_text(score: float) -> str:
-    """A score in two digits, never rounded to certainty."""
-    return "&lt; 0.01" if score < 0.01 else "&gt; 0.99" if score > 0.99 else f"{score:.2f}"
+    """A score in words, as HTML."""
+    return escape(score_words(score))
 
 
 def safe_stem(name: str) -> str:

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from busi_core import BusiError
+from busi_core import BusiError, read_settings
 from busi_core.report import RESEARCH_USE
 from pages.components.serving import get_serving
 
+DEMO = (
+    "Public demo. Nothing is kept, but this is no place for scans of patients: try the simulated ones. "
+    "Run the program yourself to read others."
+)
 _STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
@@ -16,6 +20,8 @@ def start_page() -> None:
     """Draw the research notice; every page calls this first, since a page can be opened without app.py."""
     st.html(f"<style>\n{_STYLE}\n</style>")
     st.warning(RESEARCH_USE, icon=":material/science:")
+    if read_settings().demo:
+        st.info(DEMO, icon=":material/public:")
     problem = _find_model_problem()
     if problem:
         st.error(

@@ -2,8 +2,22 @@
 
 import streamlit as st
 
-from busi_core import Analyser, Analysis, EvaluationReport, Serving, choose_device, read_reports, read_settings
+from busi_core import (
+    Analyser,
+    Analysis,
+    BusiError,
+    EvaluationReport,
+    Serving,
+    choose_device,
+    read_reports,
+    read_settings,
+)
+from busi_core.assessment import Figure, read_assessment
+from busi_core.models.checkpoint import read_card
+from busi_core.registry import list_versions
+from pages.components.metrics import measure_reading
 
+_CHOSEN = "read-with"  # the version this session reads with; not a widget's key: those are lost between pages
 MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
 
 
@@ -35,18 +49,55 @@ def get_analyser(version: str) -> Analyser:
     return current if current.card.version == version else serving.load(version)
 
 
+def servable_versions() -> list[str]:
+    """Every version that reads scans, by name; a damaged one is left out, and so is one of tissue."""
+    folder = read_settings().weights_dir
+    return [name for name in list_versions(folder) if _reads_scans(name)]
+
+
+@st.cache_data(show_spinner=False, max_entries=64, ttl=60)
+def _reads_scans(version: str) -> bool:
+    try:
+        return read_card(read_settings().weights_dir / version).task != "tissue"
+    except BusiError:
+        return False
+
+
+def choose_version(version: str | None) -> None:
+    """Read with this version from now on, in this session; None for the one in service."""
+    st.session_state[_CHOSEN] = version
+
+
+def chosen_analyser() -> Analyser:
+    """The analyser that this session chose; the one in service when it chose none, or when that one is gone.
+
+    Raises:
+        ModelUnavailableError: None can be loaded.
+    """
+    version = st.session_state.get(_CHOSEN)
+    if version is None or version not in servable_versions():
+        return current_analyser()
+    return get_analyser(version)
+
+
 @st.cache_data(show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session")
-def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser) -> Analysis:
+def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser, insist: bool = False) -> Analysis:
     """One reading of one upload by one model version, for this session only: it holds patient data.
 
     Raises:
         InvalidImageError: The upload is not an image we accept.
     """
-    del version  # part of the key; the analyser itself is not hashed
-    return _analyser.analyse(data, frame=frame)
+    with measure_reading(version):  # the version is part of the key; the analyser itself is not hashed
+        return _analyser.analyse(data, frame=frame, insist=insist)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
 def get_reports(version: str) -> list[EvaluationReport]:
     """The evaluations that lie beside a version's weights; empty when there are none."""
     return read_reports(read_settings().weights_dir / version)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def get_assessment(version: str, sha256: str) -> list[Figure]:
+    """What was measured of a version's limits, for these weights; empty when nothing was."""
+    return read_assessment(read_settings().weights_dir / version, sha256=sha256)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import streamlit as st
 
+from pages.components.explain_panel import Shelf
+
 MAX_SCANS = 200
 MAX_BYTES = 600_000_000  # of one session's scans together; a server of 1 GB holds the model beside them
 
@@ -47,13 +49,17 @@ class Tray:
         scans: At most `MAX_SCANS`.
         index: Of the open scan; 0 when there is none.
         refused: How many of the last addition found no room.
+        frames: Which frame, from 0, was chosen of a scan with several, by the scan's id.
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
+        shelf: What was explained of the scans.
     """
 
     scans: list[Scan] = field(default_factory=list)
     index: int = 0
     refused: int = 0
+    frames: dict[str, int] = field(default_factory=dict)
     generation: int = 0
+    shelf: Shelf = field(default_factory=Shelf)
 
     @property
     def open_scan(self) -> Scan | None:
@@ -86,7 +92,7 @@ class Tray:
 
     def clear(self) -> None:
         """Forget every scan."""
-        self.scans, self.index, self.refused = [], 0, 0
+        self.scans, self.index, self.refused, self.frames, self.shelf = [], 0, 0, {}, Shelf()
         self.generation += 1
 
 

@@ -2,12 +2,21 @@
 
 import streamlit as st
 
-from busi_core import BusiError, Diagnosis, read_finding, simulate_scan
+from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
+from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
+from pages.components.limits_panel import show_doubt
 from pages.components.page import label, show_error, start_page
-from pages.components.serving import analyse, current_analyser, get_reports
+from pages.components.serving import (
+    analyse,
+    choose_version,
+    chosen_analyser,
+    current_analyser,
+    get_reports,
+    servable_versions,
+)
 from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
@@ -89,6 +98,7 @@ def show_toolbar(tray: Tray) -> bool:
                 tray.open(picked)
                 st.rerun()
     with options.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        show_version_switch()
         chosen = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
         st.button(
             "Clear",
@@ -100,10 +110,42 @@ def show_toolbar(tray: Tray) -> bool:
     return chosen
 
 
-def choose_frame(frames: int, scan: Scan) -> int:
-    """Which frame of a file with several is read."""
-    chosen = st.slider(f"Frame, 1 to {frames}", 1, frames, 1, key=f"frame-{scan.id}")
-    return int(chosen) - 1
+def show_version_switch() -> None:
+    """Which version reads, where there are several; the choice holds for this session."""
+    versions = servable_versions()
+    if len(versions) < 2:
+        return
+    try:
+        service, now = current_analyser().card.version, chosen_analyser().card.version
+    except BusiError:
+        return  # said where the scan would be
+    picked = st.selectbox(
+        "Model version",
+        versions,
+        index=versions.index(now) if now in versions else 0,
+        format_func=lambda name: f"{name} (in service)" if name == service else name,
+        key=f"analyse-version-{now}",
+        label_visibility="collapsed",
+        help="The version that reads the scans of this session.",
+    )
+    if picked != now:
+        choose_version(picked)
+        st.rerun()
+
+
+def choose_frame(tray: Tray, frames: int, scan: Scan) -> int:
+    """Which frame of a file with several is read, from 0; kept while other scans are open."""
+    key = f"frame-{scan.id}"
+    if key not in st.session_state:  # Streamlit forgets a slider that was not on screen
+        st.session_state[key] = tray.frames.get(scan.id, 0) + 1
+    tray.frames[scan.id] = int(st.slider(f"Frame, 1 to {frames}", 1, frames, key=key)) - 1
+    return tray.frames[scan.id]
+
+
+def insisted() -> set[str]:
+    """The scans of this session whose withheld answer was asked for all the same."""
+    asked: set[str] = st.session_state.setdefault("insisted", set())
+    return asked
 
 
 def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
@@ -111,21 +153,23 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     position = f"{tray.index + 1} of {len(tray.scans)}"
     left, right = st.columns([2.6, 1], gap="medium")
     try:
-        analyser = current_analyser()
+        analyser = chosen_analyser()
         version = analyser.card.version
-        analysis = analyse(scan.data, None, version, analyser)
+        insist = scan.id in insisted()
+        analysis = analyse(scan.data, None, version, analyser, insist)
         if analysis.image.frames > 1:
             with left:
-                frame = choose_frame(analysis.image.frames, scan)
-            analysis = analyse(scan.data, frame, version, analyser)
+                frame = choose_frame(tray, analysis.image.frames, scan)
+            analysis = analyse(scan.data, frame, version, analyser, insist)
             position += f", frame {frame + 1} of {analysis.image.frames}"
     except BusiError as error:
         show_error(error, name=f"{position} · {scan.name}")
         return
 
+    scan_id = f"{scan.id}-{analysis.image.frame}-{version}{'-insisted' if insist else ''}"
     scene = pack_scene(
         analysis,
-        scan_id=f"{scan.id}-{analysis.image.frame}-{version}",
+        scan_id=scan_id,
         name=scan.name,
         position=tray.index + 1,
         count=len(tray.scans),
@@ -146,15 +190,23 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             )
             return
         reports = get_reports(version)
+        finding = read_finding(analysis, state.lesion_cutoff)
         show_finding(
             analysis,
-            read_finding(analysis, state.lesion_cutoff),
+            finding,
             name=scan.name,
             position=position,
             simulated=scan.simulated,
             flag=analyser.card.malignancy,
             report=reports[0] if reports else None,
+            limits=analyser.limits,
+            on_insist=lambda: insisted().add(scan.id),
         )
+        answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
+        if answered:
+            show_doubt(analysis, finding, analyser, scan_key=scan_id)
+    if answered:
+        show_explain_panel(analysis, analyser, tray.shelf, scan_id=scan_id, lesion_cutoff=finding.threshold)
 
 
 start_page()

@@ -11,7 +11,6 @@ from busi_core.data.sources import list_folder, resolve_below
 from pages.components.batch_queue import (
     CHUNK_SECONDS,
     MAX_CASES,
-    MAX_UPLOADS,
     BatchQueue,
     get_queue,
     list_server_folders,
@@ -26,7 +25,7 @@ from pages.components.batch_view import (
     show_summary,
     show_table,
 )
-from pages.components.cases import get_cases
+from pages.components.cases import MAX_UPLOADS, get_cases
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import current_analyser, get_analyser
 from pages.components.tray import get_tray
@@ -40,7 +39,7 @@ def show_intake(queue: BatchQueue) -> None:
     files, server, simulated = st.tabs(["Files or zip", "Folder on this server", "Simulated"])
     with files:
         picked = st.file_uploader(
-            f"Scans, up to {MAX_UPLOADS} files, or one zip with up to {MAX_CASES:,} scans",
+            f"Scans, up to {MAX_UPLOADS:,} files, or one zip with up to {MAX_CASES:,} scans",
             accept_multiple_files=True,
             key=f"batch-upload-{queue.generation}",
             help="Masks named as in BUSI (scan_mask.png) or BUS-BRA (mask_0001.png) are compared with the reading.",

@@ -5,13 +5,14 @@ from pathlib import PurePosixPath
 import streamlit as st
 
 from busi_core import Analyser, BusiError, Diagnosis, read_settings
-from busi_core.comparison import compare_scan, has_taught
+from busi_core.comparison import compare_scan
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.sources import list_folder, resolve_below
 from busi_core.data.truth import Reference, read_reference
 from busi_core.registry import list_versions
-from busi_core.types import Analysis
-from pages.components.cases import CaseList, get_cases, scan_key, simulate_case
+from busi_core.taught import KnownBy
+from busi_core.types import Analysis, Grey
+from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
 from pages.components.comparison_panel import show_keeping, show_reading
 from pages.components.finding_panel import safe_stem
@@ -45,7 +46,7 @@ def show_intake(cases: CaseList) -> None:
             st.rerun()
     with folder, st.form(f"folder-{cases.generation}", border=False):
         picked = st.file_uploader(
-            "A folder of scans and masks, up to 900 files; of more, make a zip",
+            f"A folder of scans and masks, up to {MAX_UPLOADS:,} files; of more, make a zip",
             accept_multiple_files="directory",
             key=f"folder-files-{cases.generation}",
         )
@@ -170,19 +171,20 @@ def compare_reading(analysis: Analysis, reference: Reference, case: Case, cutoff
     return ShownReading(analysis, chosen, comparison)
 
 
-def show_notes(case: Case, reference: Reference, analysers: list[Analyser], same: Case | None) -> None:
+def show_notes(case: Case, reference: Reference, analysers: list[Analyser], grey: Grey, same: Case | None) -> None:
     """How the masks were read, what is wrong with them, and whether the scan is known already."""
     if same is not None:
         st.info(f"The same pixels as {plain(same.name)}, which was opened before.", icon=":material/content_copy:")
     if reference.problem and not reference.missing:
         st.warning(f"**No reference for this scan.** {plain(reference.problem)}", icon=":material/error:")
-    taught = [one.card.version for one in analysers if case.record_id and has_taught(one.card, case.record_id)]
-    if taught:
-        st.info(
-            f"By its name this scan, or a copy of it, taught {plain(' and '.join(taught))}: figures on it say nothing "
-            "about new scans.",
-            icon=":material/school:",
-        )
+    for known_by in KnownBy:
+        taught = [one.card.version for one in analysers if one.taught.recognise(case.record_id, grey) is known_by]
+        if taught:
+            st.info(
+                f"By its {known_by} this scan, or a copy of it, taught {plain(' and '.join(taught))}: figures on it "
+                "say nothing about new scans.",
+                icon=":material/school:",
+            )
     if reference.notes:
         st.html(label("Reference mask: " + " ".join(reference.notes), css="fine"))
 
@@ -221,7 +223,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     if state.step:
         cases.step(state.step)
         st.rerun()
-    show_notes(case, reference, analysers, cases.find_same_pixels(case, image.grey))
+    show_notes(case, reference, analysers, image.grey, cases.find_same_pixels(case, image.grey))
     if state.edited and read_settings().corrections_dir is not None:
         show_keeping(state.edited, readings, case.diagnosis)
     for reading in readings:

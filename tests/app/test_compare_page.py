@@ -13,7 +13,9 @@ from streamlit.testing.v1 import AppTest
 from versions import write_version
 
 from busi_core import Diagnosis, simulate_scan
+from busi_core.data.pixel_hash import pixel_hash
 from busi_core.registry import put_into_service
+from busi_core.taught import write_taught
 from pages.components.serving import get_analyser, get_serving
 
 PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
@@ -181,10 +183,17 @@ def test_two_versions_stand_beside_each_other(page: AppTest) -> None:
 
 def test_a_scan_that_taught_the_model_is_named_as_such(page: AppTest) -> None:
     page = compare(page, [("benign (4).png", SCAN.png()), ("benign (4)_mask.png", MASK)])
-    assert any("taught tiny" in info.value for info in page.info)
+    assert any("By its name this scan, or a copy of it, taught tiny" in info.value for info in page.info)
     page = page.button(key="clear-cases").click().run()
     page = compare(page, [("benign (5).png", SCAN.png()), ("benign (5)_mask.png", MASK)])
     assert not page.info
+
+
+def test_a_renamed_scan_that_taught_the_model_is_known_by_its_pixels(tmp_path: Path) -> None:
+    write_taught(tmp_path / "weights" / "tiny-a", [pixel_hash(SCAN.grey)])
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = compare(page, [("of patient X.png", SCAN.png()), ("of patient X_mask.png", MASK)])
+    assert any("By its pixels this scan, or a copy of it, taught tiny" in info.value for info in page.info)
 
 
 def test_a_data_set_of_the_server_is_opened(tmp_path: Path) -> None:

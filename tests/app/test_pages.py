@@ -155,6 +155,13 @@ def test_the_frame_of_a_cine_is_chosen_and_named() -> None:
     page = page.slider[0].set_value(3).run()
     assert not page.exception
     assert "frame 3 of 3 · cine.dcm" in texts(page)
+    tray = page.session_state["tray"]
+    tray.add([("other.dcm", dicom(frames[0]))], simulated=False)
+    page = page.run()
+    assert "other.dcm" in texts(page)
+    assert not [slider for slider in page.slider if str(slider.key).startswith("frame-")]
+    tray.step(-1)
+    assert "frame 3 of 3 · cine.dcm" in texts(page.run()), "the chosen frame is kept while another scan is open"
 
 
 def test_the_app_opens_and_reads_without_any_network(monkeypatch: pytest.MonkeyPatch) -> None:

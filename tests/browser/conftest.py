@@ -2,22 +2,16 @@
 
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from app_server import REPOSITORY, AppServer, start_server
 from playwright.sync_api import Browser, Page, sync_playwright
 
-REPOSITORY = Path(__file__).parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-START_SECONDS = 60  # importing torch on a busy machine
 
 
 @pytest.fixture(scope="session")
@@ -51,48 +45,30 @@ def chromium_page(chromium: Browser) -> Iterator[Callable[..., Page]]:
 @pytest.fixture(scope="session")
 def streamlit_server() -> Iterator[Callable[[Path], str]]:
     """Serve a script with Streamlit on a free port of this machine: `streamlit_server(path)` gives its address."""
-    running: dict[Path, tuple[subprocess.Popen[bytes], str]] = {}
+    running: dict[Path, AppServer] = {}
 
     def serve(script: Path) -> str:
         if script not in running:
-            running[script] = _start(script)
-        return running[script][1]
+            running[script] = start_server(script)
+        return running[script].address
 
     yield serve
-    for process, _ in running.values():
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    for server in running.values():
+        server.stop()
 
 
-def _start(script: Path) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "server.headless": "true",
-        "server.address": "127.0.0.1",
-        "server.port": str(port),
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", str(script), *flags],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):  # noqa: S310  (our own server)
-                return process, address
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    process.kill()
-    raise RuntimeError(f"streamlit did not start {script.name} within {START_SECONDS} s")
+@pytest.fixture
+def private_app() -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], str]]]:
+    """The app with an environment of the test's own: `process, address = private_app({"BUSI_STATE_DIR": ...})`.
+
+    The test may stop the process and start another, as an owner restarts a server.
+    """
+    started: list[AppServer] = []
+
+    def start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], str]:
+        started.append(start_server(REPOSITORY / "app.py", settings=environment))
+        return started[-1].process, started[-1].address
+
+    yield start
+    for server in started:
+        server.stop()

@@ -179,3 +179,32 @@ def test_nothing_is_wider_than_the_screen(
     reading.upload(simulated)
     widest = reading.page.evaluate("document.documentElement.scrollWidth")
     assert widest <= viewport[0]
+
+
+def test_a_photograph_gets_no_answer_anywhere_until_the_reader_insists(
+    open_app: Callable[..., Reading], tmp_path: Path
+) -> None:
+    from skimage.data import astronaut
+
+    photograph = tmp_path / "holiday.png"
+    Image.fromarray(astronaut()).save(photograph)
+    reading = open_app()
+    reading.upload(photograph)
+    expect(reading.page.get_by_text("No answer.")).to_be_visible()
+    expect(reading.page.get_by_test_id("area")).to_have_text("no answer")
+    expect(reading.page.get_by_text("Model score")).to_have_count(0)
+    reading.page.get_by_role("button", name="Show the answer all the same").click()
+    expect(reading.page.get_by_text("Model score").first).to_be_visible(timeout=60_000)
+    expect(reading.page.get_by_text("Unlike the scans that the model learned from").first).to_be_visible()
+    expect(reading.page.get_by_test_id("area")).to_contain_text("Lesion area")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_reading_is_repeated_when_asked_and_its_range_is_called_what_it_is(
+    open_app: Callable[..., Reading], simulated: Path, viewport: tuple[int, int]
+) -> None:
+    reading = open_app(viewport)
+    reading.upload(simulated)
+    reading.page.get_by_role("button", name="How firm is this reading?").click()
+    expect(reading.page.get_by_text("6 readings of this scan")).to_be_visible(timeout=60_000)
+    expect(reading.page.get_by_text("no interval of confidence")).to_be_visible(timeout=60_000)

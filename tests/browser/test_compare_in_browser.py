@@ -292,6 +292,31 @@ def test_eraser_and_polygon(show: Callable[..., Compared]) -> None:
     assert not ((erased > 0) & (square == 0)).any()
 
 
+def test_the_brush_is_moved_put_down_and_lifted_by_keys_alone(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From nothing").click()
+    hand = shown.page.get_by_test_id("hand")
+    hand.focus()
+    assert "column 280 of 560, row 224 of 448: lifted" in (hand.get_attribute("aria-label") or "")
+    for key in (" ", "ArrowRight", "ArrowRight", " "):
+        hand.press(key)
+    _, painted = shown.saved_mask()
+    rows, columns = np.flatnonzero((painted > 0).any(axis=1)), np.flatnonzero((painted > 0).any(axis=0))
+    assert (rows[0], rows[-1], columns[0]) == (215, 233, 271)  # a brush of 18 pixels about the middle
+    assert columns[-1] == 271 + 18 + 2 * 5  # two steps of half its radius, rounded up
+    hand.focus()
+    hand.press("ArrowDown")  # lifted: paints nothing
+    shown.page.keyboard.press("Control+z")
+    assert shown.own_pixels() == 0
+    # With the polygon, Space sets corners.
+    shown.page.keyboard.press("3")
+    for key in (" ", *["ArrowRight"] * 8, " ", *["ArrowDown"] * 8, " ", "Enter"):
+        hand.press(key)
+    assert shown.own_pixels() > 0
+    assert shown.sent == 0
+
+
 def test_a_mask_handed_over_reaches_the_page_whole(show: Callable[..., Compared]) -> None:
     shown = show()
     shown.viewer.press("e")

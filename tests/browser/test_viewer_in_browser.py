@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from shown import Shown
 
 from busi_core.imaging.preprocess import upsample
+from busi_core.report import score_words
 
 pytestmark = pytest.mark.browser
 
@@ -294,3 +295,12 @@ def test_the_browser_upsamples_as_python_does(chromium_page: Callable[..., Page]
     values = np.random.default_rng(0).random((7, 8), dtype=np.float32)
     full = page.evaluate(f"[...upsample(Float32Array.from({json.dumps(values.ravel().tolist())}), 7, 8, 471, 563)]")
     assert np.abs(np.reshape(full, (471, 563)) - upsample(values, 471, 563)).max() < 1e-5
+
+
+def test_the_browser_says_a_score_as_python_does(chromium_page: Callable[..., Page]) -> None:
+    """Neither rounds to certainty."""
+    page = chromium_page()
+    keys = MAPS.with_name("keys.js").read_text("utf-8")
+    page.set_content(f"<script type=module>{keys}\nwindow.scoreWords = scoreWords</script>")
+    scores = [0.0, 0.009, 0.0101, 0.37, 0.9899, 0.9951, 0.9999, 1.0]
+    assert page.evaluate("scores => scores.map(scoreWords)", scores) == [score_words(score) for score in scores]

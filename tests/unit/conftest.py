@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gate import Gate, copy_gate, make_gate
 from versions import make_analyser, write_version
 
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
@@ -47,3 +48,15 @@ def analyser() -> Analyser:
 def simulated() -> dict[Diagnosis, SimulatedScan]:
     """One small simulated scan of each class."""
     return {diagnosis: simulate_scan(diagnosis, seed=5, height=96, width=120) for diagnosis in Diagnosis}
+
+
+@pytest.fixture(scope="session")
+def written_gate(tmp_path_factory: pytest.TempPathFactory, written_weights: Path) -> Gate:
+    """Simulated scans and rules that lock some of them; nothing may change it."""
+    return make_gate(tmp_path_factory.mktemp("gate"), written_weights)
+
+
+@pytest.fixture
+def gate(written_gate: Gate, tmp_path: Path, weights_dir: Path) -> Gate:
+    """The same for one test alone, with 'tiny' in service."""
+    return copy_gate(written_gate, tmp_path, weights_dir)

@@ -13,9 +13,10 @@ import pytest
 from files import save, speckle
 from versions import TINY, make_analyser
 
-from busi_core.batch import ScanRow, find_taught, map_in_order, read_cases, report_scan
+from busi_core.batch import ScanRow, map_in_order, read_cases, report_scan
 from busi_core.batch_tables import distinct_scans, rows_csv, safe_cell, same_pixels, summarise
 from busi_core.data.pairing import Case, pair_files
+from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
@@ -25,6 +26,7 @@ from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.metrics.bootstrap import bootstrap_interval
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.service import Analyser
+from busi_core.taught import TaughtScans
 from busi_core.types import Diagnosis
 
 
@@ -156,8 +158,15 @@ def test_scans_that_taught_the_model_are_summed_up_apart(simulated: dict[Diagnos
     new, taught = summarise(rows)
     assert (new.scans, taught.scans) == (1, 1)
     assert "say nothing about new scans" in taught.caution
-    (case,) = cases_of(("Images/bus_0001-r.png", b""))
-    assert find_taught(analyser.card)(case)  # the other image of a case that taught
+
+
+def test_a_renamed_copy_of_a_scan_that_taught_is_not_counted_as_new(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    analyser = make_analyser()
+    scan, other = simulated[Diagnosis.BENIGN], simulated[Diagnosis.MALIGNANT]
+    analyser.taught = TaughtScans((), [pixel_hash(scan.grey)])
+    rows = read(analyser, *with_mask("benign/of A", scan), *with_mask("malignant/of B", other))
+    assert [row.truth.taught for row in rows] == [True, False]
+    assert [summary.scans for summary in summarise(rows)] == [1, 1]
 
 
 def test_the_summary_is_the_bootstrap_of_the_library(analyser: Analyser) -> None:

@@ -119,9 +119,9 @@ def test_missing_weights_are_refused(weights_dir: Path) -> None:
 
 def test_weights_larger_than_any_of_ours_are_refused_unread(weights_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (weights_dir / "tiny" / MODEL_FILE).open("ab") as file:
-        file.truncate(401_000_000)  # sparse: takes no space
-    monkeypatch.setattr(Path, "read_bytes", lambda _path: pytest.fail("400 MB were read"))
-    with pytest.raises(ModelUnavailableError, match="larger than 400 MB"):
+        file.truncate(601_000_000)  # sparse: takes no space
+    monkeypatch.setattr(Path, "read_bytes", lambda _path: pytest.fail("600 MB were read"))
+    with pytest.raises(ModelUnavailableError, match="larger than 600 MB"):
         load_version(weights_dir / "tiny", CPU)
 
 
@@ -310,7 +310,8 @@ def test_the_flag_travels_with_the_weights(weights_dir: Path) -> None:
         ('{"schema": 1}', "missing or damaged"),
         ('{"schema": 1, "in_service": 5}', "missing or damaged"),
         ('{"schema": 1, "in_service": null}', "missing or damaged"),
-        ('{"schema": 2, "in_service": "tiny"}', "schema 2, this program reads 1"),
+        ('{"schema": 2, "in_service": "tiny"}', "missing or damaged"),  # without its history
+        ('{"schema": 3, "in_service": "tiny"}', "schema 3, this program reads up to 2"),
         ('{"schema": 1, "in_service": "../tiny"}', "cannot be the name"),
         ('{"schema": 1, "in_service": ""}', "cannot be the name"),
     ],

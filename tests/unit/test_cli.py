@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import animated
+from files import animated, dicom
 from PIL import Image
 from versions import write_version
 
@@ -17,6 +17,7 @@ from busi_core.evaluation import read_reports
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import read_registry
+from busi_core.taught import read_taught
 from busi_core.types import Diagnosis
 
 RECORD_KEYS = {
@@ -108,14 +109,35 @@ def test_the_frame_of_a_cine_is_chosen_by_number(
     frames = [simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120).grey for seed in (1, 2)]
     (tmp_path / "cine.tif").write_bytes(animated("TIFF", frames))
     arguments = ["analyse", str(tmp_path / "cine.tif"), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--frame", "1"]) == 0
+    assert main([*arguments, "--frame", "2"]) == 0
     record = json.loads((tmp_path / "out/cine.json").read_text())
-    assert record["frame"] == 1
+    assert record["frame"] == 1  # from 0 in the record, as in the library
     assert not [warning for warning in record["warnings"] if "frames" in warning]
     assert main(arguments) == 0
     assert any("several frames" in w for w in json.loads((tmp_path / "out/cine.json").read_text())["warnings"])
-    assert main([*arguments, "--frame", "2"]) == 1
-    assert "the file has 2" in capsys.readouterr().err
+    assert main([*arguments, "--frame", "3"]) == 1
+    assert "Frame 3 was asked for, but the file has 2. Choose a frame from 1 to 2." in capsys.readouterr().err
+
+
+def test_a_folder_without_scans_is_an_error_that_says_so(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("none")
+    assert main(["analyse", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert f"There is no scan in {tmp_path / 'empty'}" in said
+    assert ".dcm" in said
+
+
+def test_dicom_files_need_no_suffix(weights_dir: Path, tmp_path: Path) -> None:
+    """As scanners export them: IM000001, 1.2.840.7; the list of files, DICOMDIR, is no scan."""
+    scan = dicom(simulate_scan(Diagnosis.BENIGN, seed=1, height=96, width=120).grey)
+    for name in ("IM000001", "1.2.840.7", "1.2.840.8", "DICOMDIR"):
+        (tmp_path / name).write_bytes(scan)
+    (tmp_path / "notes").write_bytes(b"no scan")
+    assert main(["analyse", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.json")} == {"IM000001", "1.2.840.7", "1.2.840.8"}
 
 
 def test_another_version_than_the_one_in_service_reads_on_request(
@@ -177,6 +199,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["analyse"],
         ["analyse", "scan.png"],
         ["analyse", "scan.png", "--out", "x", "--frame", "first"],
+        ["analyse", "scan.png", "--out", "x", "--frame", "0"],
         ["train"],
         ["train", "x", "--test-fold", "5"],
         ["train", "x", "--precision", "fp16"],
@@ -278,6 +301,9 @@ def test_from_scans_to_a_version_in_service(
 
     assert main(["train", "second", *SMALL_RUN, *runs, "--start", "first", "--test-fold", "1"]) == 0
     assert set(read_card(weights_dir / "second").trained_on) >= set(card.trained_on)
+    first, second = (read_taught(weights_dir / version, ()).hashes for version in ("first", "second"))
+    assert 0 < len(first) <= 24
+    assert second >= first  # what taught the version it started from counts as seen
     assert main(["evaluate", "--model", "second", "--no-bus-bra"]) == 1
     assert "have a copy among those that taught 'second'" in capsys.readouterr().err
 

@@ -10,13 +10,11 @@ from monai.metrics import compute_average_surface_distance
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
-from versions import make_card, make_weights
 
 from busi_core.comparison import (
     MAX_LESIONS,
     compare_scan,
     fit_heatmap,
-    has_taught,
     index_by_cutoffs,
     match_lesions,
     mean_surface_distance,
@@ -194,24 +192,3 @@ def test_a_comparison_names_cutoff_model_and_classes() -> None:
     assert other.class_agrees is None
     assert other.counts.dice == pytest.approx(f1_score(truth.ravel(), (full >= 0.8).ravel()))
     assert [fit.of for fit in other.heatmaps] == ["malignant"]
-
-
-@pytest.mark.parametrize(
-    ("record", "taught"),
-    [
-        ("busi/benign (1)", True),
-        ("busi/malignant (1)", False),
-        ("bus-bra/bus_0001-l", True),
-        ("bus-bra/bus_0001-r", True),
-        ("bus-bra/bus_0002-l", False),
-    ],
-)
-def test_a_scan_that_taught_the_model_is_known_by_its_name_also_by_its_case(record: str, taught: bool) -> None:
-    weights = make_weights()
-    card = make_card(weights, trained_on=("busi/benign (1)", "bus-bra/bus_0001-l"))
-    assert has_taught(card, record) is taught
-
-
-def test_a_copy_of_a_scan_that_taught_the_model_is_known() -> None:
-    card = make_card(make_weights(), trained_on=("busi/benign (42)",))
-    assert has_taught(card, "busi/benign (131)")

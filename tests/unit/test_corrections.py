@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from busi_core import corrections
+from busi_core.audit import AuditLog
 from busi_core.corrections import Correction, keep_correction, read_corrections, read_pictures
 from busi_core.errors import DatasetError, OutputError
 from busi_core.settings import read_settings
@@ -126,3 +127,18 @@ def test_a_changed_case_is_refused(tmp_path: Path, file: str) -> None:
 def test_two_cases_of_one_scan_can_be_told_to_be_one_scan(tmp_path: Path) -> None:
     assert keep(tmp_path).scan_pixels == keep(tmp_path, after=BEFORE).scan_pixels
     assert len(read_corrections(tmp_path)) == 2
+
+
+def test_where_somebody_administers_the_audit_log_tells_of_it_without_the_scan(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.sqlite")
+    kept = keep(tmp_path / "store", audit=log)
+    (entry,) = log.read()
+    assert (entry.action, entry.subject, entry.who) == ("correction.kept", kept.id, "A. Reader (reader, as typed)")
+    assert entry.details == {"model_version": "2026.1", "pixels_before": 600, "pixels_after": 816}
+
+
+def test_a_case_that_the_audit_log_cannot_tell_of_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError):
+        keep(tmp_path / "store", audit=AuditLog(tmp_path / "file" / "audit.sqlite"))
+    assert read_corrections(tmp_path / "store") == []

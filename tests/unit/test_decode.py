@@ -1,4 +1,4 @@
-"""What decode_image promises for every upload that is not DICOM; ids as in docs/HARDENING.md."""
+"""What decode_image promises for every upload that is not DICOM; ids as in docs/hardening.md."""
 
 import io
 import zipfile
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from busi_core.errors import InvalidImageError
-from busi_core.imaging import decode
-from busi_core.imaging.decode import decode_image, window_to_8_bits
+from busi_core.imaging import decode, pictures
+from busi_core.imaging.decode import decode_image
+from busi_core.imaging.limits import MIN_SIDE_PX
+from busi_core.imaging.raw import window_to_8_bits
 from busi_core.settings import read_settings
 from busi_core.types import DecodedImage, ImageWarning
 
@@ -181,7 +183,7 @@ def test_a_tiff_tile_far_larger_than_its_image_is_refused_unread(tmp_path: Path)
 
 def test_pillow_keeps_its_own_limit() -> None:
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
-    assert decode.Image.MAX_IMAGE_PIXELS == 89_478_485
+    assert pictures.Image.MAX_IMAGE_PIXELS == 89_478_485
 
 
 @pytest.mark.parametrize(
@@ -327,6 +329,17 @@ def test_a_later_page_is_held_to_the_size_limits_too() -> None:
     assert "8 x 8" in refusal(data, frame=1)
 
 
+def test_a_frame_far_into_an_animation_is_refused_before_the_others_are_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """X1. PNG and WebP decode every frame on the way; a TIFF finds its page at once."""
+    monkeypatch.setattr(pictures, "MAX_STEPPED_PIXELS", 2 * COLOURS.shape[0] * COLOURS.shape[1] - 1)
+    assert decode_image(MANY["TIFF"], frame=2).frame == 2
+    for name in ("APNG", "WebP"):
+        assert decode_image(MANY[name], frame=1).frame == 1
+        assert "too far into this animation" in refusal(MANY[name], frame=2)
+
+
 # --- orientation ---
 
 
@@ -433,7 +446,7 @@ def decode_or_refuse(data: bytes, frame: int | None) -> None:
     except InvalidImageError:
         return
     assert isinstance(image, DecodedImage)
-    assert min(image.grey.shape) >= decode.MIN_SIDE_PX
+    assert min(image.grey.shape) >= MIN_SIDE_PX
 
 
 @settings(FUZZ, max_examples=300)

@@ -1,4 +1,4 @@
-"""What decode_image promises for DICOM files; ids as in docs/HARDENING.md."""
+"""What decode_image promises for DICOM files; ids as in docs/hardening.md."""
 
 import io
 import logging
@@ -13,9 +13,11 @@ from files import adobe, claim_size, decode_and_measure, dicom, dicom_bomb, jpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels.processing import apply_windowing, convert_color_space
+from pydicom.pixels.processing import apply_color_lut, apply_windowing, convert_color_space
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +27,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     RLELossless,
 )
+from seeds import palette, segmented_palette
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import dicom as dicom_module
@@ -129,16 +132,54 @@ def test_monochrome1_of_sixteen_bits_is_inverted_after_its_window() -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_palette_colour_becomes_rgb(bits: int) -> None:
     """U13."""
-    ramp = np.arange(256)
-    tables = {"Red": ramp, "Green": 255 - ramp, "Blue": ramp // 2}
-    attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    for name, table in tables.items():
-        attributes[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
-        entries = table.astype("<u2") << 8 if bits == 16 else table.astype(np.uint8)
-        attributes[f"{name}PaletteColorLookupTableData"] = entries.astype("<u2" if bits == 16 else np.uint8).tobytes()
-    image = decode_image(dicom(SCAN, **attributes))
-    np.testing.assert_array_equal(image.rgb, np.stack([table[SCAN] for table in tables.values()], axis=2))
+    image = decode_image(dicom(SCAN, **palette(bits)))
+    np.testing.assert_array_equal(image.rgb, np.stack([SCAN, 255 - SCAN, SCAN // 2], axis=2))
     assert ImageWarning.COLOUR in image.warnings
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize(("entries", "first"), [(4096, 0), (1000, 0), (1000, 500), (256, 300), (65_536, 0)])
+def test_a_palette_of_wide_indices_is_clamped_at_its_ends(entries: int, first: int, syntax: UID) -> None:
+    """U13. PS3.3 C.7.6.3.1.5; pydicom 3.0.2 alone wraps such indices where the entries have 8 bits."""
+    wide = SCAN.astype("<u2") * 16
+    for bits in (8, 16):
+        image = decode_image(dicom(wide, syntax=syntax, **palette(bits, entries=entries, first=first)))
+        ramp = np.linspace(0, 255, entries).astype(np.uint8)
+        expected = ramp[np.clip(wide.astype(int) - first, 0, entries - 1)]
+        np.testing.assert_array_equal(image.rgb[:, :, 0], expected)
+
+
+def test_a_palette_equals_pydicoms() -> None:
+    """U13. An ultrasound image that comes with pydicom: 16-bit entries."""
+    path = Path(str(get_testdata_file("examples_palette.dcm")))
+    dataset = pydicom.dcmread(path)
+    expected = apply_color_lut(pixel_array(dataset), dataset) >> 8
+    np.testing.assert_array_equal(decode_image(path.read_bytes()).rgb, expected)
+
+
+def test_a_segmented_palette_equals_pydicoms() -> None:
+    """U13. PS3.3 C.7.9.2: values as they are, then a line."""
+    data = dicom(SCAN, **segmented_palette())
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    np.testing.assert_array_equal(decode_image(data).rgb, apply_color_lut(SCAN, dataset) >> 8)
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        pytest.param([0, 2, 0, 256, 1, 60_000, 9], id="U5 longer than the table"),
+        pytest.param([0, 2, 0, 256, 2, 9, 0, 0], id="indirect"),
+        pytest.param([1, 256, 9], id="a line from nothing"),
+        pytest.param([0, 0] * 500, id="X1 empty segments"),
+        pytest.param([0, 2, 0], id="U2 cut short"),
+        pytest.param([7, 256], id="unknown"),
+    ],
+)
+def test_a_segmented_palette_that_is_none_is_refused(segments: list[int]) -> None:
+    """U5. pydicom would write out 65,535 values for every 6 bytes."""
+    attributes = segmented_palette()
+    attributes["SegmentedRedPaletteColorLookupTableData"] = np.array(segments, "<u2").tobytes()
+    assert "damaged" in refusal(dicom(SCAN, **attributes))
 
 
 # --- JPEG Baseline ---
@@ -343,7 +384,7 @@ def test_frames_are_counted_chosen_and_never_the_first_in_silence(syntax: UID, s
 # --- what is refused ---
 
 VIDEO = ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107"]
-STILL = ["1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"]
+STILL = ["1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.92", "1.2.840.10008.1.2.4.94"]
 
 
 @pytest.mark.parametrize("number", VIDEO, ids=[f"U14 {UID(number).name}" for number in VIDEO])
@@ -514,8 +555,32 @@ def test_a_region_that_makes_no_sense_is_left_out(changes: dict[str, Any]) -> No
     image = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(**changes)]))
     assert image.regions == ()
     assert ImageWarning.NOT_CALIBRATED in image.warnings
-    both = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(**changes), region()]))
-    assert len(both.regions) == 1
+    elsewhere = {"RegionLocationMinX0": 62, "RegionLocationMaxX1": 90}
+    both = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(**changes), region(**elsewhere)]))
+    assert [found.left for found in both.regions] == [62]
+
+
+@pytest.mark.parametrize("spatial_format", [0, 2, 3, 4, 5])
+def test_only_a_two_dimensional_region_calibrates(spatial_format: int) -> None:
+    """U15. PS3.3 C.8.5.5.1.1: none, M-mode, spectrum, trace, graphics."""
+    assert decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(RegionSpatialFormat=1)])).regions
+    assert not decode_image(
+        dicom(SCAN, SequenceOfUltrasoundRegions=[region(RegionSpatialFormat=spatial_format)])
+    ).regions
+
+
+def test_a_region_that_another_kind_overlaps_calibrates_nothing() -> None:
+    """U15. Whether a pixel of both is tissue or M-mode would be a guess."""
+    trace = region(PhysicalUnitsXDirection=4, RegionLocationMinX0=50, RegionLocationMaxX1=90)
+    assert decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), trace])).regions == ()
+
+
+def test_regions_that_are_no_sequence_calibrate_nothing() -> None:
+    """U15."""
+    plain = dicom(SCAN)
+    element = struct.pack("<HH2sH", 0x18, 0x6011, b"LO", 4) + b"none"
+    at = plain.index(struct.pack("<HH2s", 0x28, 0x02, b"US"))
+    assert decode_image(plain[:at] + element + plain[at:]).regions == ()
 
 
 def test_a_region_is_cut_to_the_image_and_may_run_backwards() -> None:

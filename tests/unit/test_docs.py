@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busi_core.assessment import read_assessment
 from busi_core.cli import _make_parser
 from busi_core.evaluation import read_reports
 from busi_core.model_card import format_figures, format_model_card
@@ -34,7 +35,9 @@ def test_the_readme_shows_the_figures_of_the_version_in_service(version: Path) -
 
 def test_the_model_card_is_that_of_the_version_in_service(version: Path) -> None:
     card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert card == format_model_card(read_card(version), read_reports(version))
+    found = read_card(version)
+    assessed = read_assessment(version, sha256=found.sha256)
+    assert card == format_model_card(found, read_reports(version), assessed)
 
 
 def test_the_evaluation_is_of_the_weights_beside_it(version: Path) -> None:

@@ -31,6 +31,7 @@ from busi_core.evaluation import (
 from busi_core.findings import read_finding
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.metrics.segmentation import count_overlap, hd95
+from busi_core.models.checkpoint import read_card
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
@@ -220,10 +221,22 @@ def test_a_mask_of_another_size_is_an_error_and_no_zero(analyser: Analyser, make
         score_record(analyser, record)
 
 
-def test_a_model_without_a_class_head_cannot_be_scored_on_classes(make_record: Callable[..., Record]) -> None:
+def test_a_model_without_a_class_head_is_scored_on_its_masks_alone(
+    make_record: Callable[..., Record], tmp_path: Path
+) -> None:
     analyser = make_analyser(architecture=replace(TINY, image_classes=()), malignancy=None)
-    with pytest.raises(DatasetError, match="gives no class"):
-        score_record(analyser, make_record("x", simulate(4)))
+    scored = score_record(analyser, make_record("x", simulate(4)))
+    assert scored.probabilities is None
+    report = summarise(analyser.card, [scored], test_set="simulated")
+    assert 0 <= report.table["lesion Dice"].estimate <= 1
+    assert math.isnan(report.table["macro-F1"].estimate)
+    assert (report.confusion, report.reliability, report.bands, report.flag) == ((), (), (), None)
+    write_version(tmp_path, "masks", architecture=replace(TINY, image_classes=()), malignancy=None)
+    kept = replace(report, sha256=read_card(tmp_path / "masks").sha256)
+    write_reports(tmp_path / "masks", [kept])
+    (again,) = read_reports(tmp_path / "masks")
+    assert again.results[0].probabilities is None
+    assert "confusion" not in format_table(again)
 
 
 def test_images_are_grouped_by_case_and_by_scan(analyser: Analyser, make_record: Callable[..., Record]) -> None:

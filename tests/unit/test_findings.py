@@ -138,8 +138,13 @@ def test_the_size_is_that_of_the_largest_region() -> None:
         pytest.param((CalibratedRegion(0, 0, 60, 39, 0.2, 0.1),), "px", id="one row short"),
         pytest.param((CalibratedRegion(60, 0, WIDTH, HEIGHT, 0.2, 0.1),), "px", id="the other half"),
         pytest.param((LEFT_HALF, CalibratedRegion(60, 0, WIDTH, HEIGHT, 0.3, 0.3)), "mm", id="two, the lesion in one"),
-        pytest.param((WHOLE, LEFT_HALF), "px", id="two that both hold it"),
+        pytest.param((WHOLE, LEFT_HALF), "mm", id="two of one scale that both hold it"),
+        pytest.param((WHOLE, CalibratedRegion(0, 0, 60, HEIGHT, 0.3, 0.3)), "px", id="two scales that both hold it"),
         pytest.param((WHOLE, CalibratedRegion(25, 0, WIDTH, HEIGHT, 0.3, 0.3)), "px", id="a second holds a part of it"),
+        pytest.param((WHOLE, CalibratedRegion(15, 25, 40, 60, 0.2, 0.1)), "mm", id="a colour box of the same scale"),
+        pytest.param(
+            (LEFT_HALF, CalibratedRegion(25, 0, WIDTH, HEIGHT, 0.2, 0.1)), "mm", id="half in a second, same scale"
+        ),
     ],
 )
 def test_millimetres_are_given_only_where_one_calibration_holds_for_the_whole_mask(

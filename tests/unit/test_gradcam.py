@@ -13,7 +13,7 @@ from versions import TINY, make_analyser, make_network
 
 from busi_core.explain.gradcam import LESION, explain_scan, raw_gradcam, relative
 from busi_core.imaging.phantom import SimulatedScan
-from busi_core.models.network import LesionNet
+from busi_core.models.network import LesionNet, Outputs
 from busi_core.types import Diagnosis
 
 RESNET = replace(TINY, encoder="resnet18")  # its last layer has a name that a hook can hold
@@ -52,6 +52,10 @@ def random_image(seed: int) -> Tensor:
     return torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
+def explain_images(network: LesionNet, images: Tensor) -> tuple[Outputs, list[Tensor], Tensor]:
+    return explain_scan(network, network.encode(images), 0.5)
+
+
 def require_equal_maps(ours: Tensor, theirs: np.ndarray) -> None:
     assert ours.shape == theirs.shape == (SIDE // 32, SIDE // 32)
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-4 * max(float(theirs.max()), 1e-6))
@@ -61,7 +65,7 @@ def require_equal_maps(ours: Tensor, theirs: np.ndarray) -> None:
 @pytest.mark.parametrize("column", range(3))
 def test_the_raw_map_of_each_class_is_that_of_pytorch_grad_cam(seed: int, column: int) -> None:
     images = random_image(seed)
-    _, class_maps, _ = explain_scan(make_network(seed, RESNET), images, 0.5)
+    _, class_maps, _ = explain_images(make_network(seed, RESNET), images)
     require_equal_maps(class_maps[column], map_of_library(seed, images, "class_logits", ClassifierOutputTarget(column)))
 
 
@@ -76,7 +80,7 @@ def test_the_raw_map_of_the_mask_is_that_of_pytorch_grad_cam(seed: int) -> None:
     images = random_image(seed)
     chosen = lesion_pixels(seed, images, 0.5)
     assert 0 < chosen.sum() < chosen.size
-    _, _, lesion_map = explain_scan(make_network(seed, RESNET), images, 0.5)
+    _, _, lesion_map = explain_images(make_network(seed, RESNET), images)
     target = SemanticSegmentationTarget(0, chosen.astype(np.float32))
     require_equal_maps(lesion_map, map_of_library(seed, images, "mask_logits", target))
 
@@ -88,7 +92,7 @@ def test_without_a_lesion_pixel_the_most_suspicious_one_is_explained() -> None:
     network = make_network(0, RESNET)
     network.mask_head[0].bias -= 3 + float(logits.max())  # every probability below a tenth
     peak = (logits == logits.max()).numpy()
-    _, _, lesion_map = explain_scan(network, images, 0.5)
+    _, _, lesion_map = explain_images(network, images)
     target = SemanticSegmentationTarget(0, peak.astype(np.float32))
     require_equal_maps(lesion_map, map_of_library(0, images, "mask_logits", target))
 
@@ -96,7 +100,7 @@ def test_without_a_lesion_pixel_the_most_suspicious_one_is_explained() -> None:
 def test_explaining_leaves_the_network_as_it_was() -> None:
     network = make_network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    explain_scan(network, torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)), 0.5)
+    explain_images(network, torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
     for module in network.modules():
@@ -107,7 +111,7 @@ def test_explaining_leaves_the_network_as_it_was() -> None:
 
 def test_explaining_gives_the_outputs_of_a_plain_run() -> None:
     network, images = make_network(), torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    outputs, _, _ = explain_scan(network, images, 0.5)
+    outputs, _, _ = explain_images(network, images)
     plain = network(images)
     assert torch.equal(outputs.mask_logits, plain.mask_logits)
     assert torch.equal(outputs.class_logits, plain.class_logits)
@@ -120,10 +124,10 @@ def with_evidence(network: LesionNet, weight: float) -> LesionNet:
 
 
 def test_a_class_with_nothing_but_counter_evidence_has_an_empty_map_and_no_nan() -> None:
-    _, class_maps, _ = explain_scan(with_evidence(make_network(0, RESNET), -1.0), random_image(0), 0.5)
+    _, class_maps, _ = explain_images(with_evidence(make_network(0, RESNET), -1.0), random_image(0))
     for raw in class_maps:
         assert torch.equal(relative(raw), torch.zeros_like(raw))
-    _, class_maps, _ = explain_scan(with_evidence(make_network(0, RESNET), 1.0), random_image(0), 0.5)
+    _, class_maps, _ = explain_images(with_evidence(make_network(0, RESNET), 1.0), random_image(0))
     assert all(float(relative(raw).max()) == 1 for raw in class_maps)
 
 
@@ -137,7 +141,7 @@ def test_an_analysis_without_evidence_shows_none(simulated: dict[Diagnosis, Simu
 
 def test_a_network_without_a_class_head_has_a_map_of_the_mask_alone() -> None:
     network = make_network(architecture=replace(TINY, image_classes=()))
-    outputs, class_maps, lesion_map = explain_scan(network, torch.zeros(1, 1, 64, 64), 0.5)
+    outputs, class_maps, lesion_map = explain_images(network, torch.zeros(1, 1, 64, 64))
     assert outputs.class_logits is None
     assert class_maps == []
     assert lesion_map.shape == (2, 2)

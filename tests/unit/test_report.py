@@ -19,7 +19,9 @@ from busi_core.data.sources import list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_json
-from busi_core.report_pdf import draw_difference, draw_report, printable
+from busi_core.report_pdf import draw_report
+from busi_core.report_pdf.fonts import printable
+from busi_core.report_pdf.pictures import draw_difference
 from busi_core.types import Diagnosis
 
 CREATED = "2026-11-20 12:00 UTC"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from files import animated, save
+from PIL import Image
 from torch import Tensor
 from versions import SIDE_64, TINY, make_analyser, make_card, make_network, make_weights
 
@@ -38,6 +39,19 @@ def require_bit_equal(first: Analysis, second: Analysis) -> None:
 
 
 # ---- What an analysis holds ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_mask_and_heat_maps_share_one_orientation(
+    analyser: Analyser, simulated: dict[Diagnosis, SimulatedScan], orientation: int
+) -> None:
+    """U11. However a file is turned, the reading is that of the upright pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = analyser.analyse(save(simulated[Diagnosis.BENIGN].grey, "PNG", exif=exif))
+    upright = analyser.analyse(save(turned.image.grey, "PNG"))
+    require_bit_equal(turned, upright)
+    assert read_finding(turned).lesion_mask.shape == turned.image.grey.shape
 
 
 @pytest.mark.parametrize("diagnosis", list(Diagnosis))

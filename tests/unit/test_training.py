@@ -16,20 +16,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from versions import SIDE_64, TINY, make_network
 
-from busi_core.data.dataset import MASK_LEVEL, Samples
+from busi_core.data.dataset import Samples
 from busi_core.errors import OutputError, TrainingError
 from busi_core.files import write_atomically
 from busi_core.imaging.phantom import simulate_scan
-from busi_core.imaging.preprocess import fit_to_square
+from busi_core.imaging.preprocess import fit_mask, fit_to_square
 from busi_core.metrics.classification import macro_f1
 from busi_core.models.network import LesionNet, Outputs
 from busi_core.training import augment as augmentation
 from busi_core.training import loop
 from busi_core.training.augment import augment
 from busi_core.training.config import TrainingConfig
+from busi_core.training.log import LOG_FILE
 from busi_core.training.loop import fit, one_cycle, validate
 from busi_core.training.losses import LABEL_SMOOTHING, balanced_weights, class_loss, mask_loss
-from busi_core.training.state import BEST_FILE, CHECKPOINT_FILE, LOG_FILE, Progress
+from busi_core.training.state import BEST_FILE, CHECKPOINT_FILE, Progress
 from busi_core.types import Diagnosis
 
 CPU = torch.device("cpu")
@@ -68,10 +69,10 @@ class KilledError(Exception):
 def samples() -> Samples:
     """24 simulated scans, eight a class."""
     scans = [simulate_scan(list(Diagnosis)[n % 3], seed=n, height=64, width=64) for n in range(24)]
-    truths = [fit_to_square(scan.mask.astype(np.uint8) * 255, SPEC) >= MASK_LEVEL for scan in scans]
+    truths = [fit_mask(scan.mask, SPEC) for scan in scans]
     return Samples(
         images=torch.stack([torch.from_numpy(fit_to_square(scan.grey, SPEC))[None] for scan in scans]),
-        masks=torch.stack([torch.from_numpy(truth.astype(np.uint8))[None] for truth in truths]),
+        masks=torch.stack([torch.from_numpy(truth)[None] for truth in truths]),
         labels=torch.tensor([n % 3 for n in range(24)]),
         ids=tuple(f"simulated/{n}" for n in range(24)),
     )
@@ -265,10 +266,10 @@ def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_last_checkpoint
     shown: list[list[int]] = []
     make_batch = loop._make_batch
 
-    def make_noted(samples: Samples, indices: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def make_noted(samples: Samples, indices: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         shown.append(indices.tolist())
-        images, masks, labels = make_batch(samples, indices, *rest)
-        return (images * math.nan if len(shown) == 5 else images), masks, labels
+        images, *others = make_batch(samples, indices, *rest)
+        return (images * math.nan if len(shown) == 5 else images), *others
 
     kept: list[bytes] = []
     monkeypatch.setattr(loop, "_make_batch", make_noted)
@@ -431,7 +432,7 @@ def test_marks_are_drawn_on_a_share_of_the_scans_whatever_their_class(monkeypatc
         drawn += 1
         return image
 
-    monkeypatch.setattr(augmentation, "_draw_marks", count)
+    monkeypatch.setattr(augmentation, "draw_marks", count)
     torch.manual_seed(0)
     grey, mask = torch.full((1, 64, 64), 90, dtype=torch.uint8), torch.zeros(1, 64, 64, dtype=torch.uint8)
     for _ in range(400):
@@ -443,7 +444,7 @@ def test_marks_are_small_and_leave_a_speckled_scan_mostly_alone() -> None:
     torch.manual_seed(0)
     grey = torch.zeros(1, 256, 256, dtype=torch.uint8)
     for _ in range(50):
-        marked = augmentation._draw_marks(grey)
+        marked = augmentation.draw_marks(grey)
         assert 0 < int((marked > 0).sum()) < 0.02 * 256 * 256
 
 

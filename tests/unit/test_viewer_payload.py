@@ -1,16 +1,20 @@
 """The viewer's message: what Python packs is what the browser reads, number by number."""
 
+import io
 import json
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from files import save, speckle
 
 from busi_core.imaging.preprocess import upsample
+from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, Prediction
 from pages.components.viewer.message import read_header
 from pages.components.viewer.viewer import ViewerState, grid_size, pack_scene, read_state
@@ -63,6 +67,16 @@ def test_header_says_what_stands_on_the_screen() -> None:
         ("benign", 0.2, [8, 8]),
         ("malignant", 0.7, [8, 8]),
     ]
+
+
+def test_nothing_of_the_uploaded_bytes_is_sent_but_pixels(analyser: Analyser) -> None:
+    """U3. A zip behind a JPEG, a comment inside it."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("evil.html", "<script>")
+    upload = save(speckle(), "JPEG", comment="evil.html") + archive.getvalue()
+    assert upload.count(b"evil.html") > 1
+    assert b"evil.html" not in packed(analyser.analyse(upload))
 
 
 def test_maps_come_back_bit_by_bit() -> None:

@@ -34,13 +34,14 @@ from pages.components.viewer.message import (
     read_header,
     scan_png,
 )
-from pages.components.viewer.viewer import LESION_CUTOFF_RANGE
+from pages.components.viewer.viewer import LESION_CUTOFF_RANGE, SHARED_SCRIPTS
 
 MAX_LIVE_PIXELS: Final = 4_000_000  # of the scan: up to here the browser counts, and masks can be corrected
 MAX_REDUCED_SIDE_PX: Final = 1600  # the longer side of what is sent of a larger scan
 MAX_EDITED_BYTES: Final = 2_000_000  # of one mask as it comes back, deflated; a drawn one has some thousand
-SHARED_SCRIPTS: Final = ("keys.js", "maps.js", "scene.js", "panes.js")  # the viewer's
-OWN_SCRIPTS: Final = ("pixels.js", "case.js", "editor.js", "compare_viewer.js")
+OWN_SCRIPTS: Final = (
+    "pixels.js", "case.js", "hand.js", "editor.js", "figures.js", "painting.js", "correcting.js", "compare_viewer.js"
+)  # fmt: skip
 
 _HERE: Final = Path(__file__).parent
 _VIEWER: Final = _HERE.parent / "viewer"

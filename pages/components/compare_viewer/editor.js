@@ -71,6 +71,7 @@ class Editor {
     this.drafts = new Map();
     this.corners = [];
     this.fingers = new Map();
+    this.hand = new Hand(this, pane.querySelector(".hand"), signal);
     const on = (name, listener) => pane.addEventListener(name, listener, { signal, capture: true });
     on("pointerdown", (event) => this.press(event));
     on("pointermove", (event) => this.move(event));
@@ -105,17 +106,13 @@ class Editor {
     if (this.fingers.size === 2) return this.cancelStroke(); // two fingers move the view
     const here = this.at(event);
     if (this.tool === "polygon") return this.addCorner(here, event.altKey);
-    this.before = this.current.mask.slice();
-    this.stroke(here, here);
+    this.begin(here);
   }
 
   move(event) {
     this.showCursor(event);
     if (this.fingers.size === 2 && this.fingers.has(event.pointerId)) return this.pinch(event);
-    if (this.tool === "polygon" && this.corners.length) {
-      this.pointer = this.at(event);
-      this.hooks.changed();
-    }
+    if (this.tool === "polygon" && this.corners.length) this.pointTo(this.at(event));
     if (!this.before) return;
     event.stopPropagation();
     const events = event.getCoalescedEvents?.() ?? [];
@@ -127,6 +124,16 @@ class Editor {
     if (!this.before) return;
     event.stopPropagation();
     if (cancelled) return this.cancelStroke();
+    this.finish();
+  }
+
+  begin(here) {
+    this.before = this.current.mask.slice();
+    this.stroke(here, here);
+  }
+
+  /** What was painted since `begin` is one step to undo. */
+  finish() {
     this.current.commit(this.before);
     this.before = null;
     this.current.paint();
@@ -174,6 +181,12 @@ class Editor {
     this.hooks.changed();
   }
 
+  /** The last corner's line ends here until it is set. */
+  pointTo(here) {
+    this.pointer = here;
+    this.hooks.changed();
+  }
+
   closePolygon(takeAway = false) {
     const { corners } = this;
     this.corners = [];
@@ -185,6 +198,7 @@ class Editor {
   }
 
   choose(tool) {
+    this.hand.lift();
     this.tool = tool;
     this.corners = [];
     this.hooks.changed();

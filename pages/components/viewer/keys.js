@@ -22,3 +22,15 @@ function usesArrows(target) {
   const own = "input, canvas[data-testid=data-grid-canvas], [role=tab], [role=radio], [role=slider], [role=option], [role=grid], [role=menuitem]";
   return target instanceof Element && target.matches(own);
 }
+
+/** An element with its properties and children. */
+function element(name, attributes = {}, ...children) {
+  const made = Object.assign(document.createElement(name), attributes);
+  made.append(...children);
+  return made;
+}
+
+/** A model's score in words, never rounded to certainty; as the finding and the report say it. */
+function scoreWords(score) {
+  return score > 0.99 ? "> 0.99" : score < 0.01 ? "< 0.01" : score.toFixed(2);
+}

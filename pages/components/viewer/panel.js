@@ -19,9 +19,9 @@ const preferences = {
   mode: "both",
 };
 
-class Panel {
+class Panel extends Shell {
   constructor(root) {
-    this.root = root;
+    super(root);
     this.canvas = Object.fromEntries([...this.root.querySelectorAll("canvas")].map((one) => [one.dataset.canvas, one]));
     this.buildLayerRows();
     for (const ramp of this.root.querySelectorAll(".ramp")) {
@@ -29,50 +29,29 @@ class Panel {
     }
   }
 
-  part(name) {
-    return this.root.querySelector(`[data-part="${name}"]`);
-  }
-
   /** A row with a toggle, an opacity slider and its value for each layer. */
   buildLayerRows() {
     for (const row of this.root.querySelectorAll("[data-layer]")) {
       const { layer, name } = row.dataset;
-      const toggle = Object.assign(document.createElement("input"), { type: "checkbox" });
+      const toggle = element("input", { type: "checkbox" });
       toggle.dataset.toggle = layer;
-      const label = document.createElement("label");
-      label.className = "what";
-      label.append(toggle, name);
-      const track = Object.assign(document.createElement("span"), { className: "track" });
-      const slider = Object.assign(document.createElement("input"), { type: "range", min: 0, max: 1, step: 0.01 });
+      const label = element("label", { className: "what" }, toggle, name);
+      const slider = element("input", { type: "range", min: 0, max: 1, step: 0.01 });
       slider.dataset.pref = `${layer}Opacity`;
       slider.setAttribute("aria-label", `Opacity of ${layer === "heat" ? "the heat map" : name.toLowerCase()}`);
-      track.append(slider);
-      row.append(label, track, document.createElement("output"));
+      const track = element("span", { className: "track" }, slider);
+      row.append(label, track, element("output"));
     }
   }
 
   writeHeader() {
     const { header } = this.scene;
-    this.part("name").textContent = header.name;
-    this.part("failed").hidden = true;
-    this.part("name").title = header.name;
-    this.part("position").textContent = `${header.position} of ${header.count}`;
-    for (const button of this.part("steps").querySelectorAll("button")) button.hidden = header.count === 1;
-    this.root.querySelector('[data-action="previous"]').disabled = header.position <= 1;
-    this.root.querySelector('[data-action="next"]').disabled = header.position >= header.count;
+    this.writePlace(header);
     this.part("version").textContent = header.model_version;
-    this.part("simulated").hidden = !header.simulated;
-    this.part("size").textContent = `${header.width} × ${header.height} px`;
     this.canvas.scan.setAttribute("aria-label", header.label);
     this.canvas.under.setAttribute("aria-label", header.label);
     this.canvas.overlay.setAttribute("aria-label", `What model ${header.model_version} draws on it`);
     this.writeCover();
-  }
-
-  /** An empty pane would look like an empty scan. */
-  writeFailure(error) {
-    console.error("viewer:", error);
-    this.part("failed").hidden = false;
   }
 
   writeCover() {
@@ -80,7 +59,7 @@ class Panel {
     this.root.querySelector(".cover").hidden = !covered;
     this.root.toggleAttribute("data-covered", covered);
     for (const group of this.root.querySelectorAll(".group.model .rows, .group.model .quiet")) group.inert = covered;
-    this.root.querySelector('[data-action="hide"]').disabled = covered;
+    this.button("hide").disabled = covered;
     this.writeReadings();
   }
 
@@ -89,9 +68,8 @@ class Panel {
     this.part("heat-rows").hidden = heatmaps.length === 0;
     this.part("heat-none").hidden = heatmaps.length > 0;
     const buttons = heatmaps.map(({ of }, index) => {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: of });
+      const button = element("button", { type: "button", textContent: of, title: `Heat map of ${of} (${index + 1})` });
       button.dataset.of = of;
-      button.title = `Heat map of ${of} (${index + 1})`;
       return button;
     });
     this.part("classes").replaceChildren(...buttons);
@@ -108,7 +86,7 @@ class Panel {
     fillSlider(this.root.querySelector('[data-cutoff="heat"]'), this.heatCutoff, twoDigits);
     this.part("tick").style.setProperty("--at", (header.lesion_cutoff - 0.01) / 0.98);
     this.part("tick").title = `This model's cut-off: ${twoDigits(header.lesion_cutoff)}`;
-    this.root.querySelector('[data-action="model-cutoff"]').disabled = this.lesionCutoff === header.lesion_cutoff;
+    this.button("model-cutoff").disabled = this.lesionCutoff === header.lesion_cutoff;
     for (const button of this.root.querySelectorAll("[data-of]")) {
       button.setAttribute("aria-pressed", preferences.heat && button.dataset.of === this.heatOf);
       button.toggleAttribute("data-chosen", button.dataset.of === this.heatOf);
@@ -120,7 +98,7 @@ class Panel {
     this.root.toggleAttribute("data-hidden", preferences.hidden);
     this.part("hidden-note").hidden = !preferences.hidden;
     this.part("hide-word").textContent = preferences.hidden ? "Show model" : "Hide model";
-    this.root.querySelector('[data-action="hide"]').setAttribute("aria-pressed", preferences.hidden);
+    this.button("hide").setAttribute("aria-pressed", preferences.hidden);
     const { brightness, contrast } = preferences;
     const filter = brightness === 1 && contrast === 1 ? "" : `brightness(${brightness}) contrast(${contrast})`;
     for (const canvas of [this.canvas.scan, this.canvas.under]) canvas.style.filter = filter;
@@ -129,13 +107,14 @@ class Panel {
 
   /** Numbers that say something about the finding: none of them while it is covered. */
   writeReadings() {
-    const quiet = this.covered;
+    const quiet = this.covered || this.scene.header.withheld;
     const heatmap = this.scene.heatmap(this.heatOf);
-    this.part("area").textContent = quiet ? "" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
+    const area = quiet ? "" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
+    this.part("area").textContent = this.scene.header.withheld ? "no answer" : area;
     if (quiet) this.part("pointer").textContent = "";
     if (!heatmap) return;
     const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";
-    this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure} ${heatmap.score.toFixed(2)}`;
+    this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure} ${scoreWords(heatmap.score)}`;
     this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
     this.part("heat-note").textContent = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
   }

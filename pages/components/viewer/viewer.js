@@ -3,13 +3,7 @@
  * Streamlit calls the default export again at every run with fresh data.
  */
 
-const NARROW_PX = 640; // below it the panes stack and the controls fold
-const PAN_STEP_PX = 60;
-const KEYBOARD_PAUSE_MS = 400; // a slider moved by keys reports once the keys rest
 const BRIEF_MS = 0;
-
-const viewers = new Map(); // by the element Streamlit gives
-let active = null; // the viewer that keys go to, when a page shows several
 
 class Viewer extends Panel {
   constructor(host) {
@@ -19,10 +13,8 @@ class Viewer extends Panel {
     this.ticket = 0;
     this.reports = {}; // what the reader chose, by scan; Streamlit holds the same
     this.stale = { scan: true, overlay: true };
-    this.ending = new AbortController();
     this.stages = [...this.root.querySelectorAll(".stage")];
     this.listen();
-    active ??= this;
   }
 
   // ---- data from Streamlit -------------------------------------------------------------------------------------
@@ -66,6 +58,10 @@ class Viewer extends Panel {
     this.heatCutoff = report.heat_cutoff ?? header.heat_cutoff;
   }
 
+  get header() {
+    return this.scene.header;
+  }
+
   get covered() {
     const { header } = this.scene;
     return header.read_first && !this.reports[header.scan_id]?.revealed;
@@ -84,12 +80,6 @@ class Viewer extends Panel {
     this.reports[id] = { ...this.reports[id], ...choice };
     clearTimeout(this.reporting);
     this.reporting = setTimeout(() => this.ports.setStateValue("views", { ...this.reports }), pause);
-  }
-
-  step(by) {
-    const { position, count, scan_id: scanId } = this.scene.header;
-    if (position + by < 1 || position + by > count) return;
-    this.ports.setTriggerValue("step", { scan_id: scanId, by });
   }
 
   // ---- drawing -------------------------------------------------------------------------------------------------
@@ -134,22 +124,12 @@ class Viewer extends Panel {
   // ---- what the reader does ------------------------------------------------------------------------------------
 
   listen() {
-    const { signal } = this.ending;
-    const on = (target, name, listener) => target.addEventListener(name, listener, { signal });
+    const on = this.listenToShell({ redraw: () => this.draw({ scan: true }) });
     on(this.root, "input", (event) => this.onInput(event.composedPath()[0]));
     on(this.root, "change", (event) => this.onRelease(event.composedPath()[0]));
     on(this.root, "click", (event) => this.onClick(event));
-    on(this.root, "keydown", (event) => (this.byKeyboard = event.key.length > 0));
-    on(this.root, "pointerdown", () => {
-      this.byKeyboard = false;
-      active = this;
-    });
-    on(this.root, "pointerenter", () => (active = this));
-    on(this.root, "pointerup", (event) => this.giveKeysBack(event.target));
-    on(document, "keydown", (event) => this.onKey(event));
-    on(document, "fullscreenchange", () => this.draw({ scan: true }));
     const hooks = { moved: () => this.draw({ scan: true }), pointed: (stage, at) => this.onPoint(stage, at) };
-    listenToGestures(this.stages, this.view, hooks, signal);
+    listenToGestures(this.stages, this.view, hooks, this.ending.signal);
     this.sizes = new ResizeObserver(() => this.onResize());
     for (const one of [this.root, ...this.stages]) this.sizes.observe(one);
   }
@@ -198,11 +178,6 @@ class Viewer extends Panel {
     this.report(choice, this.byKeyboard ? KEYBOARD_PAUSE_MS : BRIEF_MS);
   }
 
-  /** After a mouse let go of a slider or button, the arrow keys step through scans again. */
-  giveKeysBack(target) {
-    if (target.closest("input, button, label, summary")) setTimeout(() => this.root.focus({ preventScroll: true }));
-  }
-
   onClick(event) {
     const button = event.target.closest("button");
     if (!button || !this.scene) return;
@@ -214,8 +189,8 @@ class Viewer extends Panel {
 
   act(action) {
     const actions = {
-      previous: () => this.step(-1),
-      next: () => this.step(1),
+      previous: () => this.stepFrom(this.header, -1),
+      next: () => this.stepFrom(this.header, 1),
       hide: () => this.covered || this.set({ hidden: !preferences.hidden }),
       full: () => this.toggleFullScreen(),
       help: () => this.toggleHelp(),
@@ -260,18 +235,6 @@ class Viewer extends Panel {
     this.root.focus({ preventScroll: true });
   }
 
-  toggleHelp(open = this.part("help").hidden) {
-    this.part("help").hidden = !open;
-    this.root.querySelector('[data-action="help"]').setAttribute("aria-expanded", open);
-  }
-
-  /** Where a browser cannot show an element full screen (iPhone), fill the window instead. */
-  async toggleFullScreen() {
-    if (document.fullscreenElement) await document.exitFullscreen();
-    else if (this.root.requestFullscreen) await this.root.requestFullscreen().catch(() => {});
-    else this.root.toggleAttribute("data-filling");
-  }
-
   /** A cross in the other pane, and the lesion probability under the pointer. */
   onPoint(stage, at) {
     const read = at && this.scene && !this.covered && !preferences.hidden;
@@ -286,18 +249,10 @@ class Viewer extends Panel {
   }
 
   onKey(event) {
-    if (active !== this || !this.scene || event.defaultPrevented) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const target = event.composedPath()[0];
-    if (isTyping(target)) return;
-    const arrow = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (arrow) {
-      if (!usesArrows(target)) this.onArrow(event, arrow);
-      return;
-    }
-    const letters = { h: "hide", f: "full", "?": "help", 0: "zoom-reset", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", _: "zoom-out" };
-    const action = letters[event.key.toLowerCase()];
-    const heatmap = this.scene.header.heatmaps[Number(event.key) - 1];
+    if (!this.scene || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (ARROWS[event.key]) return this.onArrow(event, ARROWS[event.key]);
+    const action = LETTERS[event.key.toLowerCase()];
+    const heatmap = this.header.heatmaps[Number(event.key) - 1];
     if (event.key === "Escape") this.toggleHelp(false);
     else if (action) this.act(action);
     else if (heatmap && /^[1-9]$/.test(event.key)) this.chooseClass(heatmap.of);
@@ -305,20 +260,13 @@ class Viewer extends Panel {
     if (event.key !== "Escape") event.preventDefault();
   }
 
-  onArrow(event, [x, y]) {
-    if (event.shiftKey) this.move(() => this.view.panBy(x * PAN_STEP_PX, y * PAN_STEP_PX));
-    else if (x && !event.repeat && this.scene.header.count > 1) this.step(-x);
-    else return;
-    event.preventDefault();
+  panBy(x, y) {
+    this.move(() => this.view.panBy(x, y));
   }
 
   end() {
-    this.ending.abort();
-    this.sizes.disconnect();
-    clearTimeout(this.reporting);
-    cancelAnimationFrame(this.frame);
+    super.end();
     this.scene?.close();
-    if (active === this) active = null;
   }
 }
 
@@ -331,19 +279,13 @@ function showLayer(layer, shown) {
 
 /** Preferences are shared: where a page shows two scans, both follow. */
 function refreshAll() {
-  for (const viewer of viewers.values()) {
+  for (const viewer of shells.values()) {
     if (!viewer.scene) continue;
     viewer.writeControls();
     viewer.draw();
   }
 }
 
-export default function mount({ data, parentElement, setStateValue, setTriggerValue }) {
-  if (!viewers.has(parentElement)) viewers.set(parentElement, new Viewer(parentElement));
-  const viewer = viewers.get(parentElement);
-  if (data) viewer.show(data, { setStateValue, setTriggerValue }).catch((error) => viewer.writeFailure(error));
-  return () => {
-    viewers.get(parentElement)?.end();
-    viewers.delete(parentElement);
-  };
+export default function mount(place) {
+  return mountAs((host) => new Viewer(host), place);
 }

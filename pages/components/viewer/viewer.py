@@ -29,7 +29,8 @@ from pages.components.viewer.message import (
 MAX_GRID_SIDE_PX: Final = 1024  # the longer side of what is sent; sharp on a full screen, 2 MB at most
 HEAT_CUTOFF: Final = 0.3  # evidence below it is mostly the map's floor
 LESION_CUTOFF_RANGE: Final = (0.01, 0.99)  # what the slider offers
-SCRIPTS: Final = ("keys.js", "maps.js", "scene.js", "panes.js", "panel.js", "viewer.js")  # one module, in this order
+SHARED_SCRIPTS: Final = ("keys.js", "maps.js", "scene.js", "panes.js", "shell.js")  # the comparison joins them too
+SCRIPTS: Final = (*SHARED_SCRIPTS, "panel.js", "viewer.js")  # one module, in this order
 
 _HERE: Final = Path(__file__).parent
 
@@ -110,6 +111,7 @@ def pack_scene(
         "model_version": analysis.model_version,
         "simulated": simulated,
         "read_first": read_first,
+        "withheld": analysis.withheld,
         "lesion_cutoff": analysis.lesion_threshold,
         "current_lesion_cutoff": lesion_cutoff,
         "heat_cutoff": heat_cutoff,

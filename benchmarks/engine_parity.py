@@ -1,0 +1,143 @@
+"""Does OpenVINO say what torch says? Every real scan through the front door on both, and the memory of each.
+
+    uv run --with openvino python -m benchmarks.engine_parity [--every 1] [--precision bf16]
+
+The product's network with its heat maps as one graph (reading_graph.py), converted without a file and without
+openvino's own `convert_model`, which reports its use over the network. Aims: mask IoU .995 in the mean and .98 at the
+worst, the same class on every scan, correlation of every heat map .999.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.reading_graph import ReadingGraph, convert
+from busi_core import Analyser, Analysis, Serving, choose_device, decode_image, read_finding, read_settings
+from busi_core.data.records import Record, read_bus_bra, read_busi
+from busi_core.models.network import LesionNet, Outputs
+
+MIN_MEAN_IOU, MIN_IOU, MIN_CORRELATION = 0.995, 0.98, 0.999
+
+
+def main() -> None:
+    options = read_options()
+    settings = read_settings()
+    before = resident_mb()
+    analyser = Serving(settings.weights_dir, choose_device("cpu")).current()
+    with_torch = resident_mb()
+    engine = EngineAnalyser(analyser, options.precision)
+    print(f"{analyser.card.version}, OpenVINO in {options.precision}")
+    records = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
+    records = records[:: options.every]
+    found = list(compare(analyser, engine, records))
+    print(
+        f"memory: {before:.0f} MB at first, {with_torch:.0f} MB with the network in torch, "
+        f"{resident_mb():.0f} MB with both"
+    )
+    report(found)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two readings of one scan are apart."""
+
+    scan: str
+    iou: float
+    same_class: bool
+    score_apart: float
+    correlations: dict[str, float]
+    lesion_pixels: int
+
+
+class EngineAnalyser(Analyser):
+    """The product's analyser with the engine in the place of torch, and nothing else changed."""
+
+    def __init__(self, analyser: Analyser, precision: str) -> None:
+        super().__init__(analyser._network, analyser.card, torch.device("cpu"))
+        graph = ReadingGraph(analyser._network, analyser.card.lesion_threshold)
+        side = analyser.card.preprocess.side
+        self._compiled = convert(graph, torch.zeros(1, analyser.card.preprocess.channels, side, side), precision)
+
+    def _explain(
+        self,
+        network: LesionNet,  # noqa: ARG002  (the engine holds its own)
+        tensor: Tensor,
+        with_mask_map: bool,
+    ) -> tuple[Outputs, list[Tensor], Tensor | None]:
+        request = self._compiled.create_infer_request()
+        request.infer([tensor.contiguous().numpy()])
+        parts = [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(5)]
+        mask_logits, class_logits, features, class_maps, lesion_map = parts
+        return Outputs(mask_logits, class_logits, features), list(class_maps), lesion_map if with_mask_map else None
+
+
+def compare(one: Analyser, other: Analyser, records: list[Record]) -> Iterator[Parity]:
+    start = time.monotonic()
+    for number, record in enumerate(records, start=1):
+        image = decode_image(record.image.read_bytes())
+        a, b = one.analyse_image(image), other.analyse_image(image)
+        yield measure(record.id, a, b)
+        if number % 100 == 0:
+            print(f"{number} of {len(records)}, {time.monotonic() - start:.0f} s", flush=True)
+
+
+def measure(scan: str, a: Analysis, b: Analysis) -> Parity:
+    mask, other = read_finding(a).lesion_mask, read_finding(b).lesion_mask
+    union = int((mask | other).sum())
+    apart = max(abs(a.prediction.probabilities[d] - b.prediction.probabilities[d]) for d in a.prediction.probabilities)
+    return Parity(
+        scan,
+        float((mask & other).sum() / union) if union else 1.0,
+        a.prediction.diagnosis == b.prediction.diagnosis,
+        apart,
+        {of: correlation(heat.evidence, b.heatmaps[of].evidence) for of, heat in a.heatmaps.items()},
+        int(mask.sum()),
+    )
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's; 1 where both maps are empty, 0 where one of them is."""
+    if one.std() == 0 or other.std() == 0:
+        return float(np.array_equal(one, other))
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def report(found: list[Parity]) -> None:
+    ious = np.array([one.iou for one in found])
+    others = [one for one in found if not one.same_class]
+    print(f"{len(found)} scans")
+    print(f"mask IoU: mean {ious.mean():.5f} (aim {MIN_MEAN_IOU}), worst {ious.min():.4f} (aim {MIN_IOU}), ", end="")
+    print(f"below the aim {(ious < MIN_IOU).sum()}")
+    print(f"another class: {len(others)} (aim 0): {', '.join(one.scan for one in others[:20])}")
+    print(f"score apart: at most {max(one.score_apart for one in found):.5f}")
+    for of in found[0].correlations:
+        values = np.array([one.correlations[of] for one in found])
+        print(
+            f"heat map of {of}: correlation mean {values.mean():.5f}, median {np.median(values):.5f}, "
+            f"worst {values.min():.4f}, below {MIN_CORRELATION}: {(values < MIN_CORRELATION).sum()}"
+        )
+    worst = sorted(found, key=lambda one: one.iou)[:8]
+    print("worst masks: " + ", ".join(f"{one.scan} {one.iou:.3f} ({one.lesion_pixels} px)" for one in worst))
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="take every n-th scan only")
+    parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16", help="default: bf16")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""What a model version knows of its limits, measured on scans that it never saw -> weights/<v>/assessment.json.
+
+    evaluation reports + limits -> how often the sets of classes hold the truth, class by class
+    test scans and foreign pictures -> how many are called unlike, how many get no answer
+    test scans with marks drawn in -> how often the class moves
+    test scans read six times -> how much the area moves, and how often the true area lies within
+    heat maps -> deletion and insertion against random, sanity check, evidence inside the lesion
+
+Run by `busi evaluate --all`; the model card prints it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from busi_core.comparison import fit_heatmap
+from busi_core.data.records import Record, read_truth
+from busi_core.doubt import measure_doubt, outline_doubt
+from busi_core.errors import DatasetError
+from busi_core.evaluation import EvaluationReport
+from busi_core.explain.faithfulness import area_under, deletion_curve, insertion_curve, order_cells, randomise_head
+from busi_core.explain.gradcam import explain_classes
+from busi_core.files import write_atomically
+from busi_core.findings import read_finding
+from busi_core.foreign import foreign_pictures
+from busi_core.imaging.decode import decode_image
+from busi_core.imaging.preprocess import prepare_image
+from busi_core.limits import Limits
+from busi_core.metrics.bootstrap import Interval, bootstrap_interval
+from busi_core.metrics.conformal import class_set
+from busi_core.metrics.segmentation import count_overlap
+from busi_core.models.checkpoint import load_version
+from busi_core.models.network import Network, build_network
+from busi_core.service import Analyser
+from busi_core.training.augment import draw_marks
+from busi_core.types import DecodedImage, Diagnosis, Likeness
+
+ASSESSMENT_FILE = "assessment.json"
+SCHEMA = 1
+COVERAGES = (0.8, 0.9, 0.95, 0.99)
+AREA_HELD = "true area lies in the interval"
+SEED = 0
+HEATMAP_SCANS = 40  # each costs about 70 passes through the network
+CLASSES = list(Diagnosis)
+Progress = Callable[[str, int, int], None]  # what is measured, done, of how many
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number: on what, how many cases, and its 95 % interval (NaN where there is none)."""
+
+    part: str
+    name: str
+    on: str
+    cases: int
+    estimate: float
+    low: float
+    high: float
+
+
+def assess(
+    analyser: Analyser,
+    folder: Path,
+    reports: Sequence[EvaluationReport],
+    tests: Mapping[str, Sequence[Record]],
+    on_step: Progress | None = None,
+) -> list[Figure]:
+    """Everything below, for one version.
+
+    Args:
+        analyser: Of the version.
+        folder: Where its weights lie.
+        reports: Its evaluations on `tests`.
+        tests: Scored scans by test set; marks, doubt and heat maps are measured on the first.
+        on_step: Told what is measured, how many scans are done, and of how many.
+
+    Raises:
+        DatasetError: The version does not know its limits.
+    """
+    if analyser.limits is None:
+        raise DatasetError("This version does not know its limits.", remedy="Make them with 'busi limits'.")
+    name, records = next(iter(tests.items()))
+    network, _ = load_version(folder, torch.device("cpu"))
+    lesions = [record for record in records if record.diagnosis is not Diagnosis.NORMAL]
+    return [
+        *assess_sets(reports, analyser.limits),
+        *assess_refusal(analyser, analyser.limits, tests, on_step),
+        *assess_marks(analyser, name, records, on_step),
+        *assess_doubt(analyser, name, records, on_step),
+        *assess_heatmaps(analyser, network, name, lesions[:HEATMAP_SCANS], on_step),
+    ]
+
+
+def count_held(report: EvaluationReport, limits: Limits, coverage: float) -> dict[Diagnosis, tuple[int, int]]:
+    """By class: for how many of its test scans the set at this coverage holds it, and of how many."""
+    held: dict[Diagnosis, tuple[int, int]] = {}
+    for column, diagnosis in enumerate(CLASSES if limits.class_scores else ()):
+        mine = [one.probabilities for one in report.results if one.truth == diagnosis and one.probabilities]
+        if mine:
+            kept = [class_set(scores, limits.class_scores, coverage)[column] for scores in mine]
+            held[diagnosis] = (sum(kept), len(mine))
+    return held
+
+
+def assess_sets(reports: Sequence[EvaluationReport], limits: Limits) -> list[Figure]:
+    """How often the set of classes holds the truth, by class, and how large it is."""
+    figures: list[Figure] = []
+    for report in reports:
+        groups = np.array([result.group for result in report.results])
+        truth = np.array([CLASSES.index(Diagnosis(result.truth)) for result in report.results])
+        for coverage in COVERAGES if limits.class_scores else ():
+            scores = [result.probabilities for result in report.results if result.probabilities]
+            kept = np.array([class_set(each, limits.class_scores, coverage) for each in scores])
+            held = kept[np.arange(truth.size), truth].astype(float)
+            name = f"{coverage:.0%} set"
+            for column, diagnosis in enumerate(CLASSES):
+                mine = truth == column
+                if mine.any():
+                    figures.append(
+                        _figure(
+                            "sets", f"{name} holds the truth, {diagnosis}", report.test_set, held[mine], groups[mine]
+                        )
+                    )
+            sizes = kept.sum(axis=1)
+            figures.append(_figure("sets", f"{name}, classes in it", report.test_set, sizes.astype(float), groups))
+            figures.append(_figure("sets", f"{name} of one class", report.test_set, (sizes == 1).astype(float), groups))
+    return figures
+
+
+def assess_refusal(
+    analyser: Analyser, limits: Limits, tests: Mapping[str, Sequence[Record]], on_step: Progress | None = None
+) -> list[Figure]:
+    """How many real scans are called unlike or get no answer (false alarms), and how many foreign pictures do."""
+    judge = limits.familiarity.judge
+    found: dict[str, list[Likeness]] = {}
+    for test_set, records in tests.items():
+        for number, record in enumerate(records, start=1):
+            image = decode_image(record.image.read_bytes())
+            found.setdefault(f"real scans, {test_set}", []).append(judge(analyser.describe(image)))
+            _tell(on_step, f"limits on {test_set}", number, len(records))
+    for kind, grey in foreign_pictures(SEED):
+        image = DecodedImage(grey, np.repeat(grey[:, :, None], 3, axis=2), "PNG", 0, 1, (), ())
+        found.setdefault(kind, []).append(judge(analyser.describe(image)))
+    figures = []
+    for kind, judged in found.items():
+        one_each = np.arange(len(judged))
+        for name, levels in (
+            ("called unlike, or no answer", (Likeness.UNLIKE, Likeness.FOREIGN)),
+            ("no answer", (Likeness.FOREIGN,)),
+        ):
+            noticed = np.array([likeness in levels for likeness in judged], float)
+            figures.append(_figure("refusal", name, kind, noticed, one_each))
+    return figures
+
+
+def assess_marks(
+    analyser: Analyser, test_set: str, records: Sequence[Record], on_step: Progress | None = None
+) -> list[Figure]:
+    """The same scans with calipers and text drawn in: how often the class moves, and the score of malignant."""
+    moved, shift, overlap = [], [], []
+    torch.manual_seed(SEED)
+    for number, record in enumerate(records, start=1):
+        image = decode_image(record.image.read_bytes())
+        marked = replace(image, grey=draw_marks(torch.from_numpy(image.grey.copy())[None])[0].numpy())
+        before, after = (analyser.analyse_for_batch(one, insist=True) for one in (image, marked))
+        moved.append(float(before.prediction.diagnosis is not after.prediction.diagnosis))
+        old, new = (dict(one.prediction.probabilities or {}) for one in (before, after))
+        shift.append(abs(new.get(Diagnosis.MALIGNANT, math.nan) - old.get(Diagnosis.MALIGNANT, math.nan)))
+        overlap.append(count_overlap(read_finding(after).lesion_mask, read_finding(before).lesion_mask).dice)
+        _tell(on_step, f"marks on {test_set}", number, len(records))
+    groups = np.arange(len(records))
+    return [
+        _figure("marks", "class moves when calipers and text are drawn in", test_set, np.array(moved), groups),
+        _figure("marks", "mean shift of the score of malignant", test_set, np.array(shift), groups),
+        _figure("marks", "Dice of the lesion before and after", test_set, np.array(overlap), groups),
+    ]
+
+
+def assess_doubt(
+    analyser: Analyser, test_set: str, records: Sequence[Record], on_step: Progress | None = None
+) -> list[Figure]:
+    """Six readings of each scan: how wide the area interval is, and how often the true area lies within."""
+    width, within, firm = [], [], []
+    for number, record in enumerate(records, start=1):
+        image = decode_image(record.image.read_bytes())
+        truth = read_truth(record, image.height, image.width)
+        doubt = measure_doubt(analyser, image)
+        outline = outline_doubt(doubt, image.height, image.width, analyser.card.lesion_threshold)
+        true_area = int(truth.sum())
+        if true_area:
+            width.append((outline.largest - outline.smallest) / true_area)
+            within.append(float(outline.smallest <= true_area <= outline.largest))
+        firm.append(doubt.evidence_agreement)
+        _tell(on_step, f"doubt on {test_set}", number, len(records))
+    lesions, all_scans = np.arange(len(width)), np.arange(len(firm))
+    return [
+        _figure("doubt", "width of the area interval, of the true area", test_set, np.array(width), lesions),
+        _figure("doubt", AREA_HELD, test_set, np.array(within), lesions),
+        _figure("doubt", "agreement of heat maps over six readings", test_set, np.array(firm), all_scans),
+    ]
+
+
+def assess_heatmaps(
+    analyser: Analyser, network: Network, test_set: str, records: Sequence[Record], on_step: Progress | None = None
+) -> list[Figure]:
+    """Deletion, insertion, sanity check and evidence inside the lesion, for the class that the model names.
+
+    Args:
+        analyser: Of the version.
+        network: The same version's network, on the CPU.
+        test_set: Name of the records.
+        records: Scans with a lesion.
+        on_step: Told how far it is.
+    """
+    if not analyser.card.architecture.image_classes:
+        return []
+    generator = torch.Generator().manual_seed(SEED)
+    scrambled = _scrambled_copy(network, analyser, generator)
+    columns: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        columns.setdefault(name, []).append(value)
+
+    for number, record in enumerate(records, start=1):
+        image = decode_image(record.image.read_bytes())
+        tensor, _ = prepare_image(image, analyser.card.preprocess)
+        with torch.no_grad():
+            features = network.encode(tensor)
+        outputs, maps = explain_classes(network, features)
+        if outputs.class_logits is None:
+            return []
+        column = int(outputs.class_logits[0].argmax())
+
+        def score(images: torch.Tensor, column: int = column) -> torch.Tensor:
+            logits = network(images).class_logits
+            return torch.softmax(logits / analyser.card.temperature, dim=1)[:, column]
+
+        hottest = order_cells(maps[column], generator)
+        anyhow = order_cells(torch.zeros_like(maps[column]), generator)
+        for name, walk, better in (("deletion", deletion_curve, -1), ("insertion", insertion_curve, 1)):
+            gain = better * (area_under(walk(score, tensor, hottest)) - area_under(walk(score, tensor, anyhow)))
+            note(f"{name}: better than a random order by", gain)
+        _, others = explain_classes(scrambled, features)
+        note("sanity: correlation with the map of a random class head", _correlation(maps[column], others[column]))
+        heatmap = analyser.analyse_image(image, insist=True).heatmaps[CLASSES[column].value]
+        fit = fit_heatmap(heatmap, read_truth(record, image.height, image.width))
+        note("evidence inside the lesion", fit.energy_inside)
+        note("evidence inside by chance (lesion's share of the image)", fit.lesion_share)
+        note("peak inside the lesion", math.nan if fit.peak_inside is None else float(fit.peak_inside))
+        _tell(on_step, f"heat maps on {test_set}", number, len(records))
+    groups = np.arange(len(records))
+    return [_figure("heat maps", name, test_set, np.array(values), groups) for name, values in columns.items()]
+
+
+def write_assessment(folder: Path, figures: Sequence[Figure], *, sha256: str) -> None:
+    """Write assessment.json beside the weights that it is about.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    rows = ",\n".join(json.dumps(_plain(asdict(figure)), ensure_ascii=False) for figure in figures)
+    head = f'"schema": {SCHEMA}, "sha256": {json.dumps(sha256)}'
+    write_atomically(folder / ASSESSMENT_FILE, f'{{{head}, "figures": [\n{rows}\n]}}\n'.encode())
+
+
+def read_assessment(folder: Path, *, sha256: str) -> list[Figure]:
+    """The figures about these weights; empty when there are none or they cannot be read."""
+    try:
+        content = json.loads((folder / ASSESSMENT_FILE).read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA or content["sha256"] != sha256:
+            return []
+        return [_read_figure(row) for row in content["figures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def format_assessment(figures: Sequence[Figure]) -> str:
+    """The figures as a markdown table, one part after the other."""
+    lines: list[str] = []
+    for part in dict.fromkeys(figure.part for figure in figures):
+        lines += [
+            "",
+            f"### {part.capitalize()}",
+            "",
+            "| figure | on | cases | value (95 % interval) |",
+            "|---|---|---|---|",
+        ]
+        for figure in figures:
+            if figure.part == part:
+                value = Interval(figure.estimate, figure.low, figure.high)
+                lines.append(f"| {figure.name} | {figure.on} | {figure.cases} | {_format(value)} |")
+    return "\n".join(lines).strip()
+
+
+def _read_figure(row: dict[str, Any]) -> Figure:
+    values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+    return Figure(**values)
+
+
+def _figure(part: str, name: str, on: str, values: NDArray[np.float64], groups: NDArray[Any]) -> Figure:
+    interval = bootstrap_interval(values, groups)
+    cases = int((~np.isnan(values)).sum())
+    return Figure(part, name, on, cases, interval.estimate, interval.low, interval.high)
+
+
+def _format(value: Interval) -> str:
+    if math.isnan(value.estimate):
+        return "n/a"
+    return f"{value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})"
+
+
+def _scrambled_copy(network: Network, analyser: Analyser, generator: torch.Generator) -> Network:
+    copy = build_network(analyser.card.architecture)
+    copy.load_state_dict(network.state_dict())
+    copy.requires_grad_(False).eval()
+    randomise_head(copy, generator)
+    return copy
+
+
+def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    if float(one.std()) == 0 or float(other.std()) == 0:
+        return math.nan
+    return float(np.corrcoef(one.flatten().numpy(), other.flatten().numpy())[0, 1])
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _tell(on_step: Progress | None, what: str, done: int, total: int) -> None:
+    if on_step:
+        on_step(what, done, total)

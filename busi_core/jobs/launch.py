@@ -1,0 +1,98 @@
+"""See that this machine has a worker: started beside the app when a job waits, or alone by `busi worker`."""
+
+import os
+import subprocess
+import sys
+import time
+
+from busi_core.errors import OutputError
+from busi_core.jobs.lifeline import start_child
+from busi_core.jobs.locks import ProcessLock, is_held
+from busi_core.jobs.spec import QUEUED, RUNNING, Job
+from busi_core.jobs.worker import list_devices, lock_path, serve
+from busi_core.settings import PROJECT_ROOT, Settings, read_settings
+
+WORKER = "busi_core.jobs.worker"
+LOG_FILE = "worker.log"
+MAX_LOG_BYTES = 1_000_000
+IDLE_SECONDS = 600.0  # a worker that the app started ends when nothing was queued for so long
+ALL = "all"  # the lock of the process that serves every device of a machine
+
+
+def is_running(settings: Settings) -> bool:
+    """Whether workers of this machine run, started beside the app or by `busi worker`."""
+    return is_held(lock_path(settings, ALL))
+
+
+def ensure_worker(settings: Settings, jobs: list[Job]) -> bool:
+    """Start a worker in the background when a job waits or was left running and no worker is there.
+
+    It outlives the app: closing the browser or stopping the server does not stop a training.
+
+    Returns:
+        Whether one was started now.
+
+    Raises:
+        OutputError: The state folder cannot be written.
+    """
+    if is_running(settings) or not any(job.state in (QUEUED, RUNNING) for job in jobs):
+        return False
+    log = settings.state_dir / LOG_FILE
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.is_file() and log.stat().st_size > MAX_LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as said:
+            subprocess.Popen(  # noqa: S603  (this program)
+                [sys.executable, "-m", "busi_core.cli", "worker", "--until-idle", str(IDLE_SECONDS)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=PROJECT_ROOT,
+                env={**os.environ, **name_environment(settings)},
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise OutputError(
+            f"The worker could not be started ({error.strerror}).", remedy="Free some space, or run 'busi worker'."
+        ) from error
+    return True
+
+
+def run_workers(*, device: str | None = None, idle_seconds: float | None = None) -> bool:
+    """Serve one device in this process, or all of this machine with a process each, until killed or idle.
+
+    Returns:
+        False when another process does that already.
+
+    Raises:
+        JobError: The database of the jobs cannot be reached.
+        OutputError: The state folder cannot be written.
+    """
+    if device is not None:
+        return serve(device, idle_seconds=idle_seconds)
+    settings = read_settings()
+    lock = ProcessLock(lock_path(settings, ALL))
+    if not lock.acquire():
+        return False
+    devices = list_devices(settings)
+    if len(devices) == 1:
+        return serve(devices[0], idle_seconds=idle_seconds)
+    idle = [] if idle_seconds is None else [str(idle_seconds)]
+    log = settings.state_dir / LOG_FILE
+    children = [start_child(WORKER, [name, *idle], log, environment=os.environ) for name in devices]
+    while any(child.poll() is None for child in children):
+        time.sleep(1.0)
+    return True
+
+
+def name_environment(settings: Settings) -> dict[str, str]:
+    """The settings in force, for a process that reads them from its environment."""
+    named = {
+        "BUSI_WEIGHTS_DIR": settings.weights_dir.resolve(),
+        "BUSI_DATA_ROOT": settings.data_root.resolve(),
+        "BUSI_ENCODER_DIR": settings.encoder_dir.resolve(),
+        "BUSI_STATE_DIR": settings.state_dir.resolve(),
+        "BUSI_DEVICE": settings.device,
+    }
+    return {name: str(value) for name, value in named.items()}

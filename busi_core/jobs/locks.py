@@ -1,0 +1,69 @@
+"""Locks between processes that the system lets go of when their holder ends, however it ends."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from busi_core.errors import OutputError
+
+
+class ProcessLock:
+    """One process at a time holds a file; a kill frees it.
+
+    Only the holder writes its process id into the file, for a person who looks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def acquire(self, *, wait_seconds: float = 0.0) -> bool:
+        """Take it; False when another process holds it after waiting so long.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path.name!r} could not be written ({error.strerror}).",
+                remedy="Free some space or choose another folder.",
+            ) from error
+        until = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    os.close(handle)
+                    return False
+                time.sleep(0.1)
+                continue
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+            self._handle = handle
+            return True
+
+    def release(self) -> None:
+        """Let go of it; nothing happens when it is not held."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock now."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

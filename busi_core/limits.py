@@ -1,0 +1,101 @@
+"""What a model version knows of its own limits, on disk beside its weights: weights/<version>/limits.safetensors.
+
+Nonconformity of the validation scans of each class (for sets of classes) and what the training scans look like (for
+refusing what is no breast ultrasound). Numbers about many scans, no picture of any. The file names the weights that
+it belongs to and carries a checksum of its own; a version without it reads scans as before, without sets or refusal.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from busi_core.errors import ModelUnavailableError
+from busi_core.files import write_atomically
+from busi_core.metrics.conformal import class_set
+from busi_core.models.checkpoint import ModelCard
+from busi_core.models.familiarity import Familiarity
+from busi_core.types import Diagnosis, Prediction
+
+LIMITS_FILE = "limits.safetensors"
+LIMITS_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Attributes:
+    class_scores: Of `metrics.conformal`, one sorted array a class in the order of `Diagnosis`; empty without a
+        class head.
+    familiarity: What the training scans look like.
+    """
+
+    class_scores: tuple[NDArray[np.float64], ...]
+    familiarity: Familiarity
+
+    def classes_left(self, prediction: Prediction, coverage: float) -> tuple[Diagnosis, ...] | None:
+        """The classes that cannot be ruled out at this coverage (0.8 to 0.99); None without a class head."""
+        if prediction.probabilities is None or not self.class_scores:
+            return None
+        scores = [prediction.probabilities[diagnosis] for diagnosis in Diagnosis]
+        kept = class_set(scores, self.class_scores, coverage)
+        return tuple(diagnosis for diagnosis, stays in zip(Diagnosis, kept, strict=True) if stays)
+
+
+def write_limits(folder: Path, limits: Limits, card: ModelCard) -> None:
+    """Write the limits of the weights that `card` vouches for.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    familiarity = limits.familiarity
+    tensors: dict[str, NDArray[np.floating[Any]]] = {
+        f"class_scores.{column}": scores for column, scores in enumerate(limits.class_scores)
+    }
+    tensors |= {name: getattr(familiarity, name) for name in ("mean", "scale", "precision")}
+    tensors["distances"] = np.array([familiarity.unlike_from, familiarity.foreign_from])
+    about = {"schema": LIMITS_SCHEMA, "weights": card.sha256, "sha256": _checksum(tensors)}
+    write_atomically(folder / LIMITS_FILE, save(tensors, {"about": json.dumps(about)}))
+
+
+def read_limits(folder: Path, card: ModelCard) -> Limits | None:
+    """Read the limits beside a version's weights; None when there are none.
+
+    Raises:
+        ModelUnavailableError: The file is damaged, of a newer program or of other weights.
+    """
+    path = folder / LIMITS_FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dictionary)
+        sound = about["schema"] == LIMITS_SCHEMA and about["weights"] == card.sha256
+        if not sound or about["sha256"] != _checksum(tensors):
+            raise ValueError("of another program, other weights, or changed")
+        unlike_from, foreign_from = tensors["distances"].tolist()
+        columns = sum(name.startswith("class_scores.") for name in tensors)
+        return Limits(
+            tuple(tensors[f"class_scores.{column}"] for column in range(columns)),
+            Familiarity(tensors["mean"], tensors["scale"], tensors["precision"], unlike_from, foreign_from),
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailableError(
+            f"The limits of model {folder.name!r} are damaged or belong to other weights.",
+            remedy="Restore the folder from the repository, or make them again with 'busi limits'.",
+        ) from error
+
+
+def _checksum(tensors: Mapping[str, NDArray[np.floating[Any]]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""One scan on paper: its pictures, what was found, the reference, the warnings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reportlab.lib.units import mm
+
+from busi_core.errors import BusiError
+from busi_core.report import ReportPictures, ReportScan, score_words
+from busi_core.report_pdf.page import BOTTOM, CLASS_INK, FAINT, GAP, INK, INNER, LINE, MARGIN, TOP, Pages
+from busi_core.report_pdf.pictures import caption_pictures
+from busi_core.types import Diagnosis, ImageWarning
+
+FIGURES_OF_SCAN = (("Dice", "dice"), ("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
+
+
+def draw_single(pages: Pages, scan: ReportScan) -> None:
+    """The only scan of a report, large."""
+    _draw_title(pages, scan.record, 12)
+    drawn = _try_draw(pages, scan)
+    if drawn is not None:
+        shown = caption_pictures(drawn)
+        width, height = (INNER - GAP) / 2, 72 * mm
+        for start in range(0, len(shown), 2):
+            for column, (rgb, caption) in enumerate(shown[start : start + 2]):
+                pages.picture(rgb, caption, MARGIN + column * (width + GAP), pages.y, width, height)
+            pages.y -= height + 3 * mm
+    _draw_facts(pages, scan.record)
+
+
+def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
+    """Two scans a page; those that could not be read have no picture and are left out."""
+    half = (TOP - BOTTOM) / 2
+    upper = True
+    for scan in scans:
+        if "problem" in scan.record:
+            continue  # it has its row in the table, and no picture
+        if upper:
+            pages.next_page()
+        pages.y = TOP if upper else TOP - half
+        _draw_title(pages, scan.record, 10)
+        drawn = _try_draw(pages, scan)
+        if drawn is not None:
+            shown = caption_pictures(drawn)
+            width = (INNER - (len(shown) - 1) * 2 * mm) / len(shown)
+            height = 4 * mm + min(52 * mm, width * 0.9)
+            for column, (rgb, caption) in enumerate(shown):
+                pages.picture(rgb, caption, MARGIN + column * (width + 2 * mm), pages.y, width, height)
+            pages.y -= height + 2 * mm
+        _draw_facts(pages, scan.record)
+        upper = not upper
+
+
+def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
+    simulated = "   SIMULATED" if record.get("simulated") else ""
+    position = f"   ({record['position']})" if "position" in record else ""
+    pages.text(f"{shorten(record['file'])}{position}{simulated}", MARGIN, INNER, size=size, bold=True)
+
+
+def _try_draw(pages: Pages, scan: ReportScan) -> ReportPictures | None:
+    try:
+        return scan.draw()
+    except BusiError as error:
+        pages.text(f"Its pictures cannot be drawn: {error.problem} {error.remedy}", MARGIN, INNER, colour=FAINT)
+        return None
+
+
+def _draw_facts(pages: Pages, record: Mapping[str, Any]) -> None:
+    """What was found, on the left, and the reference and the warnings, on the right."""
+    if "problem" in record:
+        pages.text(f"Not read. {record['problem']}", MARGIN, INNER, colour=CLASS_INK["malignant"])
+        return
+    width, top = (INNER - 8 * mm) / 2, pages.y
+    _draw_class(pages, record, MARGIN, width)
+    for line in _finding_lines(record):
+        pages.text(line, MARGIN, width, size=8.5)
+    left_end, pages.y = pages.y, top
+    x = MARGIN + width + 8 * mm
+    for line in truth_lines(record):
+        pages.text(line, x, width, size=8.5)
+    for warning in record["warnings"]:
+        pages.text(f"Warning: {warning}.", x, width, size=8.5, colour=CLASS_INK["malignant"])
+    if record["disagreement"]:
+        pages.text(f"Findings disagree. {record['disagreement']}", x, width, size=8.5, bold=True)
+    pages.text(f"Model {record['model']}", x, width, size=7.5, colour=FAINT)
+    pages.y = min(left_end, pages.y)
+
+
+def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
+    if ImageWarning.NO_CONTRAST.value in record["warnings"]:
+        pages.text("No contrast in the image: the class is not shown.", x, width)
+        return
+    if not record["probabilities"]:
+        pages.text("This model gives no class.", x, width)
+        return
+    pages.text(
+        f"Class of the image: {record['class']}", x, width, size=11, bold=True, colour=CLASS_INK[record["class"]]
+    )
+    for diagnosis in Diagnosis:
+        score = float(record["probabilities"][diagnosis.value])
+        pages.y -= 4 * mm
+        pages.setFont(pages.regular, 8.5)
+        pages.setFillColor(INK)
+        pages.drawString(x, pages.y, diagnosis.value)
+        pages.drawRightString(x + width, pages.y, score_words(score))
+        pages.setFillColor(LINE)
+        pages.rect(x + 20 * mm, pages.y, width - 30 * mm, 2 * mm, stroke=0, fill=1)
+        pages.setFillColor(CLASS_INK[diagnosis.value])
+        pages.rect(x + 20 * mm, pages.y, (width - 30 * mm) * score, 2 * mm, stroke=0, fill=1)
+    pages.y -= 2 * mm
+
+
+def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    if record["flagged"] is not None:
+        said = "Flagged" if record["flagged"] else "Not flagged"
+        yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.2f})."
+    size = record["size"]
+    share = record["lesion_pixels"] / (record["width"] * record["height"])
+    if size is None:
+        yield f"No lesion at cut-off {record['threshold']:.2f}."
+    else:
+        digits = 1 if size["unit"] == "mm" else 0
+        yield (
+            f"Lesion {size['longest']:.{digits}f} x {size['perpendicular']:.{digits}f} {size['unit']} "
+            f"(longest diameter x perpendicular), {share:.1%} of the image, cut-off {record['threshold']:.2f}."
+        )
+        if record["regions"] > 1:
+            yield f"{record['regions']} separate regions; the largest is measured."
+    frame = f", frame {record['frame'] + 1} of {record['frames']}" if record["frames"] > 1 else ""
+    yield f"Scan of {record['width']} x {record['height']} pixels{frame}."
+
+
+def truth_lines(record: Mapping[str, Any]) -> list[str]:
+    """The reference and how the reading compares with it, in words; empty where nothing is known."""
+    truth = record.get("truth")
+    if truth is None:
+        return []
+    lines = []
+    if truth["class"]:
+        agrees = "" if record["class"] is None else (" (agrees)" if truth["class"] == record["class"] else " (differs)")
+        lines.append(f"Reference class: {truth['class']}{agrees}.")
+    if truth["problem"]:
+        lines.append(f"Reference mask: {truth['problem']}")
+    elif truth["lesion_pixels"] == 0:
+        outlined = (
+            f"{record['lesion_pixels']} pixels were outlined." if record["lesion_pixels"] else "None was outlined."
+        )
+        lines.append(f"No lesion in the reference. {outlined} Dice n/a.")
+    else:
+        figures = ", ".join(f"{name} {figure_words(truth[key], 3)}" for name, key in FIGURES_OF_SCAN)
+        lines.append(f"Against the reference: {figures}, HD95 {figure_words(truth['hd95_px'], 1)} px.")
+    lines += truth["notes"]
+    if truth["taught_the_model"]:
+        lines.append("This scan, or a copy of it, taught the model: the figures say nothing about new scans.")
+    return lines
+
+
+def shorten(name: str) -> str:
+    """A file name of a few lines at most, with its ending."""
+    return name if len(name) <= 400 else f"{name[:390]} ... {name[-6:]}"
+
+
+def figure_words(value: float | None, digits: int) -> str:
+    """A figure, or that it is not defined."""
+    return "n/a" if value is None else f"{value:.{digits}f}"

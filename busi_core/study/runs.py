@@ -1,0 +1,219 @@
+"""One training run of the study: resumed where it stopped, scored through the front door, kept as one file.
+
+    recipe + split --fit--> best weights --Analyser.analyse(bytes)--> ScanResults --> result.json in the run's folder
+
+A run whose result.json is there is finished and is not run again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from busi_core.data.records import Record
+from busi_core.data.splits import Split
+from busi_core.evaluation import EvaluationReport, ScanResult, evaluate, read_result, score_record, without_nan
+from busi_core.files import write_atomically
+from busi_core.models.checkpoint import ModelCard
+from busi_core.recipe_run import has_started, load_part, release_recipe, train_on, train_stages
+from busi_core.recipes.recipe import Recipe
+from busi_core.release import Start, read_best
+from busi_core.service import Analyser
+from busi_core.study.budget import Clock, describe_hardware
+from busi_core.study.leak import LeakSplit
+from busi_core.training.config import TrainingConfig
+from busi_core.training.log import LOG_FILE, Epoch
+
+RESULT_FILE = "result.json"
+CUTOFF = 0.5  # of the leak experiment: nothing is chosen on validation but the epoch
+CURVE = ("epoch", "loss", "dice", "macro_f1")  # what is kept of each line of a log
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended.
+
+    Attributes:
+        epochs: Run, over all stages.
+        epochs_asked: What the recipe or budget asked for.
+        side: Of the input, in pixels.
+        seconds: Wall-clock, training and scoring, over all resumptions.
+        hardware: In words.
+        curve: For each epoch its number, loss, validation Dice and macro-F1.
+        results: Every scored scan.
+        extra: Further plain values of this kind of run.
+    """
+
+    epochs: int
+    epochs_asked: int
+    side: int
+    seconds: float
+    hardware: str
+    curve: tuple[Mapping[str, Any], ...]
+    results: tuple[ScanResult, ...]
+    extra: Mapping[str, Any]
+
+
+def read_finished(folder: Path) -> Finished | None:
+    """The result in a run's folder; None when the run has not ended, or its file cannot be read."""
+    try:
+        content = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        results = tuple(read_result(row) for row in content.pop("results"))
+        return Finished(**{**content, "curve": tuple(content["curve"]), "results": results})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_finished(folder: Path, finished: Finished) -> None:
+    """Keep a result.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    write_atomically(folder / RESULT_FILE, (json.dumps(without_nan(asdict(finished))) + "\n").encode())
+
+
+def run_leak_arm(
+    recipe: Recipe, split: LeakSplit, arm: str, folder: Path, *, clock: Clock, epochs: int | None, say: Say
+) -> Finished:
+    """Train one arm of one seed and score the test files.
+
+    Args:
+        recipe: Of one stage, already scaled to the budget and the seed.
+        split: The seed's files.
+        arm: Of `leak.ARMS`.
+        folder: Of the run.
+        clock: Of the run.
+        epochs: Exactly so many, as the other arm had; None trains until the recipe or the clock says so.
+        say: Told a line an epoch.
+    """
+    before = read_finished(folder)
+    if before:
+        return before
+    asked = recipe if epochs is None else recipe.scaled(epochs=epochs)
+    config = asked.final
+
+    def note(epoch: Epoch) -> None:
+        clock.keep()
+        say(_line(f"leak {recipe.name} {folder.name}", epoch, config))
+
+    progress, trained = train_stages(
+        asked,
+        lambda _: (load_part(split.train(arm), config), load_part(split.validation, config)),
+        folder,
+        resume=has_started(asked, folder),
+        on_epoch=note,
+        is_over=None if epochs is not None else lambda _: clock.is_over(),
+    )
+    analyser = open_run(trained, config)
+    results = tuple(score_record(analyser, record) for record in split.test)
+    clock.keep()
+    finished = _finish(progress.epoch, config.epochs, config, clock, trained, results, {"arm": arm})
+    write_finished(folder, finished)
+    return finished
+
+
+def run_recipe(
+    recipe: Recipe, split: Split, known: Sequence[Record], folder: Path, *, clock: Clock, say: Say
+) -> tuple[Finished, EvaluationReport | None]:
+    """Train a recipe, make its version in `folder`/versions, and score the test part.
+
+    Returns:
+        The result, and the report where it was made just now; a run that had ended before gives None for it.
+
+    Raises:
+        DatasetError: A test scan has a copy in training.
+    """
+    before = read_finished(folder)
+    if before:
+        return before, None
+    stages = len(recipe.stages)
+
+    def note(epoch: Epoch) -> None:
+        clock.keep()
+        say(_line(recipe.name, epoch, recipe.final))
+
+    progress, last = train_on(
+        *(recipe, split, folder),
+        initialise=None,
+        resume=has_started(recipe, folder),
+        on_epoch=note,
+        is_over=lambda stage: clock.is_over((stage + 1) / stages),
+    )
+    card = release_recipe(
+        *(recipe, split, last, progress),
+        version=recipe.name,
+        weights_dir=folder / "versions",
+        start=Start(None, "random", ()),
+        description={"data_sets": ["busi"], "test_fold": 0},
+    )
+    analyser = Analyser.load(folder / "versions" / card.version, torch.device("cpu"))
+    report = evaluate(analyser, split.test, known, test_set="busi fold 0")
+    clock.keep()
+    run = sum(_epochs_in(folder / f"stage-{n + 1}" if stages > 1 else folder) for n in range(stages))
+    asked = sum(stage.epochs for stage in recipe.stages)
+    finished = _finish(run, asked, recipe.final, clock, last, report.results, {"sha256": card.sha256})
+    write_finished(folder, finished)
+    return finished, report
+
+
+def open_run(folder: Path, config: TrainingConfig) -> Analyser:
+    """An analyser on a run's best weights that was never a version: cut-off 0.5, nothing calibrated.
+
+    Raises:
+        TrainingError: The run has no usable weights.
+    """
+    weights, network = read_best(folder, config)
+    card = ModelCard(
+        version=folder.name,
+        task="lesion-and-class" if config.architecture.image_classes else "lesion",
+        architecture=config.architecture,
+        preprocess=config.preprocess,
+        temperature=1.0,
+        lesion_threshold=CUTOFF,
+        malignancy=None,
+        heatmap_offset_px=(0.0, 0.0),
+        training={},
+        trained_on=(),
+        encoder_source="random",
+        commit="",
+        created="",
+        sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    network.requires_grad_(False).eval()
+    return Analyser(network.to(memory_format=torch.channels_last), card, torch.device("cpu"))  # type: ignore[call-overload]
+
+
+def read_curve(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The kept columns of a run's log; empty where there is none."""
+    try:
+        lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        return tuple({name: json.loads(line)[name] for name in CURVE} for line in lines)
+    except (OSError, ValueError, KeyError):
+        return ()
+
+
+def _finish(
+    run: int,
+    asked: int,
+    config: TrainingConfig,
+    clock: Clock,
+    folder: Path,
+    results: tuple[ScanResult, ...],
+    extra: Mapping[str, Any],
+) -> Finished:
+    side = config.preprocess.side
+    return Finished(run, asked, side, clock.seconds, describe_hardware(), read_curve(folder), results, extra)
+
+
+def _epochs_in(folder: Path) -> int:
+    return len(read_curve(folder))
+
+
+def _line(name: str, epoch: Epoch, config: TrainingConfig) -> str:
+    return f"{name}: epoch {epoch.epoch}/{config.epochs}, loss {epoch.loss:.3f}, validation Dice {epoch.dice:.3f}"

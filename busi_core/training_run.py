@@ -1,0 +1,100 @@
+"""The whole road of one run: data sets -> split -> a recipe's stages -> a version; for the shell and for jobs.
+
+Started again in the same folder it goes on from the last checkpoint, and ends with the same version.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from busi_core.data.dataset import Samples
+from busi_core.data.splits import Split
+from busi_core.models.checkpoint import ModelCard
+from busi_core.recipe_run import release_recipe, train_on
+from busi_core.recipes.product import read_split
+from busi_core.recipes.recipe import Recipe
+from busi_core.registry import check_version_name
+from busi_core.release import choose_start
+from busi_core.settings import Settings
+from busi_core.training.distributed import join_group
+from busi_core.training.log import Epoch
+from busi_core.training.state import Progress
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of a run as it goes; only the first of several processes tells.
+
+    Attributes:
+        on_split: Of the records, before any is decoded.
+        on_samples: Of the samples to train on and to choose by, before the first step of a stage.
+        on_epoch: Of each epoch that lies on the disk.
+        on_release: Before the version is made from the best weights.
+    """
+
+    on_split: Callable[[Split], None] = field(default=lambda _split: None)
+    on_samples: Callable[[Samples, Samples], None] = field(default=lambda _train, _validation: None)
+    on_epoch: Callable[[Epoch], None] = field(default=lambda _epoch: None)
+    on_release: Callable[[], None] = field(default=lambda: None)
+
+
+def train_version(
+    version: str,
+    recipe: Recipe,
+    *,
+    data_sets: tuple[str, ...],
+    test_fold: int,
+    run: Path,
+    settings: Settings,
+    resume: bool,
+    description: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> tuple[ModelCard, Progress] | None:
+    """Train and make `weights/<version>/`, a candidate; what is in service stays.
+
+    Args:
+        version: Name of the new version.
+        recipe: What the run is made of; one for scans.
+        data_sets: Names that `read_split` knows.
+        test_fold: BUSI fold that stays closed, 0 to 4.
+        run: Folder of the run, its own.
+        settings: Where things lie.
+        resume: Go on from the run's last checkpoint.
+        description: Further plain values for the card's `training`.
+        listener: Who is told.
+
+    Returns:
+        The card and where the run ended; None in all but the first of several processes.
+
+    Raises:
+        ModelUnavailableError: The name cannot be a version's, or there are no weights to start from.
+        DatasetError: A data set is unknown, damaged, or too small to learn and choose from.
+        TrainingError: The run cannot start or go on; the last checkpoint stays.
+        OutputError: The disk is full; the last checkpoint stays.
+    """
+    told = listener or Listener()
+    start = choose_start(recipe.stages[0], encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
+    check_version_name(version)
+    split = read_split(settings, data_sets, test_fold=test_fold)
+    with join_group() as group:
+        if group.writes:
+            told.on_split(split)
+        progress, folder = train_on(
+            *(recipe, split, run),
+            initialise=start.initialise,
+            resume=resume,
+            on_samples=told.on_samples,
+            on_epoch=told.on_epoch,
+        )
+        if not group.writes:
+            return None
+        told.on_release()
+        card = release_recipe(
+            *(recipe, split, folder, progress),
+            version=version,
+            weights_dir=settings.weights_dir,
+            start=start,
+            description={"data_sets": list(data_sets), "test_fold": test_fold, **(description or {})},
+        )
+        return card, progress

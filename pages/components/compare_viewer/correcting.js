@@ -1,0 +1,107 @@
+/*
+ * Correcting the mask: where it starts from, its tools, what it measures, and where it goes.
+ */
+
+const TOOLS = ["brush", "eraser", "polygon"];
+const MAX_BRUSH_PX = 60; // across, as the slider offers
+
+class Correcting extends Painting {
+  startEditing() {
+    const { header, width, height, readings } = this.case;
+    this.editor.current = null;
+    this.editor.corners = [];
+    if (preferences.mode !== "edit") return;
+    this.editor.current = this.editor.draft(header.scan_id, () => ({ mask: readings[0].maskAt(this.placeOf(0)), width, height }));
+  }
+
+  startFrom(source) {
+    const { readings, truth } = this.case;
+    const masks = {
+      prediction: () => readings[0].maskAt(this.placeOf(0)),
+      truth: () => truth,
+      nothing: () => new Uint8Array(readings[0].index.length),
+    };
+    this.editor.current.change((mask) => mask.set(masks[source]()));
+    this.writeEditing();
+    this.draw();
+  }
+
+  writeEditing() {
+    const editing = preferences.mode === "edit" && Boolean(this.editor.current);
+    this.part("editing").hidden = !editing;
+    this.part("own-figures").hidden = !editing || !this.case.truth;
+    if (!editing) return;
+    const { current, tool, radius } = this.editor;
+    for (const button of this.root.querySelectorAll("[data-tool]")) {
+      if (button !== this.root) button.setAttribute("aria-pressed", button.dataset.tool === tool);
+    }
+    this.root.dataset.tool = tool;
+    const slider = this.root.querySelector("[data-brush]");
+    slider.value = 2 * radius;
+    slider.style.setProperty("--share", (2 * radius - slider.min) / (slider.max - slider.min));
+    this.part("brush-value").textContent = `${2 * radius} px`;
+    this.button("undo").disabled = current.done.length === 0;
+    this.button("redo").disabled = current.undone.length === 0;
+    let pixels = 0;
+    for (const one of current.mask) pixels += one;
+    this.part("edit-fact").textContent = `${count(pixels)} px, ${percent(pixels / current.mask.length, 1)} of image`;
+    if (!this.case.truth) return;
+    const block = this.part("own-figures");
+    writeFour(block, figuresOf(countMasks(current.mask, this.case.truth)));
+    block.querySelector('[data-figure="pixels"]').textContent = count(pixels);
+  }
+
+  async download() {
+    const { mask, width, height } = this.editor.current;
+    const address = URL.createObjectURL(await maskPng(mask, width, height));
+    const link = element("a", { href: address, download: this.case.header.mask_name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  }
+
+  /** Give the mask to the page, which asks who, and whether patient text is in the scan. */
+  async handOver() {
+    const { header, readings } = this.case;
+    const { mask, width, height } = this.editor.current;
+    const text = base64(await deflate(packBits(mask)));
+    const { version, cutoffs } = readings[0].header;
+    this.ports.setStateValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff: cutoffs[this.placeOf(0)] });
+  }
+
+  travel(way) {
+    if (!this.editor.current) return;
+    this.editor.current[way]();
+    this.writeEditing();
+    this.draw();
+  }
+
+  chooseTool(tool) {
+    this.editor.choose(tool);
+    this.writeEditing();
+  }
+
+  setMoving(moving) {
+    this.editor.moving = moving;
+    this.root.toggleAttribute("data-moving", moving);
+    if (moving) this.editor.hideCursor();
+  }
+
+  /** Keys that mean something only while a mask is corrected. */
+  onEditingKey(key) {
+    const tool = TOOLS[Number(key) - 1];
+    if (tool) this.chooseTool(tool);
+    else if (key === "[" || key === "]") {
+      this.editor.radius = Math.min(MAX_BRUSH_PX / 2, Math.max(0.5, this.editor.radius + (key === "]" ? 1 : -1)));
+      this.writeEditing();
+    } else if (key === "enter") this.editor.closePolygon();
+    else return false;
+    return true;
+  }
+
+  /** Undo and redo by keys. */
+  onControlKey(event, key) {
+    if (!["z", "y"].includes(key)) return;
+    this.travel(key === "y" || event.shiftKey ? "redo" : "undo");
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,126 @@
+"""What of an examined data set is kept: all, the clean scans, or what was ticked by hand; its name, and the button."""
+
+import json
+from collections.abc import Set
+from typing import Any
+
+import streamlit as st
+
+from busi_core import BusiError, read_settings
+from busi_core.access import Permit
+from busi_core.audit import open_audit
+from busi_core.managed.report import AcceptancePlan, InspectionReport, Weight, find_unclean, plan_acceptance
+from busi_core.managed.store import MAX_NAME, MAX_WORDS, accept
+from pages.components.dataset_report import class_name
+from pages.components.examination import Examination
+from pages.components.page import label, show_error
+
+TABLE_HEIGHT_PX = 320
+ALL, CLEAN = "All that can be accepted", "Only the clean ones"
+
+
+def show_decision(examination: Examination, report: InspectionReport, permit: Permit) -> None:
+    """The choice, what follows from it, and its name."""
+    st.subheader("Accept")
+    mode = st.radio(
+        "Begin with",
+        [ALL, CLEAN],
+        horizontal=True,
+        key=f"dataset-mode-{examination.generation}",
+        help="Clean: nothing found but what is only good to know, and of copies one. Choosing anew forgets your ticks.",
+    )
+    excluded = _show_ticks(report, mode, examination.generation)
+    confirmed = _ask_about_text(report, excluded, examination.generation)
+    plan = plan_acceptance(report, excluded, confirmed)
+    st.html(label(_say_plan(plan), css="finding-name"))
+    left, middle, right = st.columns(3)
+    name = left.text_input("Name", max_chars=MAX_NAME, key="dataset-name", placeholder="hospital-2026")
+    source = middle.text_input(
+        "Source", max_chars=MAX_WORDS, key="dataset-source", placeholder="which hospital, machine, years"
+    )
+    licence = right.text_input(
+        "Licence or consent", max_chars=MAX_WORDS, key="dataset-licence", placeholder="on which terms they may be used"
+    )
+    with st.container(horizontal=True):
+        pressed = st.button(
+            f"Accept {len(plan.kept):,} scans", type="primary", icon=":material/inventory_2:", key="dataset-accept"
+        )
+        st.download_button(
+            "Report as JSON", lambda: json.dumps(report.as_json(), indent=1), "report.json", "application/json",
+            on_click="ignore", key="dataset-json", icon=":material/download:",
+        )  # fmt: skip
+    if not pressed:
+        return
+    bar = st.progress(0.0, "Writing the scans")
+    settings = read_settings()
+    try:
+        managed = accept(
+            permit,
+            report,
+            name=name,
+            source=source,
+            licence=licence,
+            excluded=excluded,
+            confirmed=confirmed,
+            settings=settings,
+            audit=open_audit(settings),
+            on_scan=lambda done, total: bar.progress(done / total, f"Writing the scans: {done} of {total}"),
+        )
+    except BusiError as error:
+        bar.empty()
+        show_error(error)
+        return
+    examination.clear()
+    examination.accepted = managed.id
+    st.rerun()
+
+
+def _show_ticks(report: InspectionReport, mode: str, generation: int) -> set[str]:
+    """The table in which scans are unticked by hand; returns the ids to exclude."""
+    scans = [scan for scan in report.scans if not scan.of_weight(Weight.NEVER)]
+    unwanted = find_unclean(report) if mode == CLEAN else set()
+    with st.expander("Exclude by hand", icon=":material/checklist:"):
+        edited: Any = st.data_editor(
+            {
+                "Keep": [scan.id not in unwanted for scan in scans],
+                "File": [scan.name for scan in scans],
+                "Class": [class_name(scan.diagnosis) for scan in scans],
+                "Findings": ["; ".join(finding.flag.value for finding in scan.findings) for scan in scans],
+                "Pixels": [f"{scan.width} x {scan.height}" for scan in scans],
+                "Lesion pixels": [scan.lesion_pixels for scan in scans],
+            },
+            disabled=["File", "Class", "Findings", "Pixels", "Lesion pixels"],
+            hide_index=True,
+            height=TABLE_HEIGHT_PX,
+            key=f"dataset-keep-{generation}-{mode}",
+            column_config={"Keep": st.column_config.CheckboxColumn(width=60)},
+        )
+        st.html(label("Scans that cannot be accepted are not in this table.", css="fine"))
+    return {scan.id for scan, kept in zip(scans, edited["Keep"], strict=True) if not kept}
+
+
+def _ask_about_text(report: InspectionReport, excluded: Set[str], generation: int) -> set[str]:
+    """Ids of scans with text or tags that the administrator says name no patient; empty until they do."""
+    asked = {
+        scan.id
+        for scan in report.scans
+        if scan.of_weight(Weight.CONFIRM)
+        and not scan.of_weight(Weight.NEVER)
+        and scan.id not in excluded
+        and scan.id not in report.confirmed
+    }
+    if not asked:
+        return set()
+    sure = st.checkbox(
+        f"I looked at the {len(asked)} scans with burned-in text or filled patient tags: no patient's name, number or "
+        "date of birth can be read in any of them. Without this they are left out.",
+        key=f"dataset-confirm-{generation}",
+    )
+    return asked if sure else set()
+
+
+def _say_plan(plan: AcceptancePlan) -> str:
+    kept = {scan.scan for scan in plan.kept}
+    said = f"{len(plan.kept):,} scans would be kept, {len(kept):,} of them distinct."
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in plan.reasons().items())
+    return f"{said} Left out: {reasons}." if reasons else said

@@ -1,0 +1,111 @@
+"""The examination of one administrator's session: what is looked at, how far it is, and its report; in memory only.
+
+Work is done a few seconds at a time inside the session's own runs, as in Batch: a closed tab stops it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from busi_core.access import Permit
+from busi_core.managed.inspection import Inspection
+from busi_core.managed.intake import Intake
+from busi_core.managed.known import Progress, read_known
+from busi_core.managed.picture import draw_scan
+from busi_core.managed.report import InspectionReport
+from busi_core.settings import Settings
+
+CHUNK_SECONDS = 2.0  # of looking at scans in one run of the fragment
+PICTURE_PX = 340
+MAX_PICTURES = 600  # of 15 KB
+_KEY = "examination"
+
+
+@dataclass
+class Examination:
+    """Attributes:
+    intake: What is examined; None before anything was chosen.
+    title: What it is called on screen: the zip's name, the folder.
+    inspection: Under way, once the known sets are read.
+    report: When it is done.
+    generation: Counts examinations; part of widget keys.
+    seconds: Spent so far looking at scans.
+    accepted: Id of the set that was kept last.
+    pictures: Small pictures drawn so far, by the id of the scan; None where it cannot be read.
+    """
+
+    intake: Intake | None = None
+    title: str = ""
+    inspection: Inspection | None = None
+    report: InspectionReport | None = None
+    generation: int = 0
+    seconds: float = 0.0
+    accepted: str | None = None
+    pictures: dict[str, bytes | None] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Scans to look at."""
+        return len(self.intake.batch.cases) if self.intake else 0
+
+    @property
+    def done(self) -> int:
+        """Scans looked at."""
+        return self.inspection.done if self.inspection else 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the mean so far; None before the first scan."""
+        return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+    def begin(self, intake: Intake, title: str) -> None:
+        """Forget what was there and examine this."""
+        self.clear()
+        self.intake, self.title = intake, title
+
+    def advance(self, permit: Permit, settings: Settings, on_known: Progress, on_scan: Callable[[], object]) -> None:
+        """Look on for a few seconds; the first time, read what the scans are compared with.
+
+        Raises:
+            AccessDeniedError: No administrator any more.
+            DatasetError: A known set is not sound.
+            OutputError: The numbers of the known sets cannot be kept.
+        """
+        permit.confirm()
+        if self.intake is None:
+            return
+        if self.inspection is None:
+            self.inspection = Inspection(self.intake, read_known(settings, on_known))
+        start, before = time.monotonic(), self.seconds
+        while not self.inspection.is_done and time.monotonic() - start < CHUNK_SECONDS:
+            self.inspection.step()
+            self.seconds = before + time.monotonic() - start
+            on_scan()
+        if self.inspection.is_done:
+            self.report = self.inspection.report()
+
+    def picture(self, scan_id: str) -> bytes | None:
+        """A small picture of one scan of the report, as JPEG; drawn once."""
+        if self.report is None:
+            raise ValueError("there is no report yet")
+        if scan_id not in self.pictures:
+            if len(self.pictures) >= MAX_PICTURES:
+                self.pictures.clear()
+            self.pictures[scan_id] = draw_scan(self.report.cases[scan_id], width=PICTURE_PX)
+        return self.pictures[scan_id]
+
+    def clear(self) -> None:
+        """Forget everything, the upload too."""
+        self.intake, self.inspection, self.report, self.title = None, None, None, ""
+        self.seconds, self.accepted, self.pictures = 0.0, None, {}
+        self.generation += 1
+
+
+def get_examination() -> Examination:
+    """That of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Examination()
+    examination: Examination = st.session_state[_KEY]
+    return examination

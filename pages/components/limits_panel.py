@@ -1,0 +1,129 @@
+"""What the model does not know about the open scan: classes not ruled out, no answer, how firm the reading is."""
+
+import math
+from collections.abc import Callable
+
+import streamlit as st
+
+from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
+from busi_core.assessment import AREA_HELD, count_held
+from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
+from busi_core.findings import Finding
+from busi_core.imaging.overlay import draw_doubt
+from busi_core.limits import Limits
+from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE
+from busi_core.models.checkpoint import ModelCard
+from busi_core.types import DecodedImage
+from pages.components.page import label
+from pages.components.serving import get_assessment
+
+USUAL_COVERAGE = 90  # per cent
+
+
+def show_withheld(on_insist: Callable[[], None]) -> None:
+    """Why there is no answer, and the way to it for who knows better."""
+    st.error(
+        "**No answer.** This image does not look like the breast ultrasound scans that the model learned from. "
+        "A photograph, another organ or another kind of image would be given a class all the same, so none is shown.",
+        icon=":material/block:",
+    )
+    st.button(
+        "Show the answer all the same",
+        key="insist",
+        on_click=on_insist,
+        help="For a breast ultrasound from a machine that the model does not know. Its measured figures do not hold.",
+        width="stretch",
+    )
+
+
+def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport | None) -> None:
+    """The classes that cannot be ruled out at the coverage the reader chose, and how often that held."""
+    coverage = st.session_state.get("coverage", USUAL_COVERAGE) / 100
+    left = limits.classes_left(analysis.prediction, coverage)
+    if left is None:
+        return
+    named = " or ".join(left) if left else "no class fits: this scan is unusual for each of them"
+    st.html(
+        f'<div class="label">Cannot be ruled out ({coverage:.0%} of cases)</div><div class="set">{named}</div>'
+        + _held_line(limits, report, coverage)
+    )
+    with st.popover("How sure should the set be?", width="stretch"):
+        st.slider(
+            "The set holds the true class in … % of cases",
+            round(100 * LOWEST_COVERAGE),
+            round(100 * HIGHEST_COVERAGE),
+            USUAL_COVERAGE,
+            key="coverage",
+            format="%d %%",
+            help="Promised for each class, on scans like those of the validation part. More means larger sets.",
+        )
+
+
+def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:
+    """Six readings of the scan, once asked for: outline with its band, area and scores as intervals."""
+    asked: set[str] = st.session_state.setdefault("doubt-asked", set())
+    if scan_key not in asked:
+        if st.button(
+            "How firm is this reading?",
+            key="doubt",
+            icon=":material/rule:",
+            help=f"Reads the scan {READINGS} times: mirrored, brighter and darker. Takes a few seconds.",
+            width="stretch",
+        ):
+            asked.add(scan_key)
+            st.rerun()
+        return
+    image = analysis.image
+    doubt = _measure(scan_key, analysis.model_version, analyser, image)
+    outline = outline_doubt(doubt, image.height, image.width, finding.threshold)
+    st.html(label(f"{READINGS} readings of this scan: mirrored, brighter, darker", css="label spaced"))
+    picture = draw_doubt(image.rgb, outline.certain, outline.possible)
+    st.image(picture, caption="Solid: lesion in every reading. Amber: in some of them.", width="stretch")
+    st.html(_doubt_lines(doubt, outline.smallest, outline.largest, image) + _area_line(analyser.card))
+
+
+@st.cache_data(show_spinner="Reading the scan six times…", max_entries=2, scope="session")
+def _measure(scan_key: str, version: str, _analyser: Analyser, _image: DecodedImage) -> Doubt:
+    """For this session only: it holds patient data."""
+    del scan_key, version  # the key; analyser and image are not hashed
+    return measure_doubt(_analyser, _image)
+
+
+def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage) -> str:
+    pixels = image.height * image.width
+    lines = []
+    if largest:
+        lines.append(f"Area {smallest / pixels:.1%} to {largest / pixels:.1%} of the image")
+        if not smallest:
+            lines.append("<b>In at least one reading no lesion was found.</b>")
+    else:
+        lines.append("No reading finds a lesion at this cut-off.")
+    if doubt.scores:
+        low, high = doubt.scores[Diagnosis.MALIGNANT]
+        lines.append(f"Score of malignant {low:.2f} to {high:.2f}")
+        if sum(high_ > 0.5 for _, high_ in doubt.scores.values()) > 1:
+            lines.append("<b>The class is not the same in every reading.</b>")
+    if not math.isnan(doubt.evidence_agreement):
+        lines.append(f"Heat maps agree to {doubt.evidence_agreement:.2f} (1 = the same place every time)")
+    lines.append("Readings that agree prove nothing: they share the model's blind spots.")
+    return "".join(f'<div class="fine">{line}</div>' for line in lines)
+
+
+def _area_line(card: ModelCard) -> str:
+    """How often such an interval held the true area on test scans: a width that is not measured says nothing."""
+    figures = get_assessment(card.version, card.sha256)
+    held = next((figure for figure in figures if figure.name == AREA_HELD), None)
+    if held is None:
+        return ""
+    return (
+        f'<div class="fine">The range of the area is no interval of confidence: on {held.cases} test scans the true '
+        f"area lay in it for {held.estimate:.0%}.</div>"
+    )
+
+
+def _held_line(limits: Limits, report: EvaluationReport | None, coverage: float) -> str:
+    if report is None:
+        return ""
+    held = count_held(report, limits, coverage)
+    counts = ", ".join(f"{name} {right} of {total}" for name, (right, total) in held.items())
+    return f'<div class="fine">On {report.scans} test scans the set held the true class for {counts}.</div>'

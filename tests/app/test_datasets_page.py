@@ -1,0 +1,157 @@
+"""The Data sets page as an administrator meets it: upload, read the report, accept, find the version, remove it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from files import dicom, save
+from streamlit import config
+from streamlit.testing.v1 import AppTest
+from uploads import pack, scan_files, texture, three_classes, write_public_sets
+
+from busi_core.audit import AuditLog
+from busi_core.managed.store import list_sets
+
+PAGE = Path(__file__).parents[2] / "pages/admin/datasets.py"
+SECRET = "correct horse battery"  # noqa: S105
+HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(SECRET)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A server with small public sets, one administrator, and nothing accepted yet."""
+    write_public_sets(tmp_path / "data")
+    secrets, before = tmp_path / "secrets.toml", config.get_option("secrets.files")
+    secrets.write_text(f'[administration.passwords]\nphysicist = "{HASH}"\n')
+    config.set_option("secrets.files", [str(secrets)])
+    monkeypatch.setenv("BUSI_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
+    for name in ("BUSI_DEMO", "BUSI_CORRECTIONS_DIR", "BUSI_BATCH_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path / "state"
+    config.set_option("secrets.files", before)
+
+
+@pytest.fixture
+def page(state_dir: Path) -> AppTest:
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
+    page.text_input[0].set_value("physicist")
+    page.text_input[1].set_value(SECRET)
+    return page.button[0].click().run()
+
+
+def texts(page: AppTest) -> str:
+    kinds = [page.get("html"), page.title, page.markdown, page.error, page.warning, page.info, page.success]
+    return " ".join(str(block.value) for kind in kinds for block in kind).replace("\\", "")
+
+
+def examine(page: AppTest, files: dict[str, bytes]) -> AppTest:
+    """Upload a zip and wait, as a browser would ask again, until the report is there."""
+    (uploader,) = page.file_uploader
+    uploader.set_value(("set.zip", pack(files), "application/zip")).run()
+    for _ in range(60):
+        if any(heading.value == "Accept" for heading in page.subheader):
+            return page
+        page.run()
+    raise AssertionError(texts(page))
+
+
+def fill(page: AppTest, **words: str) -> AppTest:
+    for key, value in words.items():
+        page.text_input(key=f"dataset-{key}").set_value(value)
+    return page.run()
+
+
+WORDS = {"name": "anna", "source": "St Anna", "licence": "consent"}
+
+
+def test_a_zip_is_examined_accepted_and_listed(page: AppTest, state_dir: Path) -> None:
+    examine(page, three_classes(2))
+    assert "6 scans would be kept, 6 of them distinct." in texts(page)
+    assert "Compared with busi (3 images), bus-bra (1 images)" in texts(page)
+    fill(page, **WORDS)
+    page.button(key="dataset-accept").click().run()
+    assert not page.exception
+    (managed,) = list_sets(state_dir)
+    assert f"Kept as {managed.id}" in texts(page)
+    assert (managed.who, managed.source, managed.licence) == ("physicist", "St Anna", "consent")
+    assert page.dataframe[0].value["Version"].tolist() == [managed.id]
+    actions = [entry.action for entry in AuditLog(state_dir / "audit.sqlite").read()]
+    assert actions == ["sign-in", "dataset.accepted"]
+
+
+def test_what_is_wrong_is_said_in_words_and_a_test_copy_stays_out(page: AppTest, tmp_path: Path) -> None:
+    test_scan = (tmp_path / "data/bus-bra/Images/bus_0001-l.png").read_bytes()
+    _, mask = scan_files("benign", 910).values()
+    files = three_classes(1) | {"benign/t.png": test_scan, "benign/t_mask.png": mask, "benign/bad.png": b"x"}
+    said = texts(examine(page, files))
+    assert "3 scans would be kept" in said
+    assert "repeats a scan of the locked test set (1)" in said
+    assert "cannot be read (1)" in said
+    assert "Few distinct scans" in said
+
+
+def test_scans_with_patient_tags_stay_out_until_somebody_says_that_they_looked(page: AppTest) -> None:
+    """U16."""
+    _, mask = scan_files("benign", 910).values()
+    pixels = texture(120, 150, seed=3)
+    files = three_classes(1) | {"benign/t.dcm": dicom(pixels), "benign/t_mask.png": mask}
+    examine(page, files)
+    assert "3 scans would be kept" in texts(page)
+    (sure,) = [box for box in page.checkbox if "I looked at the 1 scans" in box.label]
+    sure.check().run()
+    assert "4 scans would be kept" in texts(page)
+    assert "SECRET" not in texts(page)
+
+
+def test_only_the_clean_ones(page: AppTest) -> None:
+    twice = scan_files("benign", 50) | scan_files("benign", 50, name="again")
+    examine(page, three_classes(1) | twice)
+    assert "5 scans would be kept, 4 of them distinct" in texts(page)
+    page.radio[0].set_value("Only the clean ones").run()
+    assert "4 scans would be kept, 4 of them distinct" in texts(page)
+
+
+def test_a_name_is_asked_for_in_words(page: AppTest, state_dir: Path) -> None:
+    examine(page, three_classes(1))
+    page.button(key="dataset-accept").click().run()
+    assert not page.exception
+    assert "cannot be the name of a data set" in texts(page)
+    assert list_sets(state_dir) == []
+
+
+def test_what_is_no_zip_is_explained(page: AppTest) -> None:
+    page.file_uploader[0].set_value(("set.zip", b"no zip", "application/zip")).run()
+    assert not page.exception
+    assert "The file is not a zip." in texts(page)
+
+
+def test_a_folder_of_the_server_is_examined(page: AppTest) -> None:
+    page.selectbox(key="dataset-folder").set_value(1).run()
+    page.button(key="dataset-read-folder").click().run()
+    for _ in range(30):
+        if page.subheader and page.subheader[0].value == "Accept":
+            break
+        page.run()
+    assert "repeats a scan of" in texts(page)
+
+
+def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path) -> None:
+    examine(page, three_classes(1))
+    fill(page, **WORDS)
+    page.button(key="dataset-accept").click().run()
+    (managed,) = list_sets(state_dir)
+    page.text_input(key=f"dataset-why-{managed.id}").set_value("consent withdrawn").run()
+    page.button(key=f"dataset-remove-{managed.id}").click().run()
+    assert not page.exception
+    assert list_sets(state_dir) == []
+    assert "its scans are deleted" in texts(page)
+
+
+def test_names_of_files_are_shown_as_text(page: AppTest) -> None:
+    """U19."""
+    scan, mask = scan_files("benign", 910).values()
+    name = "benign/<script>alert(1)</script>"
+    examine(page, {f"{name}.png": scan, f"{name}_mask.png": mask, "benign/x.png": save(texture(), "PNG")})
+    assert "<script>alert" not in "".join(str(block.value) for block in page.get("html"))

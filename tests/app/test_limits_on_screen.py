@@ -1,0 +1,69 @@
+"""What the model does not know, as a reader meets it on Analyse."""
+
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from skimage.data import astronaut
+from streamlit.testing.v1 import AppTest
+
+from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.types import Diagnosis
+
+PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
+TIMEOUT_SECONDS = 60
+
+
+@pytest.fixture
+def page() -> AppTest:
+    st.cache_resource.clear()
+    return AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+
+
+def upload(page: AppTest, name: str, data: bytes) -> AppTest:
+    page.file_uploader[0].set_value([(name, data, "image/png")])
+    return page.run()
+
+
+def texts(page: AppTest) -> str:
+    return " ".join(str(block.value) for block in [*page.get("html"), *page.markdown, *page.error, *page.warning])
+
+
+def test_a_photograph_is_refused_with_the_reason_and_without_a_class(page: AppTest) -> None:
+    page = upload(page, "holiday.png", encode_png(astronaut()))
+    assert not page.exception
+    said = texts(page)
+    assert "No answer." in said
+    assert "Model score" not in said
+    assert "malignan" not in said.replace("normal, benign or malignant", "").lower()
+    assert not page.get("download_button")
+
+
+def test_who_insists_sees_the_answer_and_is_warned(page: AppTest) -> None:
+    page = upload(page, "new machine.png", encode_png(astronaut()))
+    page = page.button(key="insist").click().run()
+    assert not page.exception
+    said = texts(page)
+    assert "Model score" in said
+    assert "unlike the scans that the model learned from" in said.lower()
+
+
+def test_a_scan_shows_the_classes_that_cannot_be_ruled_out(page: AppTest) -> None:
+    page = upload(page, "scan.png", simulate_scan(Diagnosis.MALIGNANT, seed=5).png())
+    said = texts(page)
+    assert "Cannot be ruled out (90% of cases)" in said
+    assert "the set held the true class for normal" in said
+    page = page.slider(key="coverage").set_value(80).run()
+    assert "Cannot be ruled out (80% of cases)" in texts(page)
+
+
+def test_six_readings_are_made_when_asked_for_and_not_before(page: AppTest) -> None:
+    page = upload(page, "scan.png", simulate_scan(Diagnosis.BENIGN, seed=5).png())
+    assert "readings of this scan" not in texts(page)
+    page = page.button(key="doubt").click().run()
+    assert not page.exception
+    said = texts(page)
+    assert "6 readings of this scan" in said
+    assert "of the image" in said
+    assert "Score of malignant" in said

@@ -1,0 +1,89 @@
+"""Two versions of the real model side by side on a real scan: each has its own figures, and they are the library's.
+
+The second is another version of the repository where there is one, else the one in service with its weights disturbed.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from streamlit.testing.v1 import AppTest
+
+from busi_core import Analyser
+from busi_core.comparison import compare_scan
+from busi_core.data.records import Record, read_busi, read_truth
+from busi_core.models.checkpoint import MODEL_FILE, read_card, save_version
+from busi_core.registry import list_versions, put_into_service, read_registry
+from busi_core.settings import PROJECT_ROOT
+from pages.components.serving import get_analyser, get_serving
+
+pytestmark = pytest.mark.realdata
+
+PAGE = PROJECT_ROOT / "pages/reading/compare.py"
+WEIGHTS = PROJECT_ROOT / "weights"
+DISTURBED = 0.02  # of each tensor's own spread: another mask, and still a reading
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str, str]]:
+    """A weights folder of its own with two versions, the first in service."""
+    folder, first = tmp_path / "weights", read_registry(WEIGHTS).in_service
+    shutil.copytree(WEIGHTS / first, folder / first)
+    others = [version for version in list_versions(WEIGHTS) if version != first]
+    second = others[-1] if others else "disturbed"
+    if others:
+        shutil.copytree(WEIGHTS / second, folder / second)
+    else:
+        torch.manual_seed(0)
+        weights = load((WEIGHTS / first / MODEL_FILE).read_bytes())
+        for value in weights.values():
+            if value.is_floating_point() and value.dim() > 1:
+                value += DISTURBED * value.std() * torch.randn_like(value)
+        content = save(weights)
+        card = replace(read_card(WEIGHTS / first), version=second, sha256=hashlib.sha256(content).hexdigest())
+        save_version(folder / second, content, card)
+    put_into_service(folder, first)
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(folder))
+    monkeypatch.setenv("BUSI_DEVICE", "cpu")
+    for cached in (get_serving, get_analyser):
+        cached.clear()
+    yield folder, first, second
+    for cached in (get_serving, get_analyser):
+        cached.clear()
+
+
+def find_scan(data_root: Path, name: str) -> Record:
+    return next(record for record in read_busi(data_root / "busi") if record.name == name)
+
+
+def test_two_versions_of_the_real_model_have_each_their_own_figures(
+    two: tuple[Path, str, str], data_root: Path
+) -> None:
+    folder, *versions = two
+    record = find_scan(data_root, "malignant (12)")
+    data = record.image.read_bytes()
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
+    scans, masks = page.file_uploader[0], page.file_uploader[1]
+    scans.set_value([(record.image.name, data, "image/png")])
+    masks.set_value([(mask.name, mask.read_bytes(), "image/png") for mask in record.masks])
+    page = next(button for button in page.button if button.label == "Compare").click().run()
+    page = page.selectbox(key="compare-second").select(versions[1]).run()
+    assert not page.exception
+    said = " ".join(str(block.value) for block in page.get("html"))
+    dices = []
+    for version in versions:
+        assert f"Model {version}" in said
+        analysis = Analyser.load(folder / version, torch.device("cpu")).analyse(data)
+        truth = read_truth(record, *analysis.image.grey.shape)
+        comparison = compare_scan(analysis, truth)
+        dices.append(comparison.counts.dice)
+        if comparison.lesions and not math.isnan(comparison.lesions[0].counts.dice):
+            assert f"<td>{comparison.lesions[0].counts.dice:.3f}</td>" in said
+    assert dices[0] != dices[1]
+    assert all(dice > 0.3 for dice in dices)

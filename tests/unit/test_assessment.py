@@ -1,0 +1,121 @@
+"""What a version knows of its limits is measured, counted right, and written so that it can be read again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from versions import make_analyser, make_card, make_weights, write_version
+
+from busi_core.assessment import (
+    Figure,
+    assess,
+    assess_sets,
+    count_held,
+    format_assessment,
+    read_assessment,
+    write_assessment,
+)
+from busi_core.data.records import Record
+from busi_core.errors import DatasetError
+from busi_core.evaluation import ScanResult, summarise
+from busi_core.foreign import foreign_pictures
+from busi_core.imaging.decode import decode_image
+from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.limits import Limits, write_limits
+from busi_core.metrics.conformal import class_scores
+from busi_core.models.familiarity import fit_familiarity
+from busi_core.service import Analyser
+from busi_core.types import Diagnosis
+
+
+def result(number: int, truth: Diagnosis, probabilities: tuple[float, float, float]) -> ScanResult:
+    figures = (0.8, 0.7, 3.0, 0.8, 0.8, 0.9, 0.9)
+    return ScanResult(f"scan {number}", f"scan {number}", truth.value, probabilities, *figures, True, 0.1)
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    analyser = make_analyser()
+    images = [
+        decode_image(simulate_scan(diagnosis, seed=seed, height=64, width=80).png())
+        for seed in range(1, 11)
+        for diagnosis in Diagnosis
+    ]
+    described = [analyser.describe(image) for image in images]
+    scores = np.tile(np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]]), (20, 1))
+    return Limits(class_scores(scores, np.tile([0, 1, 2], 20)), fit_familiarity(described[:20], described[20:]))
+
+
+def test_the_share_that_the_sets_hold_is_counted_by_class(limits: Limits) -> None:
+    """The limits keep normal from 0.6, benign from 0.5, malignant from 0.7 on."""
+    results = [
+        result(1, Diagnosis.NORMAL, (0.7, 0.2, 0.1)),
+        result(2, Diagnosis.NORMAL, (0.5, 0.3, 0.2)),
+        result(3, Diagnosis.BENIGN, (0.2, 0.6, 0.2)),
+        result(4, Diagnosis.MALIGNANT, (0.1, 0.1, 0.8)),
+        result(5, Diagnosis.MALIGNANT, (0.1, 0.6, 0.3)),
+        result(6, Diagnosis.MALIGNANT, (0.0, 0.2, 0.8)),
+    ]
+    report = summarise(make_card(make_weights()), results, test_set="made up")
+    assert count_held(report, limits, 0.9) == {
+        Diagnosis.NORMAL: (1, 2),
+        Diagnosis.BENIGN: (1, 1),
+        Diagnosis.MALIGNANT: (2, 3),
+    }
+    figures = {figure.name: figure for figure in assess_sets([report], limits)}
+    assert figures["90% set holds the truth, malignant"].estimate == pytest.approx(2 / 3)
+    assert figures["90% set holds the truth, malignant"].cases == 3
+    assert figures["90% set, classes in it"].estimate == pytest.approx(5 / 6)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Record]:
+    found = []
+    for number, diagnosis in enumerate([*Diagnosis] * 2):
+        scan = simulate_scan(diagnosis, seed=20 + number, height=64, width=80)
+        image, mask = tmp_path / f"{number}.png", tmp_path / f"{number}_mask.png"
+        image.write_bytes(encode_png(scan.grey))
+        mask.write_bytes(mask_png(scan.mask))
+        found.append(Record(f"busi/{number}", image, (mask,), diagnosis, None, None, None, None))
+    return found
+
+
+def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits: Limits, records: list[Record]) -> None:
+    card = write_version(tmp_path, "tiny")
+    write_limits(tmp_path / "tiny", limits, card)
+    plain = make_analyser()
+    analyser = Analyser(plain._network, replace(plain.card, sha256=card.sha256), plain._device, limits)
+    seen: list[str] = []
+    figures = assess(analyser, tmp_path / "tiny", [], {"made up": records}, on_step=lambda what, *_: seen.append(what))
+    assert {figure.part for figure in figures} == {"refusal", "marks", "doubt", "heat maps"}
+    for figure in figures:
+        assert figure.cases > 0 or np.isnan(figure.estimate)
+        assert np.isnan(figure.estimate) or figure.low <= figure.estimate <= figure.high
+    assert "heat maps on made up" in seen
+    write_assessment(tmp_path / "tiny", figures, sha256=card.sha256)
+    again = read_assessment(tmp_path / "tiny", sha256=card.sha256)
+    assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
+    assert read_assessment(tmp_path / "tiny", sha256="of other weights") == []
+    assert "### Marks" in format_assessment(again)
+
+
+def test_a_version_without_limits_is_told_how_to_make_them(tmp_path: Path, records: list[Record]) -> None:
+    write_version(tmp_path, "tiny")
+    with pytest.raises(DatasetError, match="busi limits"):
+        assess(make_analyser(), tmp_path / "tiny", [], {"made up": records})
+
+
+def test_foreign_pictures_are_many_and_the_same_each_time() -> None:
+    first, second = list(foreign_pictures()), list(foreign_pictures())
+    kinds = [kind for kind, _ in first]
+    assert {"noise", "text", "simulated colour Doppler", "photograph or microscope", "DICOM CT"} <= set(kinds)
+    assert kinds == [kind for kind, _ in second]
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(first, second, strict=True))
+    assert all(grey.dtype == np.uint8 and grey.ndim == 2 and min(grey.shape) >= 32 for _, grey in first)
+
+
+def test_a_figure_without_a_value_is_not_a_number_in_words() -> None:
+    nan = float("nan")
+    assert "n/a" in format_assessment([Figure("doubt", "agreement", "made up", 0, nan, nan, nan)])

@@ -1,0 +1,165 @@
+"""A version knows its limits, says so, and keeps its answer to itself on what is no breast ultrasound."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from versions import make_analyser, make_card, make_weights, write_version
+
+from busi_core.errors import ModelUnavailableError
+from busi_core.explain.gradcam import LESION
+from busi_core.findings import read_finding
+from busi_core.imaging.decode import decode_image
+from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.limits import LIMITS_FILE, Limits, read_limits, write_limits
+from busi_core.metrics.conformal import class_scores
+from busi_core.models.familiarity import fit_familiarity
+from busi_core.registry import put_into_service
+from busi_core.report import reading_record
+from busi_core.service import Analyser, Serving
+from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    """What the tiny model knows after looking at 120 simulated scans; its scores of the classes are made up."""
+    analyser = make_analyser()
+    scans = [
+        simulate_scan(diagnosis, seed=seed, height=96, width=120).png()
+        for seed in range(1, 41)
+        for diagnosis in Diagnosis
+    ]
+    described = [analyser.describe(decode_image(scan)) for scan in scans]
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet((1, 1, 1), 60)
+    return Limits(class_scores(scores, rng.integers(0, 3, 60)), fit_familiarity(described[:90], described[90:]))
+
+
+@pytest.fixture(scope="module")
+def knowing(limits: Limits) -> Analyser:
+    plain = make_analyser()
+    return Analyser(plain._network, plain.card, torch.device("cpu"), limits)
+
+
+@pytest.fixture(scope="module")
+def photograph() -> bytes:
+    from skimage.data import astronaut
+
+    return encode_png(astronaut())
+
+
+@pytest.fixture(scope="module")
+def scan() -> bytes:
+    return simulate_scan(Diagnosis.BENIGN, seed=77, height=96, width=120).png()
+
+
+# ---- On the road -----------------------------------------------------------------------------------------------
+
+
+def test_a_scan_is_answered_as_before(knowing: Analyser, scan: bytes) -> None:
+    with_limits, without = knowing.analyse(scan), make_analyser().analyse(scan)
+    assert with_limits.likeness in (Likeness.KNOWN, Likeness.UNLIKE)
+    assert without.likeness is None
+    assert with_limits.prediction.probabilities == without.prediction.probabilities
+    np.testing.assert_array_equal(with_limits.prediction.lesion_probability, without.prediction.lesion_probability)
+
+
+def test_a_photograph_gets_no_class_no_lesion_and_no_evidence(knowing: Analyser, photograph: bytes) -> None:
+    for read in (knowing.analyse, lambda data: knowing.analyse_for_batch(decode_image(data))):
+        analysis = read(photograph)
+        assert analysis.withheld
+        assert analysis.likeness is Likeness.FOREIGN
+        assert analysis.prediction.probabilities is None
+        assert not read_finding(analysis).lesion_mask.any()
+        assert list(analysis.heatmaps) == [LESION]
+        assert not analysis.heatmaps[LESION].evidence.any()
+        assert ImageWarning.WITHHELD in analysis.warnings
+
+
+def test_what_is_withheld_stands_in_the_record_with_its_reason(knowing: Analyser, photograph: bytes) -> None:
+    analysis = knowing.analyse(photograph)
+    record = reading_record(analysis, read_finding(analysis), file="holiday.png")
+    assert record["class"] is None
+    assert record["probabilities"] is None
+    assert record["flagged"] is None
+    assert ImageWarning.WITHHELD.value in json.dumps(record)
+
+
+def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograph: bytes) -> None:
+    analysis = knowing.analyse(photograph, insist=True)
+    assert not analysis.withheld
+    assert analysis.likeness is Likeness.FOREIGN
+    assert analysis.prediction.probabilities == make_analyser().analyse(photograph).prediction.probabilities
+    assert ImageWarning.UNLIKE in analysis.warnings
+
+
+# ---- Sets of classes -------------------------------------------------------------------------------------------
+
+
+def test_classes_that_cannot_be_ruled_out_are_named_in_order(limits: Limits) -> None:
+    sure = Prediction(np.zeros((4, 4), np.float32), {d: float(d is Diagnosis.BENIGN) for d in Diagnosis})
+    torn = Prediction(np.zeros((4, 4), np.float32), dict(zip(Diagnosis, (0.2, 0.4, 0.4), strict=True)))
+    left = limits.classes_left(torn, 0.8)
+    assert left is not None
+    assert Diagnosis.BENIGN in (limits.classes_left(sure, 0.9) or ())
+    assert list(left) == [d for d in Diagnosis if d in left]
+    assert set(left) <= set(limits.classes_left(torn, 0.99) or ())
+
+
+def test_without_a_class_there_is_no_set(limits: Limits) -> None:
+    assert limits.classes_left(Prediction(np.zeros((4, 4), np.float32), None), 0.9) is None
+
+
+# ---- On disk ---------------------------------------------------------------------------------------------------
+
+
+def test_limits_come_back_as_they_were_written(tmp_path: Path, limits: Limits) -> None:
+    card = make_card(make_weights())
+    write_limits(tmp_path, limits, card)
+    again = read_limits(tmp_path, card)
+    assert again is not None
+    for one, other in zip(again.class_scores, limits.class_scores, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name in ("mean", "scale", "precision"):
+        np.testing.assert_array_equal(getattr(again.familiarity, name), getattr(limits.familiarity, name))
+    assert again.familiarity.unlike_from == limits.familiarity.unlike_from
+    assert again.familiarity.foreign_from == limits.familiarity.foreign_from
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"{}"]
+)
+def test_damaged_limits_are_refused_and_the_version_with_them(
+    tmp_path: Path, limits: Limits, damage: Callable[[bytes], bytes]
+) -> None:
+    """W2: a version that would refuse the wrong scans is not served."""
+    card = write_version(tmp_path, "tiny")
+    write_limits(tmp_path / "tiny", limits, card)
+    Analyser.load(tmp_path / "tiny", torch.device("cpu"))
+    path = tmp_path / "tiny" / LIMITS_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelUnavailableError, match="limits"):
+        Analyser.load(tmp_path / "tiny", torch.device("cpu"))
+
+
+def test_limits_of_other_weights_are_refused(tmp_path: Path, limits: Limits) -> None:
+    write_limits(tmp_path, limits, make_card(make_weights(seed=1)))
+    with pytest.raises(ModelUnavailableError, match="other weights"):
+        read_limits(tmp_path, make_card(make_weights(seed=0)))
+
+
+def test_a_version_in_service_takes_up_new_limits(tmp_path: Path, limits: Limits, photograph: bytes) -> None:
+    card = write_version(tmp_path, "tiny")
+    put_into_service(tmp_path, "tiny")
+    serving = Serving(tmp_path, torch.device("cpu"))
+    assert not serving.current().analyse(photograph).withheld
+    write_limits(tmp_path / "tiny", limits, card)
+    assert serving.current().analyse(photograph).withheld
