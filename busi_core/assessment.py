@@ -39,7 +39,7 @@ from busi_core.metrics.segmentation import count_overlap
 from busi_core.models.checkpoint import load_version
 from busi_core.models.network import Network, build_network
 from busi_core.service import Analyser
-from busi_core.training.augment import draw_marks
+from busi_core.training.augment import Chance, draw_marks
 from busi_core.types import DecodedImage, Diagnosis, Likeness
 
 ASSESSMENT_FILE = "assessment.json"
@@ -165,10 +165,10 @@ def assess_marks(
 ) -> list[Figure]:
     """The same scans with calipers and text drawn in: how often the class moves, and the score of malignant."""
     moved, shift, overlap = [], [], []
-    torch.manual_seed(SEED)
+    chance = Chance(SEED)
     for number, record in enumerate(records, start=1):
         image = decode_image(record.image.read_bytes())
-        marked = replace(image, grey=draw_marks(torch.from_numpy(image.grey.copy())[None])[0].numpy())
+        marked = replace(image, grey=draw_marks(torch.from_numpy(image.grey.copy())[None], chance)[0].numpy())
         before, after = (analyser.analyse_for_batch(one, insist=True) for one in (image, marked))
         moved.append(float(before.prediction.diagnosis is not after.prediction.diagnosis))
         old, new = (dict(one.prediction.probabilities or {}) for one in (before, after))

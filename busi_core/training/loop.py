@@ -24,7 +24,7 @@ from busi_core.imaging.preprocess import normalise
 from busi_core.metrics.classification import confusion_matrix, macro_f1
 from busi_core.models.interface import Network, lesion_logits
 from busi_core.models.network import LesionNet, build_network
-from busi_core.training.augment import AUGMENTATIONS, augment_by_seed
+from busi_core.training.augment import AUGMENTATIONS
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import Group, choose_training_device, current_group
 from busi_core.training.log import LOG_FILE, Epoch
@@ -214,21 +214,18 @@ def _make_batch(
     """This process's share of a batch: images, masks, labels, and a factor on its class loss, which is a weighted
     average: with it the average over the processes is that of the whole batch. 1 for one process, and for a loss that
     weighs every image alike."""
-    augmentation = AUGMENTATIONS[config.augmentation]
     seeds = torch.randint(2**62, (len(indices),))  # one an image: what it looks like does not depend on who draws it
     mine = group.share(indices)
-    pairs = [
-        augment_by_seed(augmentation, samples.images[index], samples.masks[index], int(seed))
-        for index, seed in zip(mine, group.share(seeds), strict=True)
-    ]
-    images = normalise(torch.stack([image for image, _ in pairs]), config.preprocess)
-    masks = torch.stack([mask for _, mask in pairs])
+    images, masks = AUGMENTATIONS[config.augmentation](
+        samples.images[mine], samples.masks[mine], group.share(seeds), device
+    )
     labels = samples.labels[mine].to(device)
     share = torch.ones((), device=device)
     if config.class_loss == "balanced":
         whole = class_weights[samples.labels[indices].to(device)].sum()
         share = class_weights[labels].sum() * group.size / whole
-    return images.to(device, memory_format=torch.channels_last), masks.to(device), labels, share
+    images = normalise(images, config.preprocess).contiguous(memory_format=torch.channels_last)
+    return images, masks, labels, share
 
 
 def _make_optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
