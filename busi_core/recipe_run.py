@@ -85,6 +85,7 @@ def train_stages(
     on_epoch: Callable[[Epoch], None] | None = None,
     is_over: Callable[[int], bool] | None = None,
     judge: Judge | None = None,
+    teachers: Sequence[Network] = (),
 ) -> tuple[Progress, Path]:
     """Train stage after stage; a stage that has ended is not run again on `resume`.
 
@@ -97,6 +98,7 @@ def train_stages(
         on_epoch: Told of every epoch.
         is_over: Asked before each epoch but the first of a stage, with the number of the stage from 0.
         judge: Scores on the validation part, in place of the loop's own.
+        teachers: Of every stage; frozen.
 
     Returns:
         Where the last stage ended, and its folder.
@@ -125,6 +127,7 @@ def train_stages(
             on_epoch=on_epoch,
             is_over=partial(is_over, number) if is_over else None,
             judge=judge,
+            teachers=teachers,
         )
     return progress, folder
 
@@ -135,6 +138,7 @@ def train_on(
     run: Path,
     *,
     initialise: Callable[[Network], None] | None,
+    teachers: Sequence[Network] = (),
     resume: bool = False,
     on_samples: Callable[[Samples, Samples], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -154,7 +158,14 @@ def train_on(
             on_samples(train, validation)
         return train, validation
 
-    return train_stages(recipe, load, run, initialise=initialise, resume=resume, on_epoch=on_epoch, is_over=is_over)
+    return train_stages(
+        *(recipe, load, run),
+        initialise=initialise,
+        resume=resume,
+        on_epoch=on_epoch,
+        is_over=is_over,
+        teachers=teachers,
+    )
 
 
 def release_recipe(

@@ -40,6 +40,7 @@ from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
 from busi_core.taught import hash_records, read_taught, write_taught
 from busi_core.training.config import TrainingConfig
+from busi_core.training.distributed import choose_training_device
 from busi_core.training.state import BEST_FILE, Progress
 from busi_core.types import Diagnosis
 
@@ -54,22 +55,44 @@ class Start:
     Attributes:
         initialise: Puts them into a new network; None leaves it random.
         source: Of the encoder's very first weights, with licence.
-        trained_on: Records that taught these weights; they count as seen by what grows from them.
+        trained_on: Records that taught these weights or the teachers; they count as seen by what grows from them.
         hashes: Of those records' scans.
+        teachers: Networks whose answers are learned from, frozen.
     """
 
     initialise: Callable[[Network], None] | None
     source: str
     trained_on: tuple[str, ...]
     hashes: frozenset[str] = frozenset()
+    teachers: tuple[Network, ...] = ()
 
 
 def choose_start(config: TrainingConfig, *, encoder_dir: Path, weights_dir: Path) -> Start:
-    """What `config.start` asks for: ImageNet weights of the encoder, random weights, or a model version.
+    """What `config.start` asks for: ImageNet weights of the encoder, random weights, or a model version; and the
+    versions that `config.teachers` names.
 
     Raises:
         ModelUnavailableError: No such weights or version, or they do not fit the network.
     """
+    start = _choose_first_weights(config, encoder_dir=encoder_dir, weights_dir=weights_dir)
+    for name in config.teachers:
+        folder = weights_dir / check_version_name(name)
+        teacher, card = load_version(folder, torch.device("cpu"))
+        if card.preprocess != config.preprocess or len(card.architecture.pixel_classes) > 1:
+            raise ModelUnavailableError(
+                f"The version {name!r} cannot teach: it prepares its images in another way.",
+                remedy="Choose teachers of the same side and fit, with one pixel class.",
+            )
+        start = replace(
+            start,
+            trained_on=tuple(dict.fromkeys([*start.trained_on, *card.trained_on])),
+            hashes=start.hashes | read_taught(folder, card.trained_on).hashes,
+            teachers=(*start.teachers, teacher),
+        )
+    return start
+
+
+def _choose_first_weights(config: TrainingConfig, *, encoder_dir: Path, weights_dir: Path) -> Start:
     if config.start == "random":
         return Start(None, "random", ())
     if config.start == "imagenet":
@@ -133,7 +156,7 @@ def release(
         OutputError: The version cannot be written.
     """
     weights, network = read_best(run, config)
-    network.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.requires_grad_(False).eval()
     draft = ModelCard(
         version=version,
         task="lesion-and-class" if config.architecture.image_classes else "lesion",
@@ -156,10 +179,12 @@ def release(
         created=datetime.now(UTC).date().isoformat(),
         sha256=hashlib.sha256(weights).hexdigest(),
     )
-    card = _choose(Analyser(network, draft, torch.device("cpu")), draft, split.validation)
+    device = choose_training_device()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    card = _choose(Analyser(network, draft, device), draft, split.validation)
     write_taught(weights_dir / version, start.hashes | hash_records(split.train + split.validation))
     save_version(weights_dir / version, weights, card)
-    analyser = Analyser(network, card, torch.device("cpu"))
+    analyser = Analyser(network, card, device)
     if _why_without_limits(analyser, split.train, split.validation):
         (weights_dir / version / LIMITS_FILE).unlink(missing_ok=True)  # of weights that lay there before
     else:

@@ -83,6 +83,7 @@ def train_version(
         progress, folder = train_on(
             *(recipe, split, run),
             initialise=start.initialise,
+            teachers=start.teachers,
             resume=resume,
             on_samples=told.on_samples,
             on_epoch=told.on_epoch,

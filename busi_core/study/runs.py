@@ -26,6 +26,7 @@ from busi_core.service import Analyser
 from busi_core.study.budget import Clock, describe_hardware
 from busi_core.study.leak import LeakSplit
 from busi_core.training.config import TrainingConfig
+from busi_core.training.distributed import choose_training_device
 from busi_core.training.log import LOG_FILE, Epoch
 
 RESULT_FILE = "result.json"
@@ -152,7 +153,7 @@ def run_recipe(
         start=Start(None, "random", ()),
         description={"data_sets": ["busi"], "test_fold": 0},
     )
-    analyser = Analyser.load(folder / "versions" / card.version, torch.device("cpu"))
+    analyser = Analyser.load(folder / "versions" / card.version, choose_training_device())
     report = evaluate(analyser, split.test, known, test_set="busi fold 0")
     clock.keep()
     run = sum(_epochs_in(folder / f"stage-{n + 1}" if stages > 1 else folder) for n in range(stages))
@@ -186,7 +187,8 @@ def open_run(folder: Path, config: TrainingConfig) -> Analyser:
         sha256=hashlib.sha256(weights).hexdigest(),
     )
     network.requires_grad_(False).eval()
-    return Analyser(network.to(memory_format=torch.channels_last), card, torch.device("cpu"))  # type: ignore[call-overload]
+    device = choose_training_device()
+    return Analyser(network.to(device, memory_format=torch.channels_last), card, device)  # type: ignore[call-overload]
 
 
 def read_curve(folder: Path) -> tuple[dict[str, Any], ...]:

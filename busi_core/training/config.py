@@ -35,6 +35,9 @@ class TrainingConfig:
         schedule: Of the learning rate: 'one-cycle', 'constant', or 'exponential' (`loop.SCHEDULES`).
         augmentation: Of `augment.AUGMENTATIONS`.
         balance: Whether an epoch shows every class as often as the commonest, by repeating its scans.
+        teachers: Model versions whose joint answer is learned from beside the truth; none of them may have seen the
+            test part, and what taught them counts as having taught this one.
+        teacher_share: Share of the loss that is about their answer.
         trains: The part of the network that learns: 'all', or the name of a module whose neighbours stay as they are.
     """
 
@@ -59,6 +62,8 @@ class TrainingConfig:
     augmentation: str = "ultrasound"
     balance: bool = False
     trains: str = "all"
+    teachers: tuple[str, ...] = ()
+    teacher_share: float = 0.5
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -69,5 +74,8 @@ class TrainingConfig:
             raise ValueError(f"normal_repeats must be at least 1, got {self.normal_repeats}")
         if self.optimizer not in ("adamw", "adam"):
             raise ValueError(f"optimizer must be adamw or adam, got {self.optimizer!r}")
+        object.__setattr__(self, "teachers", tuple(self.teachers))  # the shell gives a list, and so does JSON
+        if not 0 <= self.teacher_share <= 1:
+            raise ValueError(f"teacher_share must lie in [0, 1], got {self.teacher_share}")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")

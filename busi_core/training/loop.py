@@ -6,7 +6,7 @@ samples -> fit(config) -> best.safetensors (the moving average at its best epoch
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
@@ -28,7 +28,7 @@ from busi_core.training.augment import AUGMENTATIONS
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import Group, choose_training_device, current_group
 from busi_core.training.log import LOG_FILE, Epoch
-from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights
+from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights, imitation_loss
 from busi_core.training.state import BEST_FILE, Progress, load_state, save_state
 from busi_core.types import Diagnosis
 
@@ -51,12 +51,13 @@ def fit(
     on_epoch: Callable[[Epoch], None] | None = None,
     is_over: Callable[[], bool] | None = None,
     judge: Judge | None = None,
+    teachers: Sequence[Network] = (),
 ) -> Progress:
     """Train until the epochs are done or `patience` epochs brought no better score.
 
     `initialise` puts the first weights into a new network, which otherwise are random. `is_over` is asked before each
     epoch but the first: when it says so the run ends there in good order. `judge` scores the network on the validation
-    part in place of `validate`.
+    part in place of `validate`. `teachers` are the frozen networks that `config.teachers` names.
 
     Writes into `folder`: best.safetensors, checkpoint.safetensors after every epoch, log.jsonl. With `resume`
     the run goes on from its checkpoint and ends with the weights of an undisturbed run (same machine).
@@ -83,6 +84,7 @@ def fit(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     frozen = _freeze_others(network, config.trains)
     parallel = group.wrap(network, device)
+    teachers = [teacher.to(device, memory_format=torch.channels_last) for teacher in teachers]  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.average_decay), use_buffers=True)
     optimizer = _make_optimizer(network, config)
     progress = load_state(folder, network, average, optimizer) if resume else Progress()
@@ -107,7 +109,7 @@ def fit(
                     progress.step / steps, progress.epoch
                 )
             batch = _make_batch(train, indices, weights, group, config, device)
-            losses.append(group.mean(_train_step(parallel, optimizer, batch, weights, config)))
+            losses.append(group.mean(_train_step(parallel, optimizer, batch, weights, config, teachers)))
             if not math.isfinite(losses[-1]):
                 names = ", ".join(train.ids[index] for index in indices)
                 raise TrainingError(
@@ -193,6 +195,7 @@ def _train_step(
     batch: tuple[Tensor, Tensor, Tensor, Tensor],
     class_weights: Tensor,
     config: TrainingConfig,
+    teachers: Sequence[Network],
 ) -> Tensor:
     images, masks, labels, share = batch
     with _autocast(config, images.device):
@@ -201,6 +204,11 @@ def _train_step(
     if config.class_weight and outputs.class_logits is not None:
         class_loss = CLASS_LOSSES[config.class_loss](outputs.class_logits.float(), labels, class_weights)
         loss = loss + config.class_weight * share * class_loss
+    if teachers:
+        with torch.no_grad(), _autocast(config, images.device):
+            answers = [teacher(images) for teacher in teachers]
+        imitation = imitation_loss(outputs, answers, config.class_weight)
+        loss = (1 - config.teacher_share) * loss + config.teacher_share * imitation
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)

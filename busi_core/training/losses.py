@@ -1,11 +1,13 @@
 """Losses on the mask and on the class, by the names that recipes use; the parts come from smp and torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from busi_core.models.interface import Outputs
 
 LABEL_SMOOTHING = 0.05
 
@@ -66,6 +68,26 @@ def lesion_class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tenso
     if not found.any():
         return class_logits.sum() * 0
     return functional.cross_entropy(class_logits[found, 1:], labels[found] - 1)
+
+
+def imitation_loss(outputs: Outputs, answers: Sequence[Outputs], class_weight: float) -> Tensor:
+    """How far an answer lies from what several teachers say together (Hinton et al., arXiv:1503.02531).
+
+    Cross-entropy of each pixel against the teachers' mean lesion probability, plus `class_weight` times that of the
+    class against their mean class probabilities. Least where both are equal, also where the teachers are in doubt.
+
+    Args:
+        outputs: Of the network that learns; one pixel class.
+        answers: Of the teachers, on the same images.
+        class_weight: As in `TrainingConfig`.
+    """
+    masks = torch.stack([answer.mask_logits.float().sigmoid() for answer in answers]).mean(dim=0)
+    loss = functional.binary_cross_entropy_with_logits(outputs.mask_logits.float(), masks)
+    classes = [answer.class_logits.float().softmax(dim=1) for answer in answers if answer.class_logits is not None]
+    if classes and class_weight and outputs.class_logits is not None:
+        expected = torch.stack(classes).mean(dim=0)
+        loss = loss + class_weight * functional.cross_entropy(outputs.class_logits.float(), expected)
+    return loss
 
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
