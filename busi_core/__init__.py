@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from busi_core.cross_validation import read_cross_validation as read_cross_validation
     from busi_core.errors import BusiError as BusiError
     from busi_core.errors import InvalidImageError as InvalidImageError
     from busi_core.errors import ModelUnavailableError as ModelUnavailableError
@@ -50,6 +51,7 @@ _HOMES = {
     "choose_device": "service",
     "decode_image": "imaging.decode",
     "read_finding": "findings",
+    "read_cross_validation": "cross_validation",
     "read_reports": "evaluation",
     "read_settings": "settings",
     "simulate_scan": "imaging.phantom",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from busi_core.data.splits import Split
     from busi_core.evaluation import EvaluationReport
     from busi_core.imaging.preprocess import PreprocessSpec
+    from busi_core.models.checkpoint import ModelCard
     from busi_core.recipes.recipe import Recipe
     from busi_core.service import Analyser
     from busi_core.training.log import Epoch
@@ -173,6 +174,15 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--save", action="store_true", help="write evaluation.json (with --all also assessment.json) beside the weights"
+    )
+    evaluate.add_argument(
+        "--all-folds",
+        nargs="+",
+        metavar="VERSION",
+        help="instead: versions of the same recipe, each scored on the fold of BUSI that it never saw, pooled",
+    )
+    evaluate.add_argument(
+        "--elsewhere", metavar="VERSION", help="instead: a version of the same recipe taught by BUSI alone, on BUS-BRA"
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -421,6 +431,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     analyser = serving.load(options.model) if options.model else serving.current()
     if options.simulated:
         return _print_simulated(analyser, options.simulated)
+    if options.all_folds or options.elsewhere:
+        return _cross_validate(options, analyser.card)
     fold = analyser.card.training.get("test_fold", 0) if options.test_fold is None else options.test_fold
     busi = read_busi(settings.data_root / "busi")
     tests = [(f"busi fold {fold}", split_busi(busi, test_fold=fold).test)]
@@ -440,6 +452,42 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"written: {folder / 'evaluation.json'}")
     if options.all:
         _assess(analyser, reports, dict(tests), save=options.save)
+    return 0
+
+
+def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
+    from busi_core.cross_validation import CROSS_VALIDATION_FILE, ELSEWHERE, keep, pool, require_same_recipe
+    from busi_core.data.records import read_bus_bra, read_busi
+    from busi_core.data.splits import split_bus_bra, split_busi
+    from busi_core.evaluation import evaluate, format_table
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    busi, bus_bra = read_busi(settings.data_root / "busi"), read_bus_bra(settings.data_root / "bus-bra")
+    reports = []
+    if options.all_folds:
+        parts = []
+        for name in options.all_folds:
+            analyser = serving.load(name)
+            require_same_recipe(card, [analyser.card])
+            fold = analyser.card.training["test_fold"]
+            test = split_busi(busi, test_fold=fold).test
+            part = evaluate(analyser, test, [*busi, *bus_bra], test_set=f"busi fold {fold}", on_scan=_show_count)
+            print(format_table(part), flush=True)
+            parts.append(part)
+        reports.append(pool(card, parts))
+    if options.elsewhere:
+        analyser = serving.load(options.elsewhere)
+        require_same_recipe(card, [analyser.card])
+        test = split_bus_bra(bus_bra).test
+        part = evaluate(analyser, test, [*busi, *bus_bra], test_set=ELSEWHERE, on_scan=_show_count)
+        reports.append(replace(part, model=card.version, sha256=card.sha256, flag=None, bands=()))
+    for report in reports:
+        print(format_table(report), flush=True)
+    if options.save:
+        keep(settings.weights_dir / card.version, reports)
+        print(f"written: {settings.weights_dir / card.version / CROSS_VALIDATION_FILE}")
     return 0
 
 
@@ -487,6 +535,7 @@ def _print_simulated(analyser: "Analyser", count: int) -> int:
 
 def _card(options: argparse.Namespace) -> int:
     from busi_core.assessment import read_assessment
+    from busi_core.cross_validation import read_cross_validation
     from busi_core.evaluation import read_reports
     from busi_core.model_card import format_figures, format_model_card
     from busi_core.models.checkpoint import read_card
@@ -494,13 +543,14 @@ def _card(options: argparse.Namespace) -> int:
 
     weights_dir = read_settings().weights_dir
     version = check_version_name(options.model) if options.model else read_registry(weights_dir).in_service
-    reports = read_reports(weights_dir / version)
+    folder = weights_dir / version
+    reports, crossed = read_reports(folder), read_cross_validation(folder)
     if options.figures:
-        print(format_figures(reports))
+        print(format_figures([*reports, *crossed]))
     else:
-        found = read_card(weights_dir / version)
-        assessed = read_assessment(weights_dir / version, sha256=found.sha256)
-        print(format_model_card(found, reports, assessed), end="")
+        found = read_card(folder)
+        assessed = read_assessment(folder, sha256=found.sha256)
+        print(format_model_card(found, reports, assessed, crossed), end="")
     return 0
 
 

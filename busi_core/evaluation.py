@@ -274,21 +274,24 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
     )
 
 
-def write_reports(folder: Path, reports: Sequence[EvaluationReport]) -> None:
+def write_reports(folder: Path, reports: Sequence[EvaluationReport], *, file_name: str = EVALUATION_FILE) -> None:
     """Write evaluation.json beside the weights; NaN is written as null.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     content = {"schema": SCHEMA, "reports": [without_nan(asdict(report)) for report in reports]}
-    write_atomically(folder / EVALUATION_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder / file_name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_reports(folder: Path) -> list[EvaluationReport]:
-    """The reports in evaluation.json on the weights beside it; empty when there are none or they cannot be read."""
+def read_reports(folder: Path, *, file_name: str = EVALUATION_FILE) -> list[EvaluationReport]:
+    """The reports in evaluation.json, or another such file, on the weights beside it.
+
+    Empty when there are none or they cannot be read.
+    """
     try:
         sha256 = read_card(folder).sha256
-        content = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+        content = json.loads((folder / file_name).read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             return []
         reports = [_read_report(report) for report in content["reports"]]

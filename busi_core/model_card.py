@@ -33,8 +33,20 @@ def format_figures(reports: Sequence[EvaluationReport]) -> str:
     return "\n".join(lines)
 
 
-def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport], assessed: Sequence[Figure] = ()) -> str:
-    """The whole card as markdown; `assessed` is what the version knows of its limits, where that was measured."""
+def format_model_card(
+    card: ModelCard,
+    reports: Sequence[EvaluationReport],
+    assessed: Sequence[Figure] = (),
+    crossed: Sequence[EvaluationReport] = (),
+) -> str:
+    """The whole card as markdown.
+
+    Args:
+        card: Of the version.
+        reports: Its evaluations.
+        assessed: What it knows of its limits, where that was measured.
+        crossed: What its recipe reaches on all folds and elsewhere (`cross_validation`), where that was measured.
+    """
     config, preprocess = card.training["config"], card.preprocess
     images = card.training["images"]
     flag = card.malignancy
@@ -65,6 +77,14 @@ def format_model_card(card: ModelCard, reports: Sequence[EvaluationReport], asse
     ]
     for report in reports:
         parts.append(_format_classes(report))
+    if crossed:
+        parts += [
+            "## What its recipe reaches",
+            "Other weights of the same recipe, each on scans that it never saw: five versions, one for each fold of "
+            "BUSI, pooled; and a version taught by BUSI alone on a hospital it never saw. "
+            "Printed by `busi evaluate --all-folds` and `--elsewhere`.",
+            format_figures(crossed),
+        ]
     if assessed:
         parts += [
             "## What it knows of its limits",

@@ -9,6 +9,7 @@ from busi_core import (
     EvaluationReport,
     Serving,
     choose_device,
+    read_cross_validation,
     read_reports,
     read_settings,
 )
@@ -95,6 +96,12 @@ def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser, i
 def get_reports(version: str) -> list[EvaluationReport]:
     """The evaluations that lie beside a version's weights; empty when there are none."""
     return read_reports(read_settings().weights_dir / version)
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def get_cross_validation(version: str) -> list[EvaluationReport]:
+    """What the recipe of a version reaches on all folds and elsewhere, by other weights than its own."""
+    return read_cross_validation(read_settings().weights_dir / version)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)

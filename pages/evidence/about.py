@@ -7,7 +7,7 @@ import streamlit as st
 from busi_core import BusiError
 from busi_core.model_card import LIMITS
 from pages.components.page import plain, show_error, start_page
-from pages.components.serving import current_analyser, get_reports
+from pages.components.serving import current_analyser, get_cross_validation, get_reports
 
 start_page()
 st.title("About the model")
@@ -38,6 +38,13 @@ for report in reports:
         },
         hide_index=True,
         width="content",
+    )
+for report in get_cross_validation(card.version):
+    dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
+    st.caption(
+        f"Its recipe on {report.test_set} ({report.scans} scans, other weights than these): lesion Dice "
+        f"{dice.estimate:.3f} ({dice.low:.3f} – {dice.high:.3f}), AUC {auc.estimate:.3f} "
+        f"({auc.low:.3f} – {auc.high:.3f}). All figures: Performance."
     )
 st.subheader("What it cannot know")
 st.markdown("\n".join(f"- {limit}" for limit in LIMITS))

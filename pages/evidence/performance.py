@@ -11,8 +11,15 @@ from busi_core.findings import read_finding
 from busi_core.imaging.overlay import draw_mask
 from busi_core.metrics.classification import malignancy_score, roc_curve
 from pages.components.charts import CONFIG, draw_dice_by_size, draw_reliability, draw_roc
-from pages.components.page import label, plain, show_error, start_page
-from pages.components.serving import analyse, current_analyser, get_analyser, get_reports, servable_versions
+from pages.components.page import label, show_error, start_page
+from pages.components.serving import (
+    analyse,
+    current_analyser,
+    get_analyser,
+    get_cross_validation,
+    get_reports,
+    servable_versions,
+)
 
 CASES = 3  # at either end
 
@@ -122,18 +129,22 @@ try:
         format_func=lambda name: f"{name} (in service)" if name == current else name,
         key="performance-version",
     )
-    reports = get_reports(version)
+    reports, crossed = get_reports(version), get_cross_validation(version)
     report = test.selectbox(
-        "Test", reports, format_func=lambda r: f"{r.test_set} ({r.scans} scans)", key=f"performance-test-{version}"
+        "Test",
+        [*reports, *crossed],
+        format_func=lambda r: f"{r.test_set} ({r.scans} scans)",
+        key=f"performance-test-{version}",
     )
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+    who = "Other weights of its recipe, each on scans that they" if report in crossed else "On scans that it"
     st.caption(
-        f"{plain(report.model)}: {report.scans} scans ({counts}) that it never saw; copies in training: "
-        f"{report.copies_in_training}."
+        f"{who} never saw: {report.scans} scans ({counts}); scans with a copy in training: {report.copies_in_training}."
     )
     show_table(report)
     show_class_curves(report)
     show_dice(report)
-    show_cases(report, version)
+    if report not in crossed:
+        show_cases(report, version)
 except BusiError as error:
     show_error(error)

@@ -1,0 +1,70 @@
+"""What the recipe of a version reaches where that version itself cannot be asked: on all folds, and elsewhere.
+
+    five versions of one recipe, each scored on the fold it never saw --pool--> one report on every scan of BUSI
+    a version taught by BUSI alone, scored on BUS-BRA                        --> what another hospital costs
+
+Both stand beside the version's own evaluation, in cross_validation.json: one fold holds under a hundred scans and a
+dozen normals, and pooled over five there are enough to tell a few per cent. The scores come from other weights, so
+they are figures of the recipe, and nothing on the screen that is about one scan is made from them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from busi_core.errors import DatasetError
+from busi_core.evaluation import EvaluationReport, read_reports, summarise, write_reports
+from busi_core.models.checkpoint import ModelCard
+
+CROSS_VALIDATION_FILE = "cross_validation.json"
+POOLED = "busi, all folds"
+ELSEWHERE = "bus-bra fold 3, taught by busi alone"
+
+
+def require_same_recipe(card: ModelCard, others: Sequence[ModelCard]) -> None:
+    """Refuse versions that are not the same network on the same input.
+
+    Raises:
+        DatasetError: One differs; says which.
+    """
+    for other in others:
+        if (other.architecture, other.preprocess) != (card.architecture, card.preprocess):
+            raise DatasetError(
+                f"{other.version!r} is another network, or reads another input, than {card.version!r}.",
+                remedy="Name versions of the same recipe.",
+            )
+
+
+def pool(card: ModelCard, reports: Sequence[EvaluationReport]) -> EvaluationReport:
+    """One report over the scans of several, each read by the version that never saw it.
+
+    Args:
+        card: Of the version that the report is to lie beside.
+        reports: Of versions of its recipe, on test sets that share no scan.
+
+    Raises:
+        DatasetError: A scan was scored twice.
+    """
+    results = [result for report in reports for result in report.results]
+    if len({result.id for result in results}) < len(results):
+        raise DatasetError("A scan was scored twice.", remedy="Name one version for each test fold.")
+    report = summarise(card, results, test_set=POOLED)
+    return replace(report, flag=None, bands=())  # each version has a flag of its own
+
+
+def keep(folder: Path, reports: Sequence[EvaluationReport]) -> None:
+    """Write reports beside the weights; those of other test sets that lie there already stay.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    new = {report.test_set for report in reports}
+    before = [report for report in read_cross_validation(folder) if report.test_set not in new]
+    order = [POOLED, ELSEWHERE]
+    kept = sorted([*before, *reports], key=lambda report: order.index(report.test_set))
+    write_reports(folder, kept, file_name=CROSS_VALIDATION_FILE)
+
+
+def read_cross_validation(folder: Path) -> list[EvaluationReport]:
+    """What lies beside these weights; empty when nothing does or it cannot be read."""
+    return read_reports(folder, file_name=CROSS_VALIDATION_FILE)

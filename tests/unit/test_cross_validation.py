@@ -1,0 +1,68 @@
+"""Versions of one recipe, a fold each: every scan counts once, and a recipe's figures are kept from a version's own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_evaluation import CARD, RESULTS, same
+from versions import make_card, make_weights, write_version
+
+from busi_core.cross_validation import ELSEWHERE, POOLED, keep, pool, read_cross_validation, require_same_recipe
+from busi_core.errors import DatasetError
+from busi_core.evaluation import EvaluationReport, read_reports, summarise, write_reports
+
+FOLDS = [summarise(CARD, part, test_set=f"busi fold {n}") for n, part in enumerate((RESULTS[:4], RESULTS[4:]))]
+
+
+def test_pooled_figures_are_those_of_all_scans_together_and_no_mean_of_folds() -> None:
+    pooled, together = pool(CARD, FOLDS), summarise(CARD, RESULTS, test_set=POOLED)
+    assert same(pooled.table, together.table)
+    assert pooled.scans == sum(fold.scans for fold in FOLDS)
+    assert pooled.table["lesion Dice"].estimate != sum(f.table["lesion Dice"].estimate for f in FOLDS) / 2
+
+
+def test_a_pooled_report_has_no_flag_and_no_bands_of_its_own() -> None:
+    """They would be the cut-off and the scores of other weights than those that read the scan on the screen."""
+    pooled = pool(CARD, FOLDS)
+    assert pooled.flag is None
+    assert pooled.bands == ()
+
+
+def test_a_scan_that_two_versions_scored_is_refused() -> None:
+    with pytest.raises(DatasetError, match="scored twice"):
+        pool(CARD, [FOLDS[0], FOLDS[0]])
+
+
+def test_versions_of_another_network_are_refused_by_name() -> None:
+    other = replace(make_card(make_weights(), version="odd"), preprocess=replace(CARD.preprocess, fit="squash"))
+    require_same_recipe(CARD, [CARD])
+    with pytest.raises(DatasetError, match="'odd'"):
+        require_same_recipe(CARD, [CARD, other])
+
+
+def test_a_recipes_figures_never_stand_among_a_versions_own(tmp_path: Path) -> None:
+    """The gate pairs a candidate with what the version in service said of a scan, by the scan's id."""
+    write_version(tmp_path, "tiny")
+    own, pooled = FOLDS[0], pool(CARD, FOLDS)
+    write_reports(tmp_path / "tiny", [own])
+    keep(tmp_path / "tiny", [pooled])
+    assert same(read_reports(tmp_path / "tiny"), [own])
+    assert same(read_cross_validation(tmp_path / "tiny"), [pooled])
+
+
+def test_one_report_is_renewed_and_the_other_stays(tmp_path: Path) -> None:
+    write_version(tmp_path, "tiny")
+    pooled, elsewhere = pool(CARD, FOLDS), replace(FOLDS[1], test_set=ELSEWHERE)
+    keep(tmp_path / "tiny", [elsewhere])
+    keep(tmp_path / "tiny", [pooled])
+    newer = pool(CARD, FOLDS[:1])
+    keep(tmp_path / "tiny", [newer])
+    kept: list[EvaluationReport] = read_cross_validation(tmp_path / "tiny")
+    assert same(kept, [newer, elsewhere])
+
+
+def test_what_other_weights_reached_is_not_shown(tmp_path: Path) -> None:
+    write_version(tmp_path, "tiny")
+    keep(tmp_path / "tiny", [pool(CARD, FOLDS)])
+    write_version(tmp_path, "tiny", seed=1)
+    assert read_cross_validation(tmp_path / "tiny") == []
