@@ -245,9 +245,10 @@ def match_lesions(predicted: Mask, truth: Mask, annotation: NDArray[np.uint8] | 
     """
     region_count, region_of, areas, _ = cv2.connectedComponentsWithStats(predicted.astype(np.uint8), connectivity=8)
     lesion_of, lesion_count = _number_lesions(truth, annotation)
-    counts_for = _share_regions(region_of, region_count, lesion_of, min(lesion_count, MAX_LESIONS))
+    listed = min(lesion_count, MAX_LESIONS)
+    counts_for = _share_regions(np.asarray(region_of, np.int32), region_count, lesion_of, listed)
     matches = []
-    for number in range(1, min(lesion_count, MAX_LESIONS) + 1):
+    for number in range(1, listed + 1):
         lesion: Mask = np.asarray(lesion_of == number, np.bool_)
         matched: Mask = np.asarray(counts_for == number, np.bool_)
         counts = count_overlap(matched, lesion)
@@ -270,7 +271,7 @@ def match_lesions(predicted: Mask, truth: Mask, annotation: NDArray[np.uint8] | 
     extra = np.setdiff1d(np.arange(1, region_count), region_of[truth])
     return Matching(
         lesions=tuple(matches),
-        unlisted_lesions=max(0, lesion_count - MAX_LESIONS),
+        unlisted_lesions=lesion_count - listed,
         extra_regions=int(extra.size),
         extra_pixels=int(areas[extra, cv2.CC_STAT_AREA].sum()),
     )

@@ -77,8 +77,8 @@ def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_n
         is_normal: The reference class is normal: no file then says that there is no lesion.
     """
     if not masks and is_normal:
-        said = ("No mask file: a normal breast has no lesion.",)
-        return Reference(np.zeros((height, width), np.bool_), said, None, annotation=np.zeros((height, width), np.uint8))
+        nothing: Annotation = np.zeros((height, width), np.uint8)
+        return Reference(nothing > 0, ("No mask file: a normal breast has no lesion.",), None, annotation=nothing)
     if not masks:
         return Reference(None, (), "No mask came with this scan. Add one, named as the scan with _mask.", missing=True)
     if len(masks) > MAX_MASKS:

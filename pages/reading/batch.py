@@ -35,8 +35,8 @@ POLL_SECONDS = 0.5  # how often the browser asks for the next piece of work
 
 
 def show_intake(queue: BatchQueue) -> None:
-    """Files, a zip, a folder of the server, or simulated scans."""
-    files, server, simulated = st.tabs(["Files or zip", "Folder on this server", "Simulated"])
+    """Files, a zip, a folder of the reader's machine or of the server, or simulated scans."""
+    files, folder, server, simulated = st.tabs(["Files or zip", "Folder", "Folder on this server", "Simulated"])
     with files:
         picked = st.file_uploader(
             f"Scans, up to {MAX_UPLOADS:,} files, or one zip with up to {MAX_CASES:,} scans",
@@ -46,6 +46,15 @@ def show_intake(queue: BatchQueue) -> None:
         )
         if picked:
             queue.add_uploads([(file.name, file.getvalue()) for file in picked])
+            st.rerun()
+    with folder:
+        chosen = st.file_uploader(
+            f"A folder of scans, with or without masks, up to {MAX_UPLOADS:,} files; of more, make a zip",
+            accept_multiple_files="directory",
+            key=f"batch-folder-files-{queue.generation}",
+        )
+        if chosen:
+            queue.add_uploads([(file.name, file.getvalue()) for file in chosen], is_folder=True)
             st.rerun()
     with server:
         show_server_folders(queue)
@@ -193,10 +202,12 @@ def show_results(queue: BatchQueue) -> None:
 
 start_page()
 queue = get_queue()
+welcome = st.empty()  # goes at once when the batch begins, and does not fade above it
 if not queue.cases:
-    for note in queue.notes:
-        st.warning(plain(note), icon=":material/info:")
-    show_welcome(queue)
+    with welcome.container():
+        for note in queue.notes:
+            st.warning(plain(note), icon=":material/info:")
+        show_welcome(queue)
     st.stop()
 show_toolbar(queue)
 for note in queue.notes:
