@@ -177,9 +177,7 @@ def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
             show_picked(queue, row)
             return rows
         shown = f"{len(rows)} of {len(queue.rows)} rows pass the filters. " if len(rows) < len(queue.rows) else ""
-        st.html(
-            label(f"{shown}Pick a row to open its scan in Analyse or Compare; a click on a head sorts.", css="fine")
-        )
+        st.html(label(f"{shown}Pick a row to open its scan; a click on a head sorts.", css="fine"))
     return rows
 
 
@@ -213,7 +211,9 @@ show_toolbar(queue)
 for note in queue.notes:
     st.info(plain(note), icon=":material/info:")
 progress = st.container()
-if queue.rows:
-    show_results(queue)
+if queue.rows and queue.running:
+    show_results(queue)  # first, since the next seconds go into reading
 with progress:
     st.fragment(work_on, run_every=POLL_SECONDS if queue.running else None)(queue)
+if queue.rows and not queue.running:
+    show_results(queue)  # last: intervals and files take a moment, and the bar of a finished batch is not to wait
