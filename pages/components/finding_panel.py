@@ -168,7 +168,9 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
         record,
         make_report,
     )
-    st.html(label("Download", css="label spaced"))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(label("Download"))
+        ask_subject()
     with st.container(horizontal=True, gap="small"):
         for text, content, file_name, kind in zip(
             ("Mask", "Overlay", "JSON", "Report (PDF)"),
@@ -178,12 +180,11 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
             strict=True,
         ):
             st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
-        ask_subject()
 
 
 def ask_subject() -> None:
     """What stands on the report as its name; one for all scans of the session, and nothing unless typed in."""
-    with st.popover("Name on the report"):
+    with st.popover("Name on the report", type="tertiary"):
         st.text_input("Name or number", key=SUBJECT_KEY, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in")
 
 

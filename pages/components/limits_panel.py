@@ -44,7 +44,7 @@ def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport 
         return
     named = " or ".join(left) if left else "no class fits: this scan is unusual for each of them"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(label(f"Cannot be ruled out ({coverage:.0%} of cases)"))
+        st.html(f'<div class="label">Cannot be ruled out ({coverage:.0%} of cases)</div><div class="set">{named}</div>')
         with st.popover("Change", type="tertiary", help="How sure the set of classes should be."):
             st.slider(
                 "The set holds the true class in … % of cases",
@@ -55,7 +55,7 @@ def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport 
                 format="%d %%",
                 help="Promised for each class, on scans like those of the validation part. More means larger sets.",
             )
-    st.html(f'<div class="set">{named}</div>' + _held_line(limits, report, coverage))
+    st.html(_held_line(limits, report, coverage) or "<span></span>")
 
 
 def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:
