@@ -269,10 +269,19 @@ def _make_row(
     digest = hashlib.blake2b(grey.tobytes(), digest_size=16, salt=b"%d" % grey.shape[1]).hexdigest()
     pictures = _pack_pictures(analysis, finding, decoded.reference.mask) if with_pictures else None
     reading = Reading(reading_record(analysis, finding, file=case.name), digest, fingerprint(grey), pictures)
-    return ScanRow(case.id, case.name, None, reading, _compare(case, decoded.reference, finding, taught), group)
+    truth = measure_truth(case.diagnosis, decoded.reference, finding, taught=taught)
+    return ScanRow(case.id, case.name, None, reading, truth, group)
 
 
-def _compare(case: Case, reference: Reference, finding: Finding, taught: bool) -> Truth:
+def measure_truth(diagnosis: Diagnosis | None, reference: Reference, finding: Finding, *, taught: bool) -> Truth:
+    """How one reading compares with its reference, as rows and reports say it.
+
+    Args:
+        diagnosis: The reference class; None where nothing names it.
+        reference: Of the same scan.
+        finding: At the cut-off to be measured.
+        taught: A copy of the scan taught the model.
+    """
     figures = (NAN,) * 5
     pixels = None
     if reference.mask is not None:
@@ -281,7 +290,7 @@ def _compare(case: Case, reference: Reference, finding: Finding, taught: bool) -
             counts = count_overlap(finding.lesion_mask, reference.mask)
             distance = hd95(finding.lesion_mask, reference.mask)
             figures = (counts.dice, counts.iou, counts.precision, counts.recall, distance)
-    return Truth(case.diagnosis, pixels, reference.problem, reference.missing, reference.notes, *figures, taught)
+    return Truth(diagnosis, pixels, reference.problem, reference.missing, reference.notes, *figures, taught)
 
 
 def _pack_pictures(analysis: Analysis, finding: Finding, truth: Mask | None) -> RowPictures:

@@ -190,6 +190,7 @@ def _summarise(title: str, rows: Sequence[ScanRow], caution: str) -> Summary:
         figures=tuple(figures),
         confusion=confusion,
         caution=caution,
+        taught=all(row.truth.taught for row in rows),
     )
 
 

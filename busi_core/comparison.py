@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
 from busi_core.findings import read_finding
@@ -30,15 +31,16 @@ MAX_LESIONS = 50  # looked at one by one; BUSI's most is 3, and a mask of speckl
 
 @dataclass(frozen=True)
 class LesionMatch:
-    """One lesion of the reference (a connected region; pixels that touch at a corner belong together).
+    """One lesion of the reference: a connected region of one mask file; pixels that touch at a corner belong together.
 
     Attributes:
         number: From 1, the largest first.
         pixels: Of the reference lesion.
         left, top, right, bottom: Its box in pixels, right and bottom not included.
+        middle: (column, row) of its pixel that lies deepest inside; where its number is written.
         found: Its Dice reaches `MISSED_BELOW_DICE`.
-        counts: Of this lesion against all predicted regions that touch it; where one region touches two lesions,
-            it counts in full for both.
+        counts: Of this lesion against all predicted regions that touch it; where one region touches several lesions,
+            each of its pixels counts for the nearest of them.
         hd95_px: 95 % Hausdorff distance between the two borders; NaN for a lesion that nothing touches.
         mean_distance_px: Average distance between the two borders, both directions; NaN likewise.
     """
@@ -49,6 +51,7 @@ class LesionMatch:
     top: int
     right: int
     bottom: int
+    middle: tuple[int, int]
     found: bool
     counts: OverlapCounts
     hd95_px: float
@@ -156,7 +159,12 @@ class Comparison:
 
 
 def compare_scan(
-    analysis: Analysis, truth: Mask, *, threshold: float | None = None, reference_class: Diagnosis | None = None
+    analysis: Analysis,
+    truth: Mask,
+    *,
+    threshold: float | None = None,
+    reference_class: Diagnosis | None = None,
+    annotation: NDArray[np.uint8] | None = None,
 ) -> Comparison:
     """Compare one reading with its reference.
 
@@ -165,10 +173,12 @@ def compare_scan(
         truth: (height, width) bool in the scan's pixels; all False says that there is no lesion.
         threshold: Cut-off on the lesion probability; the model's own when None.
         reference_class: What the image is, where that is known.
+        annotation: (height, width) which mask file each pixel of the truth comes from, from 1: lesions of two files
+            are two where they touch. None takes the truth as one file.
     """
     finding = read_finding(analysis, threshold)
     predicted = finding.lesion_mask
-    matching = match_lesions(predicted, truth)
+    matching = match_lesions(predicted, truth, annotation)
     return Comparison(
         model_version=analysis.model_version,
         threshold=finding.threshold,
@@ -225,33 +235,33 @@ def overlap_curve(probability: FloatMap, truth: Mask, cutoffs: Sequence[float]) 
     return OverlapCurve(tuple(cutoffs), counts)
 
 
-def match_lesions(predicted: Mask, truth: Mask) -> Matching:
+def match_lesions(predicted: Mask, truth: Mask, annotation: NDArray[np.uint8] | None = None) -> Matching:
     """Look at each lesion of the reference by itself.
 
     Args:
         predicted: (height, width) bool.
         truth: (height, width) bool, same shape.
+        annotation: As `compare_scan`.
     """
-    lesion_count, lesion_of, boxes, _ = cv2.connectedComponentsWithStats(truth.astype(np.uint8), connectivity=8)
     region_count, region_of, areas, _ = cv2.connectedComponentsWithStats(predicted.astype(np.uint8), connectivity=8)
-    order = sorted(range(1, lesion_count), key=lambda label: (-int(boxes[label, cv2.CC_STAT_AREA]), label))
+    lesion_of, lesion_count = _number_lesions(truth, annotation)
+    listed = min(lesion_count, MAX_LESIONS)
+    counts_for = _share_regions(np.asarray(region_of, np.int32), region_count, lesion_of, listed)
     matches = []
-    for number, label in enumerate(order[:MAX_LESIONS], start=1):
-        lesion: Mask = np.asarray(lesion_of == label, np.bool_)
-        touching = np.zeros(region_count, np.bool_)
-        touching[region_of[lesion]] = True
-        touching[0] = False  # what lies outside every region
-        matched: Mask = touching[region_of]
+    for number in range(1, listed + 1):
+        lesion: Mask = np.asarray(lesion_of == number, np.bool_)
+        matched: Mask = np.asarray(counts_for == number, np.bool_)
         counts = count_overlap(matched, lesion)
-        left, top, width, height, pixels = (int(value) for value in boxes[label])
+        rows, columns = np.flatnonzero(lesion.any(axis=1)), np.flatnonzero(lesion.any(axis=0))
         matches.append(
             LesionMatch(
                 number=number,
-                pixels=pixels,
-                left=left,
-                top=top,
-                right=left + width,
-                bottom=top + height,
+                pixels=int(lesion.sum()),
+                left=int(columns[0]),
+                top=int(rows[0]),
+                right=int(columns[-1]) + 1,
+                bottom=int(rows[-1]) + 1,
+                middle=_middle(lesion),
                 found=counts.dice >= MISSED_BELOW_DICE,
                 counts=counts,
                 hd95_px=hd95(matched, lesion),
@@ -261,10 +271,57 @@ def match_lesions(predicted: Mask, truth: Mask) -> Matching:
     extra = np.setdiff1d(np.arange(1, region_count), region_of[truth])
     return Matching(
         lesions=tuple(matches),
-        unlisted_lesions=max(0, len(order) - MAX_LESIONS),
+        unlisted_lesions=lesion_count - listed,
         extra_regions=int(extra.size),
         extra_pixels=int(areas[extra, cv2.CC_STAT_AREA].sum()),
     )
+
+
+def _number_lesions(truth: Mask, annotation: NDArray[np.uint8] | None) -> tuple[NDArray[np.int32], int]:
+    """(height, width) number of the lesion of each pixel, the largest is 1, 0 outside; and how many there are."""
+    files = truth.astype(np.uint8) if annotation is None else annotation
+    if files.shape != truth.shape or not np.array_equal(files > 0, truth):
+        raise ValueError("an annotation must be above 0 exactly where the truth is")
+    lesion_of: NDArray[np.int32] = np.zeros(truth.shape, np.int32)
+    areas = [0]
+    for file in np.unique(files[truth]):
+        count, found, stats, _ = cv2.connectedComponentsWithStats((files == file).astype(np.uint8), connectivity=8)
+        lesion_of = np.where(found > 0, found + len(areas) - 1, lesion_of).astype(np.int32)
+        areas += [int(area) for area in stats[1:count, cv2.CC_STAT_AREA]]
+    order = sorted(range(1, len(areas)), key=lambda label: (-areas[label], label))
+    number_of = np.zeros(len(areas), np.int32)
+    number_of[order] = np.arange(1, len(areas))
+    return number_of[lesion_of], len(order)
+
+
+def _share_regions(
+    region_of: NDArray[np.int32], region_count: int, lesion_of: NDArray[np.int32], listed: int
+) -> NDArray[np.int32]:
+    """(height, width) the lesion that each predicted pixel counts for; 0 for none.
+
+    A region counts for the lesion that it touches. Of a region that touches several, each pixel counts for the lesion
+    nearest to it.
+    """
+    both = (region_of > 0) & (lesion_of > 0) & (lesion_of <= listed)
+    pairs = np.unique(np.stack([region_of[both], lesion_of[both]], axis=1), axis=0)
+    only = np.zeros(region_count, np.int32)
+    only[pairs[:, 0]] = pairs[:, 1]
+    counts_for = only[region_of]
+    regions, touched = np.unique(pairs[:, 0], return_counts=True)
+    for region in regions[touched > 1]:
+        here = region_of == region
+        lesions = np.isin(lesion_of, pairs[pairs[:, 0] == region, 1])
+        rows, columns = np.flatnonzero((here | lesions).any(axis=1)), np.flatnonzero((here | lesions).any(axis=0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        nearest = distance_transform_edt(~lesions[box], return_distances=False, return_indices=True)
+        counts_for[box][here[box]] = lesion_of[box][tuple(nearest)][here[box]]
+    return counts_for
+
+
+def _middle(lesion: Mask) -> tuple[int, int]:
+    depth = cv2.distanceTransform(np.pad(lesion.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(column), int(row)
 
 
 def mean_surface_distance(predicted: Mask, truth: Mask) -> float:

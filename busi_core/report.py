@@ -84,6 +84,7 @@ class Summary:
         figures: Each with its interval and on how many scans it rests.
         confusion: (3, 3) rows reference, columns model; None where no class is known.
         caution: What must be said beside the figures; empty when nothing.
+        taught: These scans taught the model.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Summary:
     figures: tuple[Figure, ...]
     confusion: tuple[tuple[int, ...], ...] | None
     caution: str
+    taught: bool = False
 
     def record(self) -> dict[str, Any]:
         """As plain values; NaN is None."""

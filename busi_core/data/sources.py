@@ -7,6 +7,7 @@ brought. A zip is read from memory and never unpacked to a disk.
 """
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -22,6 +23,10 @@ MAX_INFLATED_BYTES = 8_000_000_000  # all entries together as the zip declares t
 MAX_RATIO = 250  # inflated over packed, of an entry above `SMALL_ENTRY_BYTES`; an empty 1-bit mask reaches 100
 SMALL_ENTRY_BYTES = 1_000_000
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others let the file say how much memory to take
+END = struct.Struct("<4s4H2LH")  # APPNOTE.TXT 4.3.16, end of central directory record: 22 bytes and a comment
+END_64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14, the same of a large zip; 4.3.15 its locator stands between the two
+LOCATOR_64 = struct.Struct("<4sLQL")
+MAX_COMMENT_BYTES = 65_535
 DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, LookupError)
 
 
@@ -126,9 +131,35 @@ def resolve_below(root: Path, relative: str) -> Path:
 
 def _require_small_directory(data: bytes) -> None:
     """Look at the size of the list of contents before it is parsed: it costs ten times its size in memory."""
-    end = zipfile._EndRecData(io.BytesIO(data))  # type: ignore[attr-defined]
-    if not end or end[zipfile._ECD_SIZE] > MAX_DIRECTORY_BYTES:  # type: ignore[attr-defined]
-        raise zipfile.BadZipFile("no list of contents, or one out of bounds")
+    if directory_bytes(data) > MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile("a list of contents out of bounds")
+
+
+def directory_bytes(data: bytes) -> int:
+    """How long a zip says its list of contents is; where two of its records disagree, the larger counts.
+
+    Raises:
+        zipfile.BadZipFile: It has no such record.
+    """
+    claims = [END.unpack_from(data, place)[5] for place in _ends(data)]
+    for place in _ends(data):
+        locator = place - LOCATOR_64.size
+        if locator < 0 or data[locator : locator + 4] != b"PK\x06\x07":
+            continue
+        for record in (LOCATOR_64.unpack_from(data, locator)[2], locator - END_64.size):
+            inside = 0 <= record <= len(data) - END_64.size
+            if inside and data[record : record + 4] == b"PK\x06\x06":
+                claims.append(END_64.unpack_from(data, record)[8])
+    if not claims:
+        raise zipfile.BadZipFile("no end of a list of contents")
+    return int(max(claims))
+
+
+def _ends(data: bytes) -> list[int]:
+    """Where a reader may find the last record: right at the end, and the last one that a comment may follow."""
+    start = max(0, len(data) - END.size - MAX_COMMENT_BYTES)
+    found = {len(data) - END.size, data.rfind(b"PK\x05\x06", start)}
+    return sorted(at for at in found if at >= 0 and at + END.size <= len(data) and data[at : at + 4] == b"PK\x05\x06")
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -13,13 +13,14 @@ What each kind of mask file becomes. Alpha is never read: two masks of BUSI have
 | another size than the scan                     | refused                          |      |
 
 The union of a scan's mask files is its reference. Where one of them cannot be read there is no reference at all: a
-part of the truth would make a right reading look wrong.
+part of the truth would make a right reading look wrong. Which file a pixel comes from is kept: two lesions that were
+drawn in a file each stay two where they touch, as in BUSI's benign (181) and benign (195).
 """
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,14 @@ from busi_core.errors import InvalidImageError
 from busi_core.imaging.limits import DAMAGE_ERRORS
 from busi_core.types import Mask
 
+Annotation: TypeAlias = NDArray[np.uint8]
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "WEBP")
 MAX_MASKS = 64  # of one scan; BUSI's largest has 3
 CUT_GREY = 127  # of 255; as `data.records.read_truth`
 EXPORT_REMEDY = "Export the mask as a black and white PNG at the size of its scan."
 WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 MOSTLY_LESION = 0.5  # share of the image from which a mask may have been inverted
+SAME_LESION = 0.5  # share of the smaller of two files' lesions that both hold, from which they are one lesion
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +50,21 @@ class Reference:
         notes: How a file was read where it was not plain black and white, and what looks odd; one sentence each.
         problem: One sentence with its remedy: why there is no reference. None when there is one.
         missing: There is none because no file came, and not because one is wrong.
+        annotation: (height, width) which of the files each lesion pixel comes from, from 1; 0 outside. None without
+            a mask.
     """
 
     mask: Mask | None
     notes: tuple[str, ...]
     problem: str | None
     missing: bool = False
+    annotation: Annotation | None = None
 
     def __post_init__(self) -> None:
         if (self.mask is None) == (self.problem is None):
             raise ValueError("a reference has either a mask or a problem")
+        if (self.mask is None) != (self.annotation is None):
+            raise ValueError("a reference has an annotation where it has a mask")
 
 
 def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_normal: bool = False) -> Reference:
@@ -69,27 +77,45 @@ def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_n
         is_normal: The reference class is normal: no file then says that there is no lesion.
     """
     if not masks and is_normal:
-        return Reference(np.zeros((height, width), np.bool_), ("No mask file: a normal breast has no lesion.",), None)
+        nothing: Annotation = np.zeros((height, width), np.uint8)
+        return Reference(nothing > 0, ("No mask file: a normal breast has no lesion.",), None, annotation=nothing)
     if not masks:
         return Reference(None, (), "No mask came with this scan. Add one, named as the scan with _mask.", missing=True)
     if len(masks) > MAX_MASKS:
         return Reference(None, (), f"{len(masks)} mask files for one scan; at most {MAX_MASKS} are read.")
-    union: Mask = np.zeros((height, width), np.bool_)
+    annotation: Annotation = np.zeros((height, width), np.uint8)
     notes: list[str] = []
     problems: list[str] = []
-    for file in masks:
+    for number, file in enumerate(masks, start=1):
         try:
             mask, said = read_mask(file.read(), height, width)
         except InvalidImageError as error:
             problems.append(f"{file.name}: {error.problem} {error.remedy}")
             continue
         notes += [f"{file.name}: {note}" for note in said]
-        union |= mask
+        _annotate(annotation, mask, number)
     if problems:
         return Reference(None, tuple(notes), " ".join(problems))
     if len(masks) > 1:
         notes.insert(0, f"{len(masks)} mask files, merged.")
-    return Reference(union, tuple(notes), None)
+    return Reference(np.asarray(annotation > 0, np.bool_), tuple(notes), None, annotation=annotation)
+
+
+def _annotate(annotation: Annotation, mask: Mask, number: int) -> None:
+    """Write one more file's mask into the annotation, under its number.
+
+    Where two files say the same of most of a lesion they are two drawings of it, and share the first one's number.
+    Where they only overlap at a border, those pixels go to the smaller of the two.
+    """
+    sizes = np.bincount(annotation.ravel(), minlength=number)
+    shared = np.bincount(annotation[mask], minlength=number)
+    size = int(mask.sum())
+    before = [one for one in range(1, number) if shared[one]]
+    same = [one for one in before if shared[one] >= SAME_LESION * min(size, sizes[one])]
+    for one in same[1:]:
+        annotation[annotation == one] = same[0]
+    smaller = [one for one in before if one not in same and sizes[one] <= size]
+    annotation[mask & ~np.isin(annotation, smaller)] = same[0] if same else number
 
 
 def read_mask(data: bytes, height: int, width: int) -> tuple[Mask, tuple[str, ...]]:

@@ -42,7 +42,8 @@ def _draw_summary(pages: Pages, summary: Summary) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
     pages.text(f"{summary.scans} scans, {summary.distinct} distinct ({counts}).", MARGIN, INNER, size=8.5, colour=FAINT)
     if summary.caution:
-        pages.text(summary.caution, MARGIN, INNER, size=8.5, colour=CLASS_INK["malignant"])
+        ink = CLASS_INK["malignant"] if summary.taught else FAINT
+        pages.text(summary.caution, MARGIN, INNER, size=8.5, colour=ink)
     rows = [("figure", "value [95 % interval]", "scans"), *((f.name, str(f), str(f.scans)) for f in summary.figures)]
     for number, row in enumerate(rows):
         pages.row(row, (80 * mm, 60 * mm, 20 * mm), number)

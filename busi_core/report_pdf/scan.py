@@ -11,6 +11,7 @@ from busi_core.report_pdf.page import BOTTOM, CLASS_INK, FAINT, GAP, INK, INNER,
 from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
 
+SMALL, SMALL_HIGH = 57 * mm, 54 * mm  # of a picture where two scans share a page, its caption included
 FIGURES_OF_SCAN = (("Dice", "dice"), ("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
 
 
@@ -25,30 +26,30 @@ def draw_single(pages: Pages, scan: ReportScan) -> None:
             for column, (rgb, caption) in enumerate(shown[start : start + 2]):
                 pages.picture(rgb, caption, MARGIN + column * (width + GAP), pages.y, width, height)
             pages.y -= height + 3 * mm
-    _draw_facts(pages, scan.record)
+    _draw_facts_in_two(pages, scan.record)
 
 
 def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
-    """Two scans a page; those that could not be read have no picture and are left out."""
-    half = (TOP - BOTTOM) / 2
+    """Two scans a page, pictures on the left and facts on the right; those that could not be read are left out."""
+    middle = TOP - (TOP - BOTTOM) / 2
     upper = True
     for scan in scans:
         if "problem" in scan.record:
             continue  # it has its row in the table, and no picture
         if upper:
             pages.next_page()
-        pages.y = TOP if upper else TOP - half
+        pages.y = TOP if upper else middle
         _draw_title(pages, scan.record, 10)
+        top = pages.y
         drawn = _try_draw(pages, scan)
         if drawn is not None:
-            shown = caption_pictures(drawn)
-            width = (INNER - (len(shown) - 1) * 2 * mm) / len(shown)
-            height = 4 * mm + min(52 * mm, width * 0.9)
-            for column, (rgb, caption) in enumerate(shown):
-                pages.picture(rgb, caption, MARGIN + column * (width + 2 * mm), pages.y, width, height)
-            pages.y -= height + 2 * mm
-        _draw_facts(pages, scan.record)
-        upper = not upper
+            for place, (rgb, caption) in enumerate(caption_pictures(drawn)):
+                row, column = divmod(place, 2)
+                left, upper_edge = MARGIN + column * (SMALL + 2 * mm), top - row * (SMALL_HIGH + 2 * mm)
+                pages.picture(rgb, caption, left, upper_edge, SMALL, SMALL_HIGH)
+            pages.y = top
+        _draw_facts_in_one(pages, scan.record, MARGIN + 2 * SMALL + 2 * mm + GAP)
+        upper = not (upper and pages.y >= middle)  # what has too much to say has the page to itself
 
 
 def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
@@ -65,25 +66,44 @@ def _try_draw(pages: Pages, scan: ReportScan) -> ReportPictures | None:
         return None
 
 
-def _draw_facts(pages: Pages, record: Mapping[str, Any]) -> None:
+def _draw_facts_in_two(pages: Pages, record: Mapping[str, Any]) -> None:
     """What was found, on the left, and the reference and the warnings, on the right."""
     if "problem" in record:
         pages.text(f"Not read. {record['problem']}", MARGIN, INNER, colour=CLASS_INK["malignant"])
         return
     width, top = (INNER - 8 * mm) / 2, pages.y
-    _draw_class(pages, record, MARGIN, width)
-    for line in _finding_lines(record):
-        pages.text(line, MARGIN, width, size=8.5)
+    _draw_finding(pages, record, MARGIN, width)
     left_end, pages.y = pages.y, top
-    x = MARGIN + width + 8 * mm
+    _draw_truth(pages, record, MARGIN + width + 8 * mm, width)
+    pages.y = min(left_end, pages.y)
+
+
+def _draw_facts_in_one(pages: Pages, record: Mapping[str, Any], x: float) -> None:
+    """The same below each other, in a narrow column."""
+    width = MARGIN + INNER - x
+    _draw_finding(pages, record, x, width)
+    pages.y -= 2 * mm
+    _draw_truth(pages, record, x, width)
+
+
+def _draw_finding(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
+    _draw_class(pages, record, x, width)
+    for line in _finding_lines(record):
+        pages.text(line, x, width, size=8.5)
+
+
+def _draw_truth(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
+    """The reference, the warnings, and which model read the scan."""
     for line in truth_lines(record):
         pages.text(line, x, width, size=8.5)
     for warning in record["warnings"]:
-        pages.text(f"Warning: {warning}.", x, width, size=8.5, colour=CLASS_INK["malignant"])
+        if warning == ImageWarning.NOT_CALIBRATED.value:  # true of nearly every file; what warns must be rare
+            pages.text(f"{warning[:1].upper()}{warning[1:]}.", x, width, size=8.5, colour=FAINT)
+        else:
+            pages.text(f"Warning: {warning}.", x, width, size=8.5, colour=CLASS_INK["malignant"])
     if record["disagreement"]:
         pages.text(f"Findings disagree. {record['disagreement']}", x, width, size=8.5, bold=True)
     pages.text(f"Model {record['model']}", x, width, size=7.5, colour=FAINT)
-    pages.y = min(left_end, pages.y)
 
 
 def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:

@@ -21,7 +21,7 @@ from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
-from pages.components.cases import cap_uploads
+from pages.components.cases import TABLES, cap_uploads
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
@@ -69,8 +69,13 @@ class BatchQueue:
         """By the mean so far; None before the first scan."""
         return self.seconds / len(self.rows) * (len(self.cases) - len(self.rows)) if self.rows else None
 
-    def add_uploads(self, files: Sequence[tuple[str, bytes]]) -> None:
-        """Append what was uploaded, zips opened in memory, and begin."""
+    def add_uploads(self, files: Sequence[tuple[str, bytes]], *, is_folder: bool = False) -> None:
+        """Append what was uploaded, zips opened in memory, and begin.
+
+        Args:
+            files: As (name, bytes).
+            is_folder: They are a whole folder, in which files other than scans may lie.
+        """
         files, self.notes = cap_uploads(files)
         size = sum(len(data) for _, data in files)
         if self._held + size > MAX_BYTES:
@@ -90,7 +95,7 @@ class BatchQueue:
                 packed += list_zip(data)
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        self._add(pair_files(list_uploads(loose), keep_all=True))
+        self._add(pair_files(list_uploads(loose), keep_all=not is_folder))
         self._add(pair_files(packed))
 
     def add_files(self, files: Sequence[SourceFile]) -> None:
@@ -164,8 +169,9 @@ class BatchQueue:
             self.notes.append(f"A batch holds {MAX_CASES} scans: {refused} found no room. Read them in a second batch.")
         if batch.lone_masks:
             self.notes.append(f"Masks without their scan: {_listed([mask.name for mask in batch.lone_masks])}.")
-        if batch.left_out:
-            self.notes.append(f"Left out, no images by their names: {_listed(batch.left_out)}.")
+        others = [name for name in batch.left_out if not name.endswith(TABLES)]
+        if others:
+            self.notes.append(f"Left out, no images by their names: {_listed(others)}.")
         self.running = self.running or not self.is_done
 
 

@@ -222,6 +222,7 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
         key="batch-subject",
         max_chars=MAX_SUBJECT,
         placeholder="nothing unless typed in",
+        width=420,
     )
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     everything = len(rows) == len(queue.rows)
@@ -243,11 +244,12 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
          f"Summary, table, and pictures of the first {MAX_PICTURED} scans."),
         ("JSON", lambda: report_json(make_report()), "report.json", "application/json", "The report as data."),
     )  # fmt: skip
-    for column, (text, make, name, kind, help_text) in zip(st.columns(4), files, strict=True):
-        column.download_button(
-            text, make, name, kind, key=f"batch-{name}", icon=":material/download:", on_click="ignore",
-            width="stretch", help=help_text,
-        )  # fmt: skip
+    with st.container(horizontal=True, gap="small"):
+        for text, make, name, kind, help_text in files:
+            st.download_button(
+                text, make, name, kind, key=f"batch-{name}", icon=":material/download:", on_click="ignore",
+                help=help_text,
+            )  # fmt: skip
     which = "all rows" if everything else f"the {len(rows)} rows that pass the filters"
     st.html(label(f"Of {which}.", css="fine"))
 

@@ -1,4 +1,4 @@
-"""What stands below the panes: each lesion, the class, the heat maps, and keeping a corrected mask."""
+"""What stands below the panes: each lesion, the class, the heat maps, the report, and keeping a corrected mask."""
 
 import math
 from html import escape
@@ -9,10 +9,12 @@ from busi_core import BusiError, Diagnosis, read_finding
 from busi_core.audit import open_audit
 from busi_core.comparison import Comparison, HeatmapFit, LesionMatch
 from busi_core.corrections import MAX_WHO, keep_correction
+from busi_core.report import Report, report_json
+from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
 from pages.components.compare_viewer import EditedMask, ShownReading
-from pages.components.finding_panel import CLASS_COLOURS, score_text
+from pages.components.finding_panel import CLASS_COLOURS, safe_stem, score_text
 from pages.components.page import label, show_error
 
 UNKNOWN = "not stated"
@@ -59,7 +61,7 @@ def lesion_table(comparison: Comparison | None, cutoff: float) -> str:
     return (
         f'{title}<table class="plain"><thead><tr><th>Lesion</th><th></th><th>Dice</th><th>Recall</th>'
         f'<th title="95 % of the two borders lie within this many pixels of each other">HD95</th>'
-        f'<th title="Average distance of the two borders">Border</th><th>Pixels</th></tr></thead>'
+        f'<th title="Average distance of the two borders">Mean gap</th><th>Pixels</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>{extra}"
     )
 
@@ -104,12 +106,25 @@ def heat_table(comparison: Comparison | None) -> str:
     )
 
 
-def show_keeping(edited: EditedMask, readings: list[ShownReading], reference_class: Diagnosis | None) -> None:
+def show_report(report: Report, *, name: str) -> None:
+    """One reading with its reference as a file; each is drawn when it is asked for."""
+    stem = f"{safe_stem(name)} - {safe_stem(report.model_version)}"
+    with st.container(horizontal=True, gap="small"):
+        for text, make, suffix, kind in (
+            ("Report (PDF)", lambda: draw_report(report), "pdf", "application/pdf"),
+            ("JSON", lambda: report_json(report), "json", "application/json"),
+        ):
+            st.download_button(
+                text, make, f"{stem}.{suffix}", kind, key=f"compare-{suffix}-{report.model_version}", on_click="ignore"
+            )
+
+
+@st.dialog("Keep the corrected mask for retraining", width="medium")
+def ask_to_keep(edited: EditedMask, readings: list[ShownReading], reference_class: Diagnosis | None) -> None:
     """Ask who corrected the mask and whether patient text is in the scan, then keep it."""
     reading = next(one for one in readings if one.analysis.model_version == edited.model_version)
     pixels = int(edited.mask.sum())
-    with st.form("keep-correction", clear_on_submit=False):
-        st.html(label("Keep the corrected mask for retraining", css="finding-name"))
+    with st.form("keep-correction", clear_on_submit=False, border=False):
         st.html(
             label(
                 f"Your mask of {pixels:,} pixels beside that of model {edited.model_version} at cut-off "

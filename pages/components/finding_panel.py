@@ -7,6 +7,7 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
+from busi_core.batch import Truth
 from busi_core.explain.gradcam import LESION
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
@@ -23,9 +24,11 @@ from busi_core.report import (
     score_words,
 )
 from busi_core.report_pdf import draw_report
+from busi_core.types import Mask
 from pages.components.limits_panel import show_class_set, show_withheld
 from pages.components.page import label
 
+SUBJECT_KEY = "report-subject"
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
 
@@ -107,7 +110,7 @@ def _show_flag(
         sign = "≥" if finding.flagged else "<"
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
-            f"<span>score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
+            f"<span>Score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
             f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
@@ -152,7 +155,7 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
     below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=name, position=position)
-    subject = st.session_state.get("report-subject", "")
+    subject = typed_subject()
 
     def make_report() -> bytes:
         return draw_report(
@@ -165,43 +168,65 @@ def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position
         record,
         make_report,
     )
-    for column, text, content, file_name, kind in zip(
-        [*st.columns(2), *st.columns(2)],
-        ("Mask", "Overlay", "JSON", "Report (PDF)"),
-        contents,
-        (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json", f"{stem}.pdf"),
-        ("image/png", "image/png", "application/json", "application/pdf"),
-        strict=True,
-    ):
-        column.download_button(
-            text,
-            content,
-            file_name,
-            kind,
-            key=f"download-{text.lower()}",
-            icon=":material/download:",
-            on_click="ignore",
-            width="stretch",
-        )
-    with st.popover("Name on the report", width="stretch"):
-        st.text_input(
-            "Name or number", key="report-subject", max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
-        )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(label("Download"))
+        ask_subject()
+    with st.container(horizontal=True, gap="small"):
+        for text, content, file_name, kind in zip(
+            ("Mask", "Overlay", "JSON", "Report (PDF)"),
+            contents,
+            (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json", f"{stem}.pdf"),
+            ("image/png", "image/png", "application/json", "application/pdf"),
+            strict=True,
+        ):
+            st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
+
+
+def ask_subject() -> None:
+    """What stands on the report as its name; one for all scans of the session, and nothing unless typed in."""
+    with st.popover("Name on the report", type="tertiary"):
+        st.text_input("Name or number", key=SUBJECT_KEY, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in")
+
+
+def typed_subject() -> str:
+    """What the reader typed in as the name on the report."""
+    return str(st.session_state.get(SUBJECT_KEY, ""))
 
 
 def single_report(
-    analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool, subject: str
+    analysis: Analysis,
+    finding: Finding,
+    *,
+    name: str,
+    position: str,
+    simulated: bool,
+    subject: str,
+    truth: Truth | None = None,
+    reference: Mask | None = None,
 ) -> Report:
-    """One reading as a report; its pictures are drawn when the file is asked for."""
+    """One reading as a report; its pictures are drawn when the file is asked for.
+
+    Args:
+        analysis: What the model said.
+        finding: The same at the cut-off the reader chose.
+        name: The file's name.
+        position: As in '3 of 12'.
+        simulated: The scan was made by the phantom.
+        subject: What the reader typed in; empty when nothing.
+        truth: How the reading compares with its reference; None where nothing is known.
+        reference: (height, width) bool, the reference mask; None where there is none.
+    """
     diagnosis = analysis.prediction.diagnosis
     explains = diagnosis.value if diagnosis else LESION
     image = analysis.image
 
     def draw() -> ReportPictures:
         evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
-        return ReportPictures(image.rgb, finding.lesion_mask, None, evidence, explains)
+        return ReportPictures(image.rgb, finding.lesion_mask, reference, evidence, explains)
 
     record = reading_record(analysis, finding, file=name, position=position) | {"simulated": simulated}
+    if truth is not None:
+        record["truth"] = truth.record()
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
 

@@ -43,20 +43,19 @@ def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport 
     if left is None:
         return
     named = " or ".join(left) if left else "no class fits: this scan is unusual for each of them"
-    st.html(
-        f'<div class="label">Cannot be ruled out ({coverage:.0%} of cases)</div><div class="set">{named}</div>'
-        + _held_line(limits, report, coverage)
-    )
-    with st.popover("How sure should the set be?", width="stretch"):
-        st.slider(
-            "The set holds the true class in … % of cases",
-            round(100 * LOWEST_COVERAGE),
-            round(100 * HIGHEST_COVERAGE),
-            USUAL_COVERAGE,
-            key="coverage",
-            format="%d %%",
-            help="Promised for each class, on scans like those of the validation part. More means larger sets.",
-        )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.html(f'<div class="label">Cannot be ruled out ({coverage:.0%} of cases)</div><div class="set">{named}</div>')
+        with st.popover("Change", type="tertiary", help="How sure the set of classes should be."):
+            st.slider(
+                "The set holds the true class in … % of cases",
+                round(100 * LOWEST_COVERAGE),
+                round(100 * HIGHEST_COVERAGE),
+                USUAL_COVERAGE,
+                key="coverage",
+                format="%d %%",
+                help="Promised for each class, on scans like those of the validation part. More means larger sets.",
+            )
+    st.html(_held_line(limits, report, coverage) or "<span></span>")
 
 
 def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:
@@ -125,5 +124,5 @@ def _held_line(limits: Limits, report: EvaluationReport | None, coverage: float)
     if report is None:
         return ""
     held = count_held(report, limits, coverage)
-    counts = ", ".join(f"{name} {right} of {total}" for name, (right, total) in held.items())
-    return f'<div class="fine">On {report.scans} test scans the set held the true class for {counts}.</div>'
+    counts = ", ".join(f"{right} of {total} {name}" for name, (right, total) in held.items())
+    return f'<div class="fine">Such a set held the true class of {counts} test scans.</div>'

@@ -20,7 +20,7 @@ from pages.components.serving import (
 from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
-VIEWER_HEIGHT_PX = 700
+VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
 
 
 def add_samples(tray: Tray, diagnosis: Diagnosis) -> None:
@@ -87,26 +87,37 @@ def record_line() -> str:
 
 def show_toolbar(tray: Tray) -> bool:
     """Add, step through, clear. True when the reader wants to read first."""
-    add, strip, options = st.columns([1.1, 5, 2.2], vertical_alignment="center")
-    with add.popover("Add scans", icon=":material/upload:", width="stretch"):
-        show_intake(tray)
+    if len(tray.scans) == 1:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            show_adding(tray)
+            return show_options(tray)
+    add, strip, options = st.columns([1, 4.5, 2.6], vertical_alignment="center")
+    with add:
+        show_adding(tray)
     with strip:
-        if len(tray.scans) > 1:
-            tiles = [Tile(scan.name, make_thumbnail(scan.data)) for scan in tray.scans]
-            picked = show_filmstrip(tiles, tray.index, key="filmstrip")
-            if picked is not None:
-                tray.open(picked)
-                st.rerun()
-    with options.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        show_version_switch()
-        chosen = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
-        st.button(
-            "Clear",
-            key="clear",
-            on_click=tray.clear,
-            icon=":material/delete:",
-            help="Forget all scans of this session.",
-        )
+        tiles = [Tile(scan.name, make_thumbnail(scan.data)) for scan in tray.scans]
+        picked = show_filmstrip(tiles, tray.index, key="filmstrip")
+        if picked is not None:
+            tray.open(picked)
+            st.rerun()
+    with options.container(horizontal=True, vertical_alignment="center", gap="small"):
+        return show_options(tray)
+
+
+def show_adding(tray: Tray) -> None:
+    """More scans."""
+    with st.popover("Add scans", icon=":material/upload:"):
+        show_intake(tray)
+
+
+def show_options(tray: Tray) -> bool:
+    """Which version reads, whether the reader reads first, and the way back to nothing."""
+    st.space("stretch")
+    show_version_switch()
+    chosen = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
+    st.button(
+        "Clear", key="clear", on_click=tray.clear, icon=":material/delete:", help="Forget all scans of this session."
+    )
     return chosen
 
 
@@ -123,10 +134,11 @@ def show_version_switch() -> None:
         "Model version",
         versions,
         index=versions.index(now) if now in versions else 0,
-        format_func=lambda name: f"{name} (in service)" if name == service else name,
+        format_func=lambda name: name if name == service else f"{name}, not in service",
         key=f"analyse-version-{now}",
         label_visibility="collapsed",
         help="The version that reads the scans of this session.",
+        width=150 if now == service else 260,
     )
     if picked != now:
         choose_version(picked)
@@ -213,7 +225,9 @@ start_page()
 tray = get_tray()
 if tray.refused:
     st.warning(f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans. Clear some and add them again.")
+welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read
 if tray.open_scan is None:
-    show_welcome(tray)
+    with welcome.container():
+        show_welcome(tray)
 else:
     show_scan(tray, tray.open_scan, read_first=show_toolbar(tray))

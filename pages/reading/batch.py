@@ -35,8 +35,8 @@ POLL_SECONDS = 0.5  # how often the browser asks for the next piece of work
 
 
 def show_intake(queue: BatchQueue) -> None:
-    """Files, a zip, a folder of the server, or simulated scans."""
-    files, server, simulated = st.tabs(["Files or zip", "Folder on this server", "Simulated"])
+    """Files, a zip, a folder of the reader's machine or of the server, or simulated scans."""
+    files, folder, server, simulated = st.tabs(["Files or zip", "Folder", "Folder on this server", "Simulated"])
     with files:
         picked = st.file_uploader(
             f"Scans, up to {MAX_UPLOADS:,} files, or one zip with up to {MAX_CASES:,} scans",
@@ -46,6 +46,15 @@ def show_intake(queue: BatchQueue) -> None:
         )
         if picked:
             queue.add_uploads([(file.name, file.getvalue()) for file in picked])
+            st.rerun()
+    with folder:
+        chosen = st.file_uploader(
+            f"A folder of scans, with or without masks, up to {MAX_UPLOADS:,} files; of more, make a zip",
+            accept_multiple_files="directory",
+            key=f"batch-folder-files-{queue.generation}",
+        )
+        if chosen:
+            queue.add_uploads([(file.name, file.getvalue()) for file in chosen], is_folder=True)
             st.rerun()
     with server:
         show_server_folders(queue)
@@ -168,9 +177,7 @@ def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
             show_picked(queue, row)
             return rows
         shown = f"{len(rows)} of {len(queue.rows)} rows pass the filters. " if len(rows) < len(queue.rows) else ""
-        st.html(
-            label(f"{shown}Pick a row to open its scan in Analyse or Compare; a click on a head sorts.", css="fine")
-        )
+        st.html(label(f"{shown}Pick a row to open its scan; a click on a head sorts.", css="fine"))
     return rows
 
 
@@ -193,16 +200,20 @@ def show_results(queue: BatchQueue) -> None:
 
 start_page()
 queue = get_queue()
+welcome = st.empty()  # goes at once when the batch begins, and does not fade above it
 if not queue.cases:
-    for note in queue.notes:
-        st.warning(plain(note), icon=":material/info:")
-    show_welcome(queue)
+    with welcome.container():
+        for note in queue.notes:
+            st.warning(plain(note), icon=":material/info:")
+        show_welcome(queue)
     st.stop()
 show_toolbar(queue)
 for note in queue.notes:
     st.info(plain(note), icon=":material/info:")
 progress = st.container()
-if queue.rows:
-    show_results(queue)
+if queue.rows and queue.running:
+    show_results(queue)  # first, since the next seconds go into reading
 with progress:
     st.fragment(work_on, run_every=POLL_SECONDS if queue.running else None)(queue)
+if queue.rows and not queue.running:
+    show_results(queue)  # last: intervals and files take a moment, and the bar of a finished batch is not to wait

@@ -1,25 +1,29 @@
 """Compare a reading with its reference mask: files, a zip, a data set or a simulated scan -> panes and figures."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import streamlit as st
 
-from busi_core import Analyser, BusiError, Diagnosis, read_settings
+from busi_core import Analyser, BusiError, Diagnosis, read_finding, read_settings
+from busi_core.batch import measure_truth
 from busi_core.comparison import compare_scan
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.sources import list_folder, resolve_below
 from busi_core.data.truth import Reference, read_reference
 from busi_core.registry import list_versions
+from busi_core.report import Report
 from busi_core.taught import KnownBy
 from busi_core.types import Analysis, Grey
 from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
-from pages.components.comparison_panel import show_keeping, show_reading
-from pages.components.finding_panel import safe_stem
+from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
+from pages.components.finding_panel import ask_subject, safe_stem, single_report, typed_subject
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import analyse, current_analyser, get_analyser
 
-VIEWER_HEIGHT_PX = 720
+VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
+NO_SECOND = ""
 
 
 def show_intake(cases: CaseList) -> None:
@@ -107,41 +111,53 @@ def show_welcome(cases: CaseList) -> None:
 def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
     """Add, choose a scan, choose one or two model versions. Returns the versions; None for that in service."""
     versions = list_versions(read_settings().weights_dir)
-    add, pick, model, beside, clear = st.columns([1, 2.6, 1.6, 1.6, 0.8], vertical_alignment="bottom")
-    with add.popover("Add", icon=":material/upload:", width="stretch"):
-        show_intake(cases)
-    index = pick.selectbox(
+    chosen = second = None
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.popover("Add", icon=":material/upload:"):
+            show_intake(cases)
+        if len(cases.cases) > 1:
+            pick_case(cases)
+        if len(versions) > 1:
+            with st.popover("Versions", icon=":material/compare:", help="Which version reads, and one beside it."):
+                chosen, second = pick_versions(versions)
+        st.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", help="Forget all scans.")
+    return chosen, second
+
+
+def pick_case(cases: CaseList) -> None:
+    """Go to any scan by its name; the arrows beside the panes go to the next."""
+    index = st.selectbox(
         "Scan",
         range(len(cases.cases)),
         index=cases.index,
         format_func=lambda place: f"{place + 1} · {cases.cases[place].name}",
         key=f"pick-{cases.generation}-{cases.index}",
         label_visibility="collapsed",
+        width=320,
     )
     if index != cases.index:
         cases.open(index)
         st.rerun()
-    chosen = second = None
-    if len(versions) > 1:
-        current = version_in_service()
-        chosen = model.selectbox(
-            "Model version",
-            versions,
-            index=versions.index(current) if current in versions else 0,
-            key="compare-version",
-            format_func=lambda name: f"{name} (in service)" if name == current else name,
-            label_visibility="collapsed",
-            help="The version whose reading is compared.",
-        )
-        second = beside.selectbox(
-            "Beside it",
-            [None, *(version for version in versions if version != chosen)],
-            key="compare-second",
-            format_func=lambda name: "no second version" if name is None else f"beside {name}",
-            label_visibility="collapsed",
-        )
-    clear.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", width="stretch")
-    return chosen, second
+
+
+def pick_versions(versions: Sequence[str]) -> tuple[str, str | None]:
+    """The version that is compared, and another beside it or None."""
+    current = version_in_service()
+    chosen = st.selectbox(
+        "Model version",
+        versions,
+        index=versions.index(current) if current in versions else 0,
+        key="compare-version",
+        format_func=lambda name: f"{name} (in service)" if name == current else name,
+        help="The version whose reading is compared.",
+    )
+    second = st.selectbox(
+        "Beside it",
+        [NO_SECOND, *(version for version in versions if version != chosen)],
+        key="compare-second",
+        format_func=lambda name: name or "no second version",
+    )
+    return chosen, second or None
 
 
 def version_in_service() -> str | None:
@@ -167,26 +183,54 @@ def compare_reading(analysis: Analysis, reference: Reference, case: Case, cutoff
     chosen = analysis.lesion_threshold if cutoff is None else cutoff
     comparison = None
     if reference.mask is not None:
-        comparison = compare_scan(analysis, reference.mask, threshold=chosen, reference_class=case.diagnosis)
+        comparison = compare_scan(
+            analysis,
+            reference.mask,
+            threshold=chosen,
+            reference_class=case.diagnosis,
+            annotation=reference.annotation,
+        )
     return ShownReading(analysis, chosen, comparison)
 
 
-def show_notes(case: Case, reference: Reference, analysers: list[Analyser], grey: Grey, same: Case | None) -> None:
+def known_to(case: Case, analysers: list[Analyser], grey: Grey) -> dict[str, KnownBy]:
+    """The versions that a copy of this scan taught, and what it is known by."""
+    found = {one.card.version: one.taught.recognise(case.record_id, grey) for one in analysers}
+    return {version: known_by for version, known_by in found.items() if known_by is not None}
+
+
+def show_notes(reference: Reference, taught: dict[str, KnownBy], same: Case | None) -> None:
     """How the masks were read, what is wrong with them, and whether the scan is known already."""
     if same is not None:
         st.info(f"The same pixels as {plain(same.name)}, which was opened before.", icon=":material/content_copy:")
     if reference.problem and not reference.missing:
         st.warning(f"**No reference for this scan.** {plain(reference.problem)}", icon=":material/error:")
     for known_by in KnownBy:
-        taught = [one.card.version for one in analysers if one.taught.recognise(case.record_id, grey) is known_by]
-        if taught:
+        versions = [version for version, found in taught.items() if found is known_by]
+        if versions:
             st.info(
-                f"By its {known_by} this scan, or a copy of it, taught {plain(' and '.join(taught))}: figures on it "
+                f"By its {known_by} this scan, or a copy of it, taught {plain(' and '.join(versions))}: figures on it "
                 "say nothing about new scans.",
                 icon=":material/school:",
             )
     if reference.notes:
         st.html(label("Reference mask: " + " ".join(reference.notes), css="fine"))
+
+
+def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: Reference, *, taught: bool) -> Report:
+    """One reading of the open case with its reference, as a report."""
+    finding = read_finding(reading.analysis, reading.cutoff)
+    is_known = case.diagnosis is not None or not reference.missing
+    return single_report(
+        reading.analysis,
+        finding,
+        name=case.name,
+        position=f"{cases.index + 1} of {len(cases.cases)}",
+        simulated=case.id in cases.simulated,
+        subject=typed_subject(),
+        truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_known else None,
+        reference=reference.mask,
+    )
 
 
 def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
@@ -203,6 +247,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     image = analyses[0].image
     reference = read_reference(case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL)
     scan_id = f"{scan_key(case, data)}-{image.frame}"
+    taught = known_to(case, analysers, image.grey)
     cutoffs = chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
     readings = [
         compare_reading(analysis, reference, case, cutoffs.get(analysis.model_version)) for analysis in analyses
@@ -218,24 +263,30 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         no_reference=reference.problem or "",
         mask_name=f"{safe_stem(PurePosixPath(case.name).name)}_mask.png",
         can_keep=read_settings().corrections_dir is not None,
+        has_taught=bool(taught),
     )
     state = show_comparison(message, key="compare", height=VIEWER_HEIGHT_PX)
     if state.step:
         cases.step(state.step)
         st.rerun()
-    show_notes(case, reference, analysers, image.grey, cases.find_same_pixels(case, image.grey))
     if state.edited and read_settings().corrections_dir is not None:
-        show_keeping(state.edited, readings, case.diagnosis)
+        ask_to_keep(state.edited, readings, case.diagnosis)
+    show_notes(reference, taught, cases.find_same_pixels(case, image.grey))
     for reading in readings:
         show_reading(reading, case.diagnosis, with_heading=len(readings) > 1)
+        version = reading.analysis.model_version
+        show_report(report_case(cases, case, reading, reference, taught=version in taught), name=case.name)
+    ask_subject()
 
 
 start_page()
 cases = get_cases()
 for note in cases.notes:
     st.warning(plain(note))
+welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read
 if cases.open_case is None:
-    show_welcome(cases)
+    with welcome.container():
+        show_welcome(cases)
 else:
     first, second = show_toolbar(cases)
     show_case(cases, cases.open_case, [first] if second is None else [first, second])

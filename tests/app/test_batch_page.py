@@ -92,6 +92,22 @@ def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
     assert list(page.dataframe[0].value["reference"]) == ["malignant"] * 3
 
 
+def test_a_folder_of_the_readers_machine_is_read_and_what_is_no_scan_in_it_left_out(page: AppTest) -> None:
+    made = simulate_scan(Diagnosis.BENIGN, seed=1, height=96, width=120)
+    folder = next(one for one in page.file_uploader if str(one.key).startswith("batch-folder-files"))
+    folder.set_value([
+        ("set/benign/a.png", made.png(), "image/png"),
+        ("set/benign/a_mask.png", mask_png(made.mask), "image/png"),
+        ("set/benign/report.doc", b"text", "text/plain"),
+        ("set/readme.txt", b"text", "text/plain"),
+    ])  # fmt: skip
+    page = page.run()
+    assert not page.exception
+    (row,) = queue_of(page).rows
+    assert (row.name, row.truth.diagnosis) == ("set/benign/a.png", Diagnosis.BENIGN)
+    assert "Left out, no images by their names: set/benign/report.doc." in texts(page)
+
+
 def test_the_same_name_and_the_same_pixels_are_kept_and_flagged(page: AppTest) -> None:
     """U17."""
     page = upload(page, ("same.png", scan()), ("same.png", scan()), ("other.png", scan(seed=2))).run()

@@ -1,6 +1,7 @@
 """The Compare page as a person meets it, without a browser: what came in, what is explained, what is kept."""
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pypdf import PdfReader
 from streamlit.testing.v1 import AppTest
-from versions import write_version
+from versions import make_analyser, write_version
 
-from busi_core import Diagnosis, simulate_scan
+from busi_core import Diagnosis, read_finding, simulate_scan
+from busi_core.batch import measure_truth
 from busi_core.data.pixel_hash import pixel_hash
+from busi_core.data.sources import list_uploads
+from busi_core.data.truth import read_reference
+from busi_core.metrics.segmentation import count_overlap
 from busi_core.registry import put_into_service
+from busi_core.report import report_json
+from busi_core.report_pdf import draw_report
 from busi_core.taught import write_taught
+from pages.components.finding_panel import single_report
 from pages.components.serving import get_analyser, get_serving
 
 PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
@@ -77,7 +86,7 @@ def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:
     assert "Reference</td><td><b>benign" in said
 
 
-def test_masks_of_any_name_belong_to_the_only_scan_and_are_merged(page: AppTest) -> None:
+def test_masks_of_any_name_belong_to_the_only_scan_and_each_is_a_lesion(page: AppTest) -> None:
     half = SCAN.mask.copy()
     half[:, : int(np.flatnonzero(SCAN.mask.any(axis=0)).mean())] = False
     other = SCAN.mask & ~half
@@ -85,7 +94,8 @@ def test_masks_of_any_name_belong_to_the_only_scan_and_are_merged(page: AppTest)
     page = compare(page, [("scan.png", SCAN.png())], masks)
     assert not page.exception
     assert "2 mask files, merged." in texts(page)
-    assert f"{int(SCAN.mask.sum()):,}" in texts(page)
+    for part in (half, other):
+        assert f"<td>{int(part.sum()):,}</td>" in texts(page)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +216,35 @@ def test_a_data_set_of_the_server_is_opened(tmp_path: Path) -> None:
     page = page.button(key="open-known-set").click().run()
     assert not page.exception
     assert "Reference</td><td><b>malignant" in texts(page)
+
+
+def test_a_report_of_the_open_case_is_offered_for_each_version(page: AppTest) -> None:
+    page = page.button(key="compare-sample-malignant").click().run()
+    page = page.selectbox(key="compare-second").select("tiny-b").run()
+    offered = [button.proto.id for button in page.get("download_button")]
+    assert len(offered) == 4
+    for version in ("tiny-a", "tiny-b"):
+        for kind in ("pdf", "json"):
+            assert any(one.endswith(f"compare-{kind}-{version}") for one in offered)
+
+
+def test_the_report_of_a_compared_scan_holds_the_reference_and_its_figures() -> None:
+    analysis = make_analyser().analyse(SCAN.png())
+    finding = read_finding(analysis, 0.3)
+    reference = read_reference(list_uploads([("a_mask.png", MASK)]), *SCAN.mask.shape)
+    truth = measure_truth(Diagnosis.BENIGN, reference, finding, taught=True)
+    report = single_report(
+        analysis, finding, name="a.png", position="1 of 1", simulated=False, subject="", truth=truth,
+        reference=reference.mask,
+    )  # fmt: skip
+    (page,) = PdfReader(io.BytesIO(draw_report(report))).pages
+    said = " ".join(page.extract_text().split())
+    dice = count_overlap(finding.lesion_mask, SCAN.mask).dice
+    assert f"Dice {dice:.3f}" in said
+    assert "Reference class: benign" in said
+    assert "taught the model" in said
+    assert len(page.images) == 4  # scan, lesion, heat map, difference
+    assert json.loads(report_json(report))["scans"][0]["truth"]["dice"] == pytest.approx(dice)
 
 
 def test_clear_forgets_every_case(page: AppTest) -> None:

@@ -3,52 +3,31 @@
 The second is another version of the repository where there is one, else the one in service with its weights disturbed.
 """
 
-import hashlib
 import math
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from streamlit.testing.v1 import AppTest
+from versions import copy_two_real_versions
 
 from busi_core import Analyser
 from busi_core.comparison import compare_scan
 from busi_core.data.records import Record, read_busi, read_truth
-from busi_core.models.checkpoint import MODEL_FILE, read_card, save_version
-from busi_core.registry import list_versions, put_into_service, read_registry
 from busi_core.settings import PROJECT_ROOT
 from pages.components.serving import get_analyser, get_serving
 
 pytestmark = pytest.mark.realdata
 
 PAGE = PROJECT_ROOT / "pages/reading/compare.py"
-WEIGHTS = PROJECT_ROOT / "weights"
-DISTURBED = 0.02  # of each tensor's own spread: another mask, and still a reading
 
 
 @pytest.fixture
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str, str]]:
     """A weights folder of its own with two versions, the first in service."""
-    folder, first = tmp_path / "weights", read_registry(WEIGHTS).in_service
-    shutil.copytree(WEIGHTS / first, folder / first)
-    others = [version for version in list_versions(WEIGHTS) if version != first]
-    second = others[-1] if others else "disturbed"
-    if others:
-        shutil.copytree(WEIGHTS / second, folder / second)
-    else:
-        torch.manual_seed(0)
-        weights = load((WEIGHTS / first / MODEL_FILE).read_bytes())
-        for value in weights.values():
-            if value.is_floating_point() and value.dim() > 1:
-                value += DISTURBED * value.std() * torch.randn_like(value)
-        content = save(weights)
-        card = replace(read_card(WEIGHTS / first), version=second, sha256=hashlib.sha256(content).hexdigest())
-        save_version(folder / second, content, card)
-    put_into_service(folder, first)
+    folder = tmp_path / "weights"
+    first, second = copy_two_real_versions(folder)
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(folder))
     monkeypatch.setenv("BUSI_DEVICE", "cpu")
     for cached in (get_serving, get_analyser):

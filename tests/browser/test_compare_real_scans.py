@@ -11,11 +11,13 @@ from app_server import REPOSITORY, start_server
 from PIL import Image
 from playwright.sync_api import Page, expect
 from test_compare_in_browser import FIGURES, PAGE, Compared
+from versions import copy_two_real_versions
 
-from busi_core import Analyser
+from busi_core import Analyser, read_finding
 from busi_core.comparison import compare_scan
 from busi_core.corrections import read_corrections, read_pictures
 from busi_core.data.records import Record, read_busi, read_truth
+from busi_core.metrics.segmentation import count_overlap
 from busi_core.registry import read_registry
 
 pytestmark = [pytest.mark.browser, pytest.mark.realdata]
@@ -91,18 +93,24 @@ def test_a_real_scan_is_compared_corrected_saved_and_kept(
     expect(shown.viewer.locator("[data-part=side-left]")).to_have_text("Prediction", timeout=10_000)
     shown.viewer.press("b")
 
-    # A stroke, undone and done again; what is saved is what is seen, of the scan's size, named as BUSI names it.
+    # Correcting begins with what the model outlines at the cut-off on screen. A stroke, undone and done again; what is
+    # saved is what is seen, of the scan's size, named as BUSI names it.
+    predicted = read_finding(analysis, cutoff).lesion_mask
     shown.viewer.press("e")
-    shown.viewer.get_by_role("button", name="From truth").click()
     shown.page.get_by_test_id("stage-edit").scroll_into_view_if_needed()
-    shown.stroke((0.3, 0.3), (0.6, 0.35))
+    assert np.array_equal(shown.saved_mask()[1] > 0, predicted)
+    shown.stroke((0.4, 0.12), (0.6, 0.14))
     file_name, drawn = shown.saved_mask()
     assert file_name == f"{name}_mask.png"
     assert drawn.shape == (height, width)
-    assert ((drawn > 0) >= truth).all()
-    assert (drawn > 0).sum() > truth.sum()
+    assert set(np.unique(drawn)) == {0, 255}
+    assert ((drawn > 0) >= predicted).all()
+    assert (drawn > 0).sum() > predicted.sum()
+    counts = count_overlap(drawn > 0, truth)
+    own = shown.shown_figures(1, FIGURES)
+    assert own == {figure: pytest.approx(getattr(counts, figure), abs=1e-6) for figure in FIGURES}
     shown.page.keyboard.press("Control+z")
-    assert np.array_equal(shown.saved_mask()[1] > 0, truth)
+    assert np.array_equal(shown.saved_mask()[1] > 0, predicted)
     shown.page.keyboard.press("Control+Shift+z")
     assert np.array_equal(shown.saved_mask()[1], drawn)
 
@@ -115,7 +123,47 @@ def test_a_real_scan_is_compared_corrected_saved_and_kept(
     expect(shown.page.get_by_text("Kept as case")).to_be_visible(timeout=60_000)
     cases = read_corrections(store)
     assert len(cases) == kept_before + 1
-    grey, _, after = read_pictures(store, cases[-1])
+    grey, before_it, after = read_pictures(store, cases[-1])
     with Image.open(io.BytesIO(data)) as picture:
         assert np.array_equal(grey, np.array(picture.convert("L")))
+    assert np.array_equal(before_it, predicted)
     assert np.array_equal(after, drawn > 0)
+
+
+def test_two_versions_of_the_model_read_one_real_scan_beside_each_other(
+    chromium_page: Callable[..., Page], tmp_path: Path, data_root: Path
+) -> None:
+    versions = copy_two_real_versions(tmp_path)
+    record = next(one for one in read_busi(data_root / "busi") if one.name == "malignant (12)")
+    analyses = [
+        Analyser.load(tmp_path / version, torch.device("cpu")).analyse(record.image.read_bytes())
+        for version in versions
+    ]
+    truth = read_truth(record, *analyses[0].image.grey.shape)
+    server = start_server(PAGE, settings={"BUSI_WEIGHTS_DIR": str(tmp_path), "BUSI_DEVICE": "cpu"})
+    try:
+        shown = Compared(chromium_page(), server.address)
+        upload(shown, record)
+        shown.page.get_by_role("button", name="Versions").first.click()
+        shown.page.get_by_label("Beside it").click()
+        shown.page.get_by_role("option", name=versions[1]).click()
+        expect(shown.viewer.locator(".reading:visible")).to_have_count(2, timeout=60_000)
+        shown.page.keyboard.press("Escape")
+        shown.viewer.press("4")
+        expected = [compare_scan(analysis, truth) for analysis in analyses]
+        for place, comparison in enumerate(expected):
+            figures = shown.shown_figures(place)
+            for figure in FIGURES:
+                assert figures[figure] == pytest.approx(getattr(comparison.counts, figure), abs=1e-6), versions[place]
+            assert figures["hd95"] == pytest.approx(comparison.hd95_px, abs=1e-6)
+        assert expected[0].counts != expected[1].counts
+        assert shown.canvas("prediction") != shown.canvas("other")
+        # Each has its own cut-off.
+        shown.drag(shown.slider("[data-cutoff='1']"), [0.5, 0.25])()
+        cutoff = float(shown.viewer.locator(".reading output").nth(1).inner_text())
+        second = compare_scan(analyses[1], truth, threshold=cutoff).counts
+        for figure in FIGURES:
+            assert shown.shown_figures(1)[figure] == pytest.approx(getattr(second, figure), abs=1e-6)
+            assert shown.shown_figures(0)[figure] == pytest.approx(getattr(expected[0].counts, figure), abs=1e-6)
+    finally:
+        server.stop()

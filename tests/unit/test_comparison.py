@@ -110,13 +110,51 @@ def test_each_lesion_is_looked_at_by_itself() -> None:
     assert (matching.extra_regions, matching.extra_pixels) == (1, 1)
 
 
-def test_a_region_that_spans_two_lesions_counts_for_both() -> None:
+def test_of_a_region_that_spans_two_lesions_each_pixel_counts_for_the_nearest() -> None:
     matching = match_lesions(np.ones((5, 10), np.bool_), TWO_LESIONS)
     first, second = matching.lesions
     assert first.found
     assert second.found
-    assert first.counts.precision == pytest.approx(6 / 50)
+    assert first.counts.precision == second.counts.precision == pytest.approx(6 / 25)
+    assert first.counts.recall == second.counts.recall == 1.0
     assert matching.extra_regions == 0
+
+
+def test_a_piece_of_a_spanning_region_never_counts_for_a_lesion_that_it_does_not_touch() -> None:
+    truth = mask("""
+        ##......##
+        ..........
+        ....##....
+    """)
+    spans_the_upper_two = mask("""
+        ##########
+        ..........
+        ..........
+    """)
+    lesions = match_lesions(spans_the_upper_two, truth).lesions
+    assert [lesion.found for lesion in sorted(lesions, key=lambda one: one.left)] == [True, False, True]
+    assert sum(lesion.counts.true_positive + lesion.counts.false_positive for lesion in lesions) == 10
+
+
+def test_lesions_that_touch_are_two_where_each_has_a_file_of_its_own() -> None:
+    truth = mask("""
+        ####....
+        ####....
+        ####....
+    """)
+    annotation = truth.astype(np.uint8)
+    assert len(match_lesions(truth, truth, annotation).lesions) == 1
+    annotation[:, 3] *= 2
+    first, second = match_lesions(truth, truth, annotation).lesions
+    assert (first.pixels, second.pixels) == (9, 3)
+    assert first.counts.dice == second.counts.dice == 1.0  # one predicted region over both, shared out
+    assert first.hd95_px == second.hd95_px == 0.0
+    assert [annotation[lesion.middle[::-1]] for lesion in (first, second)] == [1, 2]
+
+
+def test_an_annotation_of_other_pixels_than_the_truth_is_refused() -> None:
+    with pytest.raises(ValueError, match="exactly where the truth is"):
+        match_lesions(TWO_LESIONS, TWO_LESIONS, np.zeros(TWO_LESIONS.shape, np.uint8))
 
 
 def test_no_lesion_in_the_reference_leaves_only_extra_regions() -> None:

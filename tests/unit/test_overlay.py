@@ -11,7 +11,6 @@ from PIL import Image
 
 from busi_core.imaging.overlay import (
     FILL_OPACITY,
-    HEAT_OPACITY,
     HEAT_STOPS,
     LESION_RGB,
     caption,
@@ -52,6 +51,22 @@ def test_an_outline_leaves_the_scan_around_it_alone_and_tints_the_inside(scan: R
     assert (drawn[20:50, 69] == LESION_RGB).all()
 
 
+def test_a_heat_map_is_half_scan_and_half_colour_to_the_last_bit(scan: Rgb) -> None:
+    evidence = np.random.default_rng(1).random(scan.shape[:2], dtype=np.float32)
+    evidence[:20] = 0
+    drawn = draw_heatmap(scan, evidence)
+    assert np.array_equal(drawn[:20], scan[:20])
+    colours = judge_colours()[np.rint(evidence[20:] * np.float32(255)).astype(np.uint8)]
+    assert np.array_equal(drawn[20:], np.rint((scan[20:].astype(np.float64) + colours) / 2))
+
+
+def judge_colours() -> Rgb:
+    """(256, 3) colours between the stops, as numpy puts them there."""
+    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in HEAT_STOPS], np.float64)
+    places = np.linspace(0, 255, len(stops))
+    return np.stack([np.rint(np.interp(np.arange(256), places, stops[:, c])) for c in range(3)], 1).astype(np.uint8)
+
+
 def test_a_hole_is_outlined_and_not_tinted(scan: Rgb, lesion: Mask) -> None:
     lesion[30:40, 45:55] = False
     drawn = draw_mask(scan, lesion)
@@ -90,7 +105,7 @@ def test_the_colours_are_those_that_matplotlib_puts_between_the_stops() -> None:
     evidence = np.linspace(1 / 255, 1, 255, dtype=np.float32)[None]
     black = np.zeros((1, 255, 3), np.uint8)
     drawn = draw_heatmap(black, evidence)[0]
-    expected = judge(np.arange(1, 256))[:, :3] * 255 * HEAT_OPACITY
+    expected = judge(np.arange(1, 256))[:, :3] * 255 / 2
     np.testing.assert_allclose(drawn, expected, atol=1.01)
 
 

@@ -64,7 +64,7 @@ def test_one_scan_is_one_page_with_everything_on_it(simulated: dict[Diagnosis, S
         f"HD95 {record['truth']['hd95_px']:.1f} px",
         "Reference class: malignant",
         f"{record['size']['longest']:.0f} x {record['size']['perpendicular']:.0f} px",
-        "Warning: no calibration in the file",
+        "No calibration in the file: sizes are in pixels.",
     ):
         assert plain(words) in said
 

@@ -8,7 +8,18 @@ import pytest
 from files import save, speckle
 
 from busi_core.data import sources
-from busi_core.data.sources import is_zip, list_folder, list_uploads, list_zip, resolve_below
+from busi_core.data.sources import (
+    END,
+    END_64,
+    LOCATOR_64,
+    MAX_DIRECTORY_BYTES,
+    directory_bytes,
+    is_zip,
+    list_folder,
+    list_uploads,
+    list_zip,
+    resolve_below,
+)
 from busi_core.errors import DatasetError, InvalidImageError
 
 SCAN = save(speckle(), "PNG")
@@ -80,6 +91,43 @@ def test_a_huge_list_of_contents_is_refused_before_it_is_parsed(monkeypatch: pyt
     monkeypatch.setattr(sources, "MAX_DIRECTORY_BYTES", 100)
     with pytest.raises(InvalidImageError, match="damaged"):
         list_zip(zipped(*[(f"a long name {n}", b"") for n in range(5)]))
+
+
+@pytest.mark.parametrize("comment", [b"", b"made by a scanner", b"x" * 65_535])
+def test_the_list_of_contents_is_as_long_as_the_zip_says(comment: bytes) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(7):
+            archive.writestr(f"{number}.png", b"x")
+        archive.comment = comment
+    data = buffer.getvalue()
+    assert directory_bytes(data) == data.index(b"PK\x05\x06") - data.index(b"PK\x01\x02")
+
+
+def test_the_list_of_a_zip_of_more_than_65535_entries_is_measured_too() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(65_536):
+            archive.writestr(str(number), b"")
+    data = buffer.getvalue()
+    assert directory_bytes(data) == data.index(b"PK\x06\x06") - data.index(b"PK\x01\x02")
+
+
+def test_a_large_list_cannot_hide_behind_a_small_claim() -> None:
+    """Python's reader trusts the record of a large zip where there is one; ours takes the larger of both."""
+    record = END_64.pack(b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, MAX_DIRECTORY_BYTES + 1, 0)
+    end = END.pack(b"PK\x05\x06", 0, 0, 1, 1, 46, 0, 0)
+    for offset in (0, 10_000_000):  # where the locator says that it lies, or right before the locator
+        data = record + LOCATOR_64.pack(b"PK\x06\x07", 0, offset, 1) + end
+        assert directory_bytes(data) == MAX_DIRECTORY_BYTES + 1
+        with pytest.raises(InvalidImageError, match="damaged"):
+            list_zip(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x05\x06", b"PK\x03\x04" + bytes(100), b"x" * 70_000])
+def test_what_has_no_end_record_is_no_zip(data: bytes) -> None:
+    with pytest.raises(zipfile.BadZipFile):
+        directory_bytes(data)
 
 
 def test_a_method_that_chooses_its_own_memory_is_refused() -> None:

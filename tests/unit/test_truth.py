@@ -1,14 +1,16 @@
 """Reference masks as they come from people: merged, read and explained, never guessed in silence."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from busi_core.comparison import match_lesions
 from busi_core.data.records import read_busi, read_truth
-from busi_core.data.sources import SourceFile
+from busi_core.data.sources import SourceFile, list_uploads
 from busi_core.data.truth import Reference, read_mask, read_reference
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.decode import decode_image
@@ -109,6 +111,51 @@ def test_several_files_are_merged() -> None:
     assert reference.notes == ("2 mask files, merged.",)
 
 
+def files_of(*boxes: tuple[int, int, int, int]) -> list[SourceFile]:
+    """A mask file for each box: top, bottom, left, right."""
+    files = []
+    for number, (top, bottom, left, right) in enumerate(boxes):
+        pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        pixels[top:bottom, left:right] = 255
+        files.append(file(f"benign (4)_mask_{number}.png", encoded(pixels)))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("boxes", "pixels"),
+    [
+        pytest.param([(20, 40, 30, 45), (20, 40, 45, 60)], {1: 300, 2: 300}, id="side by side"),
+        pytest.param([(20, 40, 30, 46), (20, 40, 45, 50)], {1: 300, 2: 100}, id="a shared border goes to the smaller"),
+        pytest.param([(20, 40, 45, 50), (20, 40, 30, 46)], {1: 100, 2: 300}, id="whichever file comes first"),
+        pytest.param([(20, 40, 30, 45), (22, 38, 32, 43)], {1: 300}, id="the second inside the first: one lesion"),
+        pytest.param([(22, 38, 32, 43), (20, 40, 30, 45)], {1: 300}, id="the first inside the second"),
+        pytest.param([(20, 40, 30, 40), (20, 40, 42, 50), (20, 40, 30, 50)], {1: 400}, id="a third that spans both"),
+    ],
+)
+def test_each_file_is_a_lesion_of_its_own_unless_it_draws_another_once_more(
+    boxes: list[tuple[int, int, int, int]], pixels: dict[int, int]
+) -> None:
+    reference = read_reference(files_of(*boxes), HEIGHT, WIDTH)
+    assert reference.mask is not None
+    assert reference.annotation is not None
+    assert np.array_equal(reference.annotation > 0, reference.mask)
+    numbers, counts = np.unique(reference.annotation[reference.mask], return_counts=True)
+    assert dict(zip(numbers.tolist(), counts.tolist(), strict=True)) == pixels
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("name", "lesions"), [("benign (58)", 1), ("benign (181)", 2), ("benign (195)", 3)])
+def test_touching_lesions_of_busi_stay_apart(data_root: Path, name: str, lesions: int) -> None:
+    """Overlaps of their files: all of the smaller (drawn twice), 7 pixels, 19 pixels."""
+    record = next(one for one in read_busi(data_root / "busi") if one.name == name)
+    with Image.open(record.image) as picture:
+        width, height = picture.size
+    reference = read_reference(list_uploads((m.name, m.read_bytes()) for m in record.masks), height, width)
+    assert reference.mask is not None
+    assert np.array_equal(reference.mask, read_truth(record, height, width))
+    assert len(match_lesions(reference.mask, reference.mask, reference.annotation).lesions) == lesions
+
+
 def test_one_bad_file_of_two_leaves_no_reference_rather_than_half_of_one() -> None:
     files = [file("a_mask.png", encoded(grey(255))), file("a_mask_1.png", encoded(grey(255)[1:]))]
     reference = read_reference(files, HEIGHT, WIDTH)
@@ -131,6 +178,8 @@ def test_no_file_is_a_missing_reference_unless_the_breast_is_normal() -> None:
 def test_a_reference_has_either_a_mask_or_a_problem() -> None:
     with pytest.raises(ValueError, match="either"):
         Reference(None, (), None)
+    with pytest.raises(ValueError, match="annotation"):
+        Reference(SQUARE, (), None)
 
 
 @pytest.mark.realdata

@@ -1,17 +1,21 @@
 """Makers of model versions for tests: tiny untrained networks, written and read exactly as real ones are."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 
 from busi_core.imaging.preprocess import PreprocessSpec
-from busi_core.models.checkpoint import MalignancyFlag, ModelCard, save_version, weights_bytes
+from busi_core.models.checkpoint import MODEL_FILE, MalignancyFlag, ModelCard, read_card, save_version, weights_bytes
 from busi_core.models.network import Architecture, LesionNet, build_network
+from busi_core.registry import list_versions, put_into_service, read_registry
 from busi_core.service import Analyser
+from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 
 TINY = Architecture(
@@ -22,6 +26,8 @@ TINY = Architecture(
     pixel_classes=("lesion",),
     image_classes=tuple(diagnosis.value for diagnosis in Diagnosis),
 )
+WEIGHTS = PROJECT_ROOT / "weights"
+DISTURBED = 0.02  # of each tensor's own spread: another mask, and still a reading
 SIDE_64 = PreprocessSpec(side=64, fit="pad", channels=1, mean=0.5, std=0.5)
 
 
@@ -73,3 +79,28 @@ def make_analyser(seed: int = 0, **changes: Any) -> Analyser:
     network = make_network(seed, changes.get("architecture", TINY))
     card = make_card(weights_bytes(network), **changes)
     return Analyser(network.to(memory_format=torch.channels_last), card, torch.device("cpu"))
+
+
+def copy_two_real_versions(folder: Path) -> tuple[str, str]:
+    """A weights folder of its own with two real versions, the one in service first and in service there too.
+
+    The second is another version of the repository where there is one, else the first with its weights disturbed.
+    """
+    first = read_registry(WEIGHTS).in_service
+    shutil.copytree(WEIGHTS / first, folder / first)
+    others = [version for version in list_versions(WEIGHTS) if version != first]
+    second = others[-1] if others else "disturbed"
+    if others:
+        shutil.copytree(WEIGHTS / second, folder / second)
+    else:
+        weights = load((WEIGHTS / first / MODEL_FILE).read_bytes())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for value in weights.values():
+                if value.is_floating_point() and value.dim() > 1:
+                    value += DISTURBED * value.std() * torch.randn_like(value)
+        content = save(weights)
+        card = replace(read_card(WEIGHTS / first), version=second, sha256=hashlib.sha256(content).hexdigest())
+        save_version(folder / second, content, card)
+    put_into_service(folder, first)
+    return first, second

@@ -167,6 +167,20 @@ function drawMask(context, path, view, colour, { fill, dashed = false }) {
   context.setLineDash([]);
 }
 
+/** Numbers of lesions, as the table below the panes has them; as large on the screen at any zoom. */
+function drawNumbers(context, lesions, view) {
+  context.font = `600 ${13 / view.scale}px system-ui, sans-serif`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  for (const { number, x, y } of lesions) {
+    context.lineWidth = 3.5 / view.scale;
+    context.strokeStyle = "rgba(0, 0, 0, 0.85)";
+    context.strokeText(number, x, y);
+    context.fillStyle = "#fff";
+    context.fillText(number, x, y);
+  }
+}
+
 /** Layers of pixels stay sharp when enlarged: what is counted is what is seen. */
 function drawPixels(context, canvas, view) {
   context.imageSmoothingEnabled = view.scale < 1;

@@ -95,7 +95,7 @@ class CompareState:
 
     Attributes:
         step: -1 or +1 when the reader just asked for the previous or next scan, else 0. Lasts one run.
-        edited: A mask handed over to be kept; None while there is none.
+        edited: A mask that the reader just handed over to be kept; None otherwise. Lasts one run.
     """
 
     step: int = 0
@@ -122,6 +122,7 @@ def pack_case(
     no_reference: str,
     mask_name: str,
     can_keep: bool,
+    has_taught: bool = False,
 ) -> bytes:
     """Everything that the browser needs to compare one scan, as one message.
 
@@ -136,6 +137,7 @@ def pack_case(
         no_reference: Why there is none, in one or two sentences.
         mask_name: Under which a corrected mask is downloaded.
         can_keep: Offer to hand a corrected mask over to the store.
+        has_taught: A copy of this scan taught one of the models, so its figures flatter; the screen says so.
     """
     if not 1 <= len(readings) <= 2:
         raise ValueError(f"one or two readings can be shown, got {len(readings)}")
@@ -159,6 +161,8 @@ def pack_case(
         "no_truth": no_reference,
         "mask_name": mask_name,
         "store": can_keep,
+        "taught": has_taught,
+        "lesions": _lesion_places(readings[0].comparison, width / image.width, height / image.height),
         "scan": blobs.add(scan_png(image, height, width)),
         "truth": None if reference is None else blobs.add(_deflate_mask(_reduce(reference, height, width))),
         "readings": [_reading(reading, reference, blobs, height, width, live=live) for reading in readings],
@@ -184,13 +188,14 @@ def read_cutoffs(state: object, scan_id: str, versions: Sequence[str]) -> dict[s
     return {version: cutoff for version, cutoff in chosen.items() if cutoff is not None}
 
 
-def show_comparison(message: bytes, *, key: str, height: int = 720) -> CompareState:
+def show_comparison(message: bytes, *, key: str, height: int = 640) -> CompareState:
     """Show a packed case and say what the reader chose for it.
 
     Args:
         message: From `pack_case`.
         key: Keep it the same from scan to scan, so that the panes stay and only the scan changes.
-        height: Pixels of the whole component on a wide screen; on a phone it takes what it needs.
+        height: Pixels of the whole component on a wide screen, at least; a taller window is filled. On a phone it takes
+            what it needs.
     """
     result = _mount(
         key=key,
@@ -238,6 +243,17 @@ def _reading(
         "heatmaps": heatmaps,
         "heat_first": diagnosis.value if diagnosis else next(iter(analysis.heatmaps), None),
     }
+
+
+def _lesion_places(comparison: Comparison | None, across: float, down: float) -> list[dict[str, Any]]:
+    """Where the numbers of several lesions are written on the case's grid; none for a single one."""
+    lesions = comparison.lesions if comparison else ()
+    if len(lesions) < 2:
+        return []
+    return [
+        {"number": one.number, "x": (one.middle[0] + 0.5) * across, "y": (one.middle[1] + 0.5) * down}
+        for one in lesions
+    ]
 
 
 def _counts(analysis: Analysis, reference: Mask, cutoffs: Sequence[float]) -> dict[str, Any]:

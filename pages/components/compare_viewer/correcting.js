@@ -65,7 +65,7 @@ class Correcting extends Painting {
     const { mask, width, height } = this.editor.current;
     const text = base64(await deflate(packBits(mask)));
     const { version, cutoffs } = readings[0].header;
-    this.ports.setStateValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff: cutoffs[this.placeOf(0)] });
+    this.ports.setTriggerValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff: cutoffs[this.placeOf(0)] });
   }
 
   travel(way) {

@@ -17,6 +17,7 @@ class Figures extends Shell {
     this.part("no-truth").hidden = header.truth !== null && !noLesion;
     this.part("no-truth").textContent = noLesion ? "The reference has no lesion, so no overlap is defined: what counts is whether anything is outlined." : header.no_truth;
     this.part("hand-over").hidden = !header.store;
+    this.part("taught").hidden = !header.taught;
     header.readings.forEach(({ version }, place) => (this.part(`version-${place}`).textContent = version));
     this.root.querySelector('button[data-mode="versions"]').hidden = header.readings.length < 2;
     const edit = this.root.querySelector('button[data-mode="edit"]');

@@ -25,11 +25,14 @@ class Painting extends Figures {
     context.filter = "none";
     if (this.hidden) return;
     const painters = {
-      truth: () => this.drawTruth(context, view),
+      truth: () => {
+        this.drawTruth(context, view);
+        drawNumbers(context, this.case.header.lesions, view);
+      },
       prediction: () => this.drawReading(context, view, 0),
       other: () => this.case.readings[1] && this.drawReading(context, view, 1),
       heat: () => this.drawHeat(context, view),
-      difference: () => this.case.truth && drawPixels(context, this.case.differenceAt(this.placeOf(0)), view),
+      difference: () => this.case.truth && this.drawDifference(context, view),
       split: () => this.drawSplit(context, view),
       edit: () => this.drawEditing(context, view),
     };
@@ -58,6 +61,11 @@ class Painting extends Figures {
     const { fit } = this.case.readings[0].heatmap(this.heatOf);
     const scale = this.case.width / this.case.header.width;
     if (fit?.peak) drawCross(context, { x: (fit.peak[0] + 0.5) * scale, y: (fit.peak[1] + 0.5) * scale }, view);
+  }
+
+  drawDifference(context, view) {
+    drawPixels(context, this.case.differenceAt(this.placeOf(0)), view);
+    drawNumbers(context, this.case.header.lesions, view);
   }
 
   /** Truth on one side of the line, prediction on the other; while blinking, one of them everywhere. */
