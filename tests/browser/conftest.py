@@ -14,10 +14,15 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
+def find_chromium() -> str | None:
+    """The binary; BUSI_CHROMIUM names another one."""
+    return os.environ.get("BUSI_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the whole run. BUSI_CHROMIUM names another binary."""
-    found = os.environ.get("BUSI_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    """One Chromium for the whole run."""
+    found = find_chromium()
     if found is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)} and BUSI_CHROMIUM)")
     with sync_playwright() as playwright:

@@ -1,0 +1,190 @@
+"""Makes the pictures of docs/admin.md: uv run python tests/browser/make_pictures.py [FOLDER] [WIDTH HEIGHT]
+
+It walks the way of docs/admin.md with simulated scans, which show no patient, and photographs each step. Some minutes.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/unit"), str(ROOT / "tests/jobs"), str(ROOT / "tests/browser")]
+
+import cv2  # noqa: E402
+from admin_walk import PEOPLE, AdminWalk, environment, write_secrets  # noqa: E402
+from app_server import REPOSITORY, start_server  # noqa: E402
+from conftest import CHROMIUM_FLAGS, find_chromium  # noqa: E402
+from gate import RULES, scored  # noqa: E402
+from oidc_provider import Provider  # noqa: E402
+from PIL import Image  # noqa: E402
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
+from uploads import pack, write_public_sets  # noqa: E402
+from workshop import kill  # noqa: E402
+
+from busi_core.access import command_line  # noqa: E402
+from busi_core.audit import open_audit  # noqa: E402
+from busi_core.imaging.overlay import mask_png  # noqa: E402
+from busi_core.imaging.phantom import simulate_scan  # noqa: E402
+from busi_core.jobs.locks import is_held  # noqa: E402
+from busi_core.jobs.plan import plan_recipe, settle  # noqa: E402
+from busi_core.jobs.spec import JobSpec  # noqa: E402
+from busi_core.managed.inspection import examine  # noqa: E402
+from busi_core.managed.intake import open_zip  # noqa: E402
+from busi_core.managed.known import read_known  # noqa: E402
+from busi_core.managed.store import accept  # noqa: E402
+from busi_core.promotion.locked import checksum, select  # noqa: E402
+from busi_core.registry import put_into_service  # noqa: E402
+from busi_core.settings import Settings, read_settings  # noqa: E402
+from busi_core.training_run import train_version  # noqa: E402
+from busi_core.types import Diagnosis  # noqa: E402
+
+HEIGHT_PX, WIDTH_PX = 360, 450
+LOCKED, UPLOADED, EARLIER = 12, 24, 10  # scans of each class
+SIDE = 128
+PICTURE_WIDTH_PX = 1000
+
+
+def scan_files(diagnosis: Diagnosis, seed: int, stem: str, *, text: str = "") -> dict[str, bytes]:
+    """A simulated scan and its mask, with a scanner's writing in a corner if asked for."""
+    scan = simulate_scan(diagnosis, seed=seed, height=HEIGHT_PX, width=WIDTH_PX)
+    grey = scan.image.copy()
+    if text:
+        cv2.putText(grey, text, (14, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 240, 1, cv2.LINE_AA)
+    image = cv2.imencode(".png", grey)[1].tobytes()
+    return {f"{diagnosis}/{stem}.png": image, f"{diagnosis}/{stem}_mask.png": mask_png(scan.mask)}
+
+
+def write_data(root: Path) -> dict[str, bytes]:
+    """Stand-ins for the public sets, the locked one among them; returns some of its files."""
+    write_public_sets(root)
+    files: dict[str, bytes] = {}
+    for diagnosis in Diagnosis:
+        for number, name in enumerate(scored(0, diagnosis)[:LOCKED]):
+            files |= scan_files(diagnosis, 1000 + number, name)
+    for name, data in files.items():
+        (root / "busi" / name).write_bytes(data)
+    return files
+
+
+def hospital(first_seed: int, count: int, locked: dict[str, bytes] | None = None) -> bytes:
+    """A zip of a hospital; with a few scans in it that the report should find when some locked ones are given."""
+    files: dict[str, bytes] = {}
+    for diagnosis in Diagnosis:
+        for number in range(count):
+            text = "LOGIQ E9" if locked and diagnosis is not Diagnosis.NORMAL and number % 4 == 0 else ""
+            files |= scan_files(diagnosis, first_seed + number, f"{diagnosis}-{number:03d}", text=text)
+    if locked:
+        copied = sorted(name for name in locked if name.startswith("benign"))[:2]
+        files |= {name.replace("benign (", "copy ("): locked[name] for name in copied}
+        files["malignant/malignant-900.png"] = files["malignant/malignant-001.png"]
+        files["malignant/malignant-900_mask.png"] = files["malignant/malignant-001_mask.png"]
+        files["benign/damaged.png"] = files["benign/benign-001.png"][:900]
+    return pack(files)
+
+
+def train_first_version(settings: Settings) -> None:
+    """A version in service that learnt from few scans, so that there is something to gain."""
+    report = examine(open_zip(hospital(2000, EARLIER)), read_known(settings))
+    managed = accept(command_line(), report, name="pilot", source="simulated", licence="none needed",
+                     excluded=set(), settings=settings, audit=open_audit(settings))  # fmt: skip
+    order = JobSpec("2026.10-a", data_sets=(managed.id,), start="imagenet", epochs=8, size=SIDE, batch_size=8)
+    spec = settle(order, settings)
+    train_version(
+        *(spec.version, plan_recipe(spec, settings)),
+        **{"data_sets": spec.data_sets, "test_fold": 0, "run": settings.state_dir / "first", "settings": settings},
+        resume=False,
+    )
+    put_into_service(settings.weights_dir, spec.version)
+
+
+def rules(settings: Settings) -> str:
+    """The real rules on the few simulated scans."""
+    locked = select("busi", 0, settings)
+    head, rest = RULES.split("[[test_set]]")[0], RULES[RULES.index("[smallest]") :]
+    test_set = f'name = "simulated"\ndata_set = "busi"\nfold = 0\nscans = {len(locked)}\nsha256 = "{checksum(locked)}"'
+    for rule, wide in {"normal = 10": "normal = 8", "benign = 100": "benign = 8", "malignant = 100": "malignant = 8",
+                       "auc = 0.04": "auc = 0.3", "normals_with_mask = 0.10": "normals_with_mask = 0.3",
+                       "lesions_missed = 0.01": "lesions_missed = 0.1", "\nsensitivity = 0.05": "\nsensitivity = 0.3",
+                       "flag_sensitivity = 0.03": "flag_sensitivity = 0.3",
+                       "flag_specificity = 0.10": "flag_specificity = 0.5",
+                       "calibration_error = 0.03": "calibration_error = 0.3"}.items():  # fmt: skip
+        rest = rest.replace(rule, wide)
+    return f"{head}[[test_set]]\n{test_set}\n\n{rest}"
+
+
+@contextmanager
+def browser_page(size: tuple[int, int]) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        yield chromium.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+        chromium.close()
+
+
+def keep_picture(page: Page, target: Path, *, small: bool) -> None:
+    """What stands on the screen; as a small WebP for the documents, or whole as it is for a look."""
+    page.wait_for_timeout(1200)  # charts and images are drawn
+    png = target.with_suffix(".png")
+    page.screenshot(path=png)
+    if small:
+        with Image.open(png) as picture:
+            height = round(picture.height * PICTURE_WIDTH_PX / picture.width)
+            picture.convert("RGB").resize((PICTURE_WIDTH_PX, height), Image.Resampling.LANCZOS).save(
+                target.with_suffix(".webp"), quality=78, method=6
+            )
+        png.unlink()
+
+
+def main(folder: Path, size: tuple[int, int], *, small: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    provider = Provider(PEOPLE)
+    provider.start()
+    with tempfile.TemporaryDirectory() as name, browser_page(size) as page:
+        root = Path(name)
+        folders = {key: root / key.lower() for key in ("WEIGHTS_DIR", "STATE_DIR", "DATA_ROOT")}
+        folders |= {"PROMOTION_PROTOCOL": root / "promotion.toml", "ENCODER_DIR": read_settings().encoder_dir}
+        settings = Settings(device="cpu", **{key.lower(): path for key, path in folders.items()})
+        locked = write_data(settings.data_root)
+        settings.promotion_protocol.write_text(rules(settings))
+        train_first_version(settings)
+        (root / "hospital-2026.zip").write_bytes(hospital(3000, UPLOADED, locked))
+        server = start_server(
+            REPOSITORY / "app.py", settings=environment(folders, write_secrets(root / "secrets.toml", provider))
+        )
+        try:
+            walk = AdminWalk(page, server.address, lambda step: keep_picture(page, folder / step, small=small))
+            walk_through(walk, root / "hospital-2026.zip")
+        finally:
+            server.stop()
+            provider.stop()
+            for lock in (settings.state_dir / "workers").glob("*.lock"):
+                if is_held(lock):
+                    kill(int(lock.read_text()))
+
+
+def walk_through(walk: AdminWalk, archive: Path) -> None:
+    walk.sign_in()
+    walk.upload(archive)
+    walk.look_at("text burned in")
+    walk.accept("hospital-2026")
+    walk.order("2026.11-a", "hospital-2026", {"Epochs": "12", "Learning rate": "0.001"})
+    walk.watch("2026.11-a")
+    walk.order(
+        "2026.11-b",
+        "hospital-2026",
+        {"Start from": "encoder (ImageNet)", "Size (px)": str(SIDE), "Epochs": "1", "Learning rate": "0.00001"},
+    )
+    walk.watch("2026.11-b")
+    walk.judge("2026.11-b")
+    walk.judge("2026.11-a")
+    walk.promote("2026.11-a", "twice the scans, from our own machine")
+    walk.read_a_scan("2026.11-a")
+    walk.roll_back("2026.10-a")
+    walk.open_audit()
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs/images/admin"
+    width, height = (int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 3 else (1440, 900)
+    main(where, (width, height), small=len(sys.argv) < 2)
