@@ -107,6 +107,7 @@ class AdminWalk:
         self.page.get_by_role("option", name=re.compile(f"^{data_set} ")).click()
         self.page.keyboard.press("Escape")
         self.settle()
+        self.page.get_by_text("More", exact=True).click()
         for label, value in fields.items():
             (self.choose if label in ("Start from", "Size (px)") else self.fill)(label, value)
         self.photograph("order")
@@ -121,7 +122,7 @@ class AdminWalk:
         self.settle()
         self.photograph("done")
 
-    def judge(self, version: str) -> Locator:
+    def judge(self, version: str, *, photo: str = "verdict") -> Locator:
         """Let the gate judge a version; gives the verdict."""
         self.open("models")
         self.see_heading(re.compile("^In service: "))
@@ -130,7 +131,7 @@ class AdminWalk:
         verdict = self.page.get_by_test_id("stAlert").filter(has_text=re.compile("put into service"))
         expect(verdict).to_be_visible(timeout=WAIT_MS)
         self.settle()
-        self.photograph("verdict")
+        self.photograph(photo)
         return verdict
 
     def promote(self, version: str, why: str) -> None:
