@@ -13,7 +13,7 @@ from pathlib import Path
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
-WAIT_MS = 240_000  # app, worker, training and judgement load torch one after the other, on a busy machine
+WAIT_MS = 480_000  # three epochs of the product's network, or a judgement, on the CPU of a busy machine
 ANNA = "anna@hospital.example"
 PEOPLE = {"Anna": {"sub": "1", "email": ANNA, "email_verified": True}}
 

@@ -1,6 +1,7 @@
 """Makes the pictures of docs/admin.md: uv run python tests/browser/make_pictures.py [FOLDER] [WIDTH HEIGHT]
 
-It walks the way of docs/admin.md with simulated scans, which show no patient, and photographs each step. Some minutes.
+It walks the way of docs/admin.md with a zip of simulated scans, which show no patient, and photographs each step. Of
+the real scans under BUSI_DATA_ROOT only the gate reads some; the pictures show its figures and no scan. Some minutes.
 """
 
 import re
@@ -18,24 +19,22 @@ import cv2  # noqa: E402
 from admin_walk import PEOPLE, AdminWalk, environment, write_secrets  # noqa: E402
 from app_server import REPOSITORY, start_server  # noqa: E402
 from find_chromium import CHROMIUM_FLAGS, find_chromium  # noqa: E402
-from gate import RULES, scored  # noqa: E402
 from oidc_provider import Provider  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
-from uploads import pack, write_public_sets  # noqa: E402
-from versions import write_version  # noqa: E402
+from test_admin_walk import rules_for_few_scans  # noqa: E402
+from uploads import pack  # noqa: E402
 from workshop import kill  # noqa: E402
 
 from busi_core.imaging.overlay import mask_png  # noqa: E402
 from busi_core.imaging.phantom import simulate_scan  # noqa: E402
 from busi_core.jobs.locks import is_held  # noqa: E402
-from busi_core.promotion.locked import checksum, select  # noqa: E402
-from busi_core.registry import put_into_service  # noqa: E402
-from busi_core.settings import Settings, read_settings  # noqa: E402
+from busi_core.registry import put_into_service, read_registry  # noqa: E402
+from busi_core.settings import PROJECT_ROOT, Settings, read_settings  # noqa: E402
 from busi_core.types import Diagnosis  # noqa: E402
 
 HEIGHT_PX, WIDTH_PX = 300, 380
-LOCKED, UPLOADED = 12, 20  # scans of each class
+UPLOADED = 12  # scans of each class
 PICTURE_WIDTH_PX = 1000
 
 
@@ -50,54 +49,17 @@ def scan_files(diagnosis: Diagnosis, seed: int, stem: str, *, text: str = "") ->
     return {f"{diagnosis}/{stem}.png": image, f"{diagnosis}/{stem}_mask.png": mask_png(scan.mask)}
 
 
-def write_data(root: Path) -> dict[str, bytes]:
-    """Stand-ins for the public sets, the locked one among them; returns some of its files."""
-    write_public_sets(root)
-    shutil.rmtree(root / "busi")
-    locked: dict[str, bytes] = {}
+def hospital() -> bytes:
+    """A zip of simulated scans, with some things in it that the report should find."""
     files: dict[str, bytes] = {}
     for diagnosis in Diagnosis:
-        for number, name in enumerate(scored(0, diagnosis)[:LOCKED]):
-            locked |= scan_files(diagnosis, 1000 + number, name)
-        for fold in range(1, 5):
-            files |= scan_files(diagnosis, 1500 + fold, scored(fold, diagnosis)[0])
-    for name, data in {**locked, **files}.items():
-        path = root / "busi" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return locked
-
-
-def hospital(first_seed: int, count: int, locked: dict[str, bytes] | None = None) -> bytes:
-    """A zip of a hospital; with a few scans in it that the report should find when some locked ones are given."""
-    files: dict[str, bytes] = {}
-    for diagnosis in Diagnosis:
-        for number in range(count):
-            text = "LOGIQ E9" if locked and diagnosis is not Diagnosis.NORMAL and number % 4 == 0 else ""
-            files |= scan_files(diagnosis, first_seed + number, f"{diagnosis}-{number:03d}", text=text)
-    if locked:
-        copied = sorted(name for name in locked if name.startswith("benign"))[:2]
-        files |= {name.replace("benign (", "copy ("): locked[name] for name in copied}
-        files["malignant/malignant-900.png"] = files["malignant/malignant-001.png"]
-        files["malignant/malignant-900_mask.png"] = files["malignant/malignant-001_mask.png"]
-        files["benign/damaged.png"] = files["benign/benign-001.png"][:900]
+        for number in range(UPLOADED):
+            text = "LOGIQ E9" if diagnosis is not Diagnosis.NORMAL and number % 4 == 0 else ""
+            files |= scan_files(diagnosis, number, f"{diagnosis}-{number:03d}", text=text)
+    files["malignant/malignant-900.png"] = files["malignant/malignant-001.png"]
+    files["malignant/malignant-900_mask.png"] = files["malignant/malignant-001_mask.png"]
+    files["benign/damaged.png"] = files["benign/benign-001.png"][:900]
     return pack(files)
-
-
-def rules(settings: Settings) -> str:
-    """The real rules on the few simulated scans."""
-    locked = select("busi", 0, settings)
-    head, rest = RULES.split("[[test_set]]")[0], RULES[RULES.index("[smallest]") :]
-    test_set = f'name = "simulated"\ndata_set = "busi"\nfold = 0\nscans = {len(locked)}\nsha256 = "{checksum(locked)}"'
-    for rule, wide in {"normal = 10": "normal = 8", "benign = 100": "benign = 8", "malignant = 100": "malignant = 8",
-                       "auc = 0.04": "auc = 0.3",
-        "auc = 0.08": "auc = 0.3", "normals_with_mask = 0.10": "normals_with_mask = 0.3",
-                       "lesions_missed = 0.01": "lesions_missed = 0.1", "\nsensitivity = 0.05": "\nsensitivity = 0.3",
-                       "flag_sensitivity = 0.03": "flag_sensitivity = 0.3",
-                       "flag_specificity = 0.10": "flag_specificity = 0.5",
-                       "calibration_error = 0.03": "calibration_error = 0.3"}.items():  # fmt: skip
-        rest = rest.replace(rule, wide)
-    return f"{head}[[test_set]]\n{test_set}\n\n{rest}"
 
 
 @contextmanager
@@ -128,20 +90,21 @@ def main(folder: Path, size: tuple[int, int], *, small: bool) -> None:
     provider.start()
     with tempfile.TemporaryDirectory() as name, browser_page(size) as page:
         root = Path(name)
-        folders = {key: root / key.lower() for key in ("WEIGHTS_DIR", "STATE_DIR", "DATA_ROOT")}
+        data = {"DATA_ROOT": read_settings().data_root}
+        folders = {key: root / key.lower() for key in ("WEIGHTS_DIR", "STATE_DIR")} | data
         folders |= {"PROMOTION_PROTOCOL": root / "promotion.toml", "ENCODER_DIR": read_settings().encoder_dir}
         settings = Settings(device="cpu", **{key.lower(): path for key, path in folders.items()})
-        locked = write_data(settings.data_root)
-        settings.promotion_protocol.write_text(rules(settings))
-        write_version(settings.weights_dir, "2026.10-a")
-        put_into_service(settings.weights_dir, "2026.10-a")
-        (root / "hospital-2026.zip").write_bytes(hospital(3000, UPLOADED, locked))
+        settings.promotion_protocol.write_text(rules_for_few_scans())
+        before = read_registry(PROJECT_ROOT / "weights").in_service
+        shutil.copytree(PROJECT_ROOT / "weights" / before, settings.weights_dir / before)
+        put_into_service(settings.weights_dir, before)
+        (root / "hospital-2026.zip").write_bytes(hospital())
         server = start_server(
             REPOSITORY / "app.py", settings=environment(folders, write_secrets(root / "secrets.toml", provider))
         )
         try:
             walk = AdminWalk(page, server.address, lambda step: keep_picture(page, folder / step, small=small))
-            walk_through(walk, root / "hospital-2026.zip")
+            walk_through(walk, root / "hospital-2026.zip", before)
         finally:
             server.stop()
             provider.stop()
@@ -150,22 +113,23 @@ def main(folder: Path, size: tuple[int, int], *, small: bool) -> None:
                     kill(int(lock.read_text()))
 
 
-def walk_through(walk: AdminWalk, archive: Path) -> None:
+def walk_through(walk: AdminWalk, archive: Path, before: str) -> None:
     walk.sign_in()
     walk.upload(archive)
     walk.look_at("text burned in")
     walk.page.get_by_text(re.compile("^I looked at the")).click()
     walk.accept("hospital-2026")
-    walk.order("2026.11-a", "hospital-2026", {"Epochs": "20", "Learning rate": "0.005", "Images a step": "4"})
-    walk.watch("2026.11-a")
+    few = {"Images a step": "8", "Epochs": "3"}
+    walk.order("2026.12-a", "hospital-2026", {**few, "Learning rate": "0.00003"})
+    walk.watch("2026.12-a")
     unseen = AdminWalk(walk.page, walk.address)
-    unseen.order("2026.11-b", "hospital-2026", {"Epochs": "1", "Learning rate": "0.000001"})
-    unseen.watch("2026.11-b")
-    walk.judge("2026.11-a")
-    walk.promote("2026.11-a", "twice the scans, from our own machine")
-    walk.read_a_scan("2026.11-a")
-    walk.judge("2026.11-b", photo="verdict-worse")
-    walk.roll_back("2026.10-a")
+    unseen.order("2026.12-b", "hospital-2026", {**few, "Start from": "nothing (random weights)", "Epochs": "1"})
+    unseen.watch("2026.12-b")
+    walk.judge("2026.12-b", photo="verdict-worse")
+    walk.judge("2026.12-a")
+    walk.promote("2026.12-a", "has seen scans of our own machine")
+    walk.read_a_scan("2026.12-a")
+    walk.roll_back(before)
     walk.open_audit()
 
 

@@ -1,6 +1,7 @@
 """The whole way of docs/admin.md on real scans, in one browser: from a zip to the model in service, and back."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,19 +11,20 @@ from admin_walk import ANNA, PEOPLE, AdminWalk, environment, write_secrets, zip_
 from gate import RULES
 from oidc_provider import Provider
 from playwright.sync_api import Page, expect
-from versions import write_version
-from workshop import ONE_THREAD, kill
+from workshop import kill
 
 from busi_core.audit import AuditLog
 from busi_core.data.splits import read_folds
 from busi_core.jobs.locks import is_held
 from busi_core.managed.store import list_sets
 from busi_core.registry import put_into_service, read_registry
+from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 
 pytestmark = [pytest.mark.browser, pytest.mark.realdata]
 
-OF_EACH = {Diagnosis.NORMAL: 20, Diagnosis.BENIGN: 50, Diagnosis.MALIGNANT: 40}
+WEIGHTS = PROJECT_ROOT / "weights"
+OF_EACH = {Diagnosis.NORMAL: 6, Diagnosis.BENIGN: 14, Diagnosis.MALIGNANT: 10}
 
 
 def real_scans(data_root: Path) -> Iterator[tuple[Path, str]]:
@@ -37,21 +39,25 @@ def real_scans(data_root: Path) -> Iterator[tuple[Path, str]]:
                 yield path, f"{kind}/{path.name}"
 
 
-def rules_for_a_small_model() -> str:
-    """The real rules, on BUSI's locked fold alone. Two classes of 11 and 27 scans cannot show the real margins of what
-    must not get worse, so these are wide; that of the lesion mask stays."""
+def rules_for_few_scans() -> str:
+    """The real rules on BUSI's locked fold alone, with wide margins: cut-offs that are chosen by five validation scans
+    are coarse, and 11 normals and 27 malignant scans show no small differences. A network that learnt nothing still
+    falls far beyond them."""
     head, busi, _ = RULES.split("[[test_set]]")
     rules = head + "[[test_set]]" + busi + RULES[RULES.index("[smallest]") :]
     for rule, wide in {
         "benign = 100": "benign = 40",
         "malignant = 100": "malignant = 20",
-        "auc = 0.04": "auc = 0.4",
+        "lesion_dice = 0.03": "lesion_dice = 0.2",
+        "auc = 0.04": "auc = 0.2",
         "normals_with_mask = 0.10": "normals_with_mask = 0.95",
-        "lesions_missed = 0.01": "lesions_missed = 0.5",
+        "lesions_missed = 0.01": "lesions_missed = 0.2",
         "\nsensitivity = 0.05": "\nsensitivity = 0.6",
         "flag_sensitivity = 0.03": "flag_sensitivity = 0.95",
         "flag_specificity = 0.10": "flag_specificity = 0.95",
         "calibration_error = 0.03": "calibration_error = 0.5",
+        "lesion_dice = 0.06": "lesion_dice = 0.4",
+        "auc = 0.08": "auc = 0.4",
         "draws = 2000": "draws = 400",
     }.items():
         assert rules.count(rule) == 1, rule
@@ -71,13 +77,14 @@ def provider() -> Iterator[Provider]:
 def address(
     data_root: Path, tmp_path: Path, provider: Provider, private_app: Callable[..., tuple[subprocess.Popen[bytes], str]]
 ) -> Iterator[str]:
-    """The app with an untrained model in service; the worker that it starts ends with the test."""
-    write_version(tmp_path / "weights", "untrained")
-    put_into_service(tmp_path / "weights", "untrained")
-    (tmp_path / "promotion.toml").write_text(rules_for_a_small_model())
+    """The app with the project's own version in service; the worker that it starts ends with the test."""
+    in_service = read_registry(WEIGHTS).in_service
+    shutil.copytree(WEIGHTS / in_service, tmp_path / "weights" / in_service)
+    put_into_service(tmp_path / "weights", in_service)
+    (tmp_path / "promotion.toml").write_text(rules_for_few_scans())
     folders = {"WEIGHTS_DIR": tmp_path / "weights", "STATE_DIR": tmp_path / "state", "DATA_ROOT": data_root}
     folders |= {"PROMOTION_PROTOCOL": tmp_path / "promotion.toml", "ENCODER_DIR": tmp_path}
-    yield private_app(environment(folders, write_secrets(tmp_path / "secrets.toml", provider)) | ONE_THREAD)[1]
+    yield private_app(environment(folders, write_secrets(tmp_path / "secrets.toml", provider)))[1]
     for lock in (tmp_path / "state/workers").glob("*.lock"):
         if is_held(lock):
             kill(int(lock.read_text()))
@@ -86,10 +93,12 @@ def address(
 def test_a_hospitals_scans_become_the_model_in_service_and_one_click_goes_back(
     address: str, data_root: Path, tmp_path: Path, chromium_page: Callable[..., Page]
 ) -> None:
-    """Two trainings on real scans: one that learnt something is promoted, one that did not is refused."""
+    """Two trainings on real scans: one that goes on from the version in service is promoted, one that begins with
+    nothing and has a single epoch is refused."""
+    before = read_registry(tmp_path / "weights").in_service
     walk = AdminWalk(chromium_page((1440, 900)), address)
     walk.sign_in()
-    walk.read_a_scan("untrained")
+    walk.read_a_scan(before)
 
     walk.open("datasets")
     findings = walk.upload(zip_files(real_scans(data_root), tmp_path / "hospital.zip"))
@@ -99,20 +108,20 @@ def test_a_hospitals_scans_become_the_model_in_service_and_one_click_goes_back(
     (managed,) = list_sets(tmp_path / "state")
     assert 0 < managed.count() <= sum(OF_EACH.values()), "the scan of the locked test set stayed out"
 
-    walk.order("taught", "hospital", {"Epochs": "12", "Learning rate": "0.004", "Images a step": "4"})
-    walk.watch("taught")
-    walk.order("hasty", "hospital", {"Epochs": "1", "Learning rate": "0.000001"})
+    few = {"Images a step": "8", "Epochs": "3"}
+    walk.order("retrained", "hospital", {**few, "Learning rate": "0.00003"})
+    walk.watch("retrained")
+    walk.order("hasty", "hospital", {**few, "Start from": "nothing (random weights)", "Epochs": "1"})
     walk.watch("hasty")
-
-    expect(walk.judge("taught")).to_contain_text("Better.")
-    walk.promote("taught", "learnt from our own scans")
-    walk.read_a_scan("taught")
 
     expect(walk.judge("hasty")).to_contain_text("Worse. It is not put into service.")
     expect(walk.page.get_by_role("button", name=re.compile("^Put "))).to_have_count(0)
+    expect(walk.judge("retrained")).to_contain_text("It may be put into service.")
+    walk.promote("retrained", "has seen our own scans")
+    walk.read_a_scan("retrained")
 
-    walk.roll_back("untrained")
-    walk.read_a_scan("untrained")
+    walk.roll_back(before)
+    walk.read_a_scan(before)
     walk.open_audit()
     assert [change.kind for change in read_registry(tmp_path / "weights").history[1:]] == ["promoted", "rolled back"]
     log = AuditLog(tmp_path / "state/audit.sqlite")
