@@ -210,7 +210,10 @@ def show_roll_back(permit: Permit, row: VersionRow, registry: Registry) -> None:
     with st.container(border=True):
         st.markdown(f"**{plain(row.name)}** was in service before. It needs no verdict; its files are checked.")
         st.text_input(
-            "Why back to it (optional)", key="rollback-comment", max_chars=MAX_COMMENT, placeholder="kept in the history"
+            "Why back to it (optional)",
+            key="rollback-comment",
+            max_chars=MAX_COMMENT,
+            placeholder="kept in the history",
         )
         st.button(
             f"Roll back to {plain(row.name)}",
