@@ -213,7 +213,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     rollback = commands.add_parser("rollback", help="put a version back that was in service before")
     rollback.add_argument("version")
-    rollback.add_argument("--comment", required=True, metavar="TEXT", help="why; kept in the history")
+    rollback.add_argument("--comment", default="", metavar="TEXT", help="why; kept in the history")
     rollback.set_defaults(run=_rollback)
 
     splits = commands.add_parser("splits", help="check the committed folds against the scans at hand")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from busi_core.errors import OutputError
 
+GLANCE_SECONDS = 0.2  # `is_held` of another process takes the lock for an instant
+
 
 class ProcessLock:
     """One process at a time holds a file; a kill frees it.
@@ -18,7 +20,7 @@ class ProcessLock:
         self.path = path
         self._handle: int | None = None
 
-    def acquire(self, *, wait_seconds: float = 0.0) -> bool:
+    def acquire(self, *, wait_seconds: float = GLANCE_SECONDS) -> bool:
         """Take it; False when another process holds it after waiting so long.
 
         Raises:
@@ -40,7 +42,7 @@ class ProcessLock:
                 if time.monotonic() >= until:
                     os.close(handle)
                     return False
-                time.sleep(0.1)
+                time.sleep(0.05)
                 continue
             os.ftruncate(handle, 0)
             os.write(handle, f"{os.getpid()}\n".encode())

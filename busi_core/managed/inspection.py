@@ -168,7 +168,7 @@ def _find_marks(scan: ScanPixels) -> list[Finding]:
     marks = find_marks(scan.grey)
     found = []
     if marks.text:
-        found.append(Finding(Flag.TEXT, f"{len(marks.text)} line{'s' if len(marks.text) > 1 else ''} of it."))
+        found.append(Finding(Flag.TEXT, f"{len(marks.text)} line{'s' if len(marks.text) > 1 else ''} of text."))
     if marks.measuring:
         found.append(Finding(Flag.MARKS, f"{len(marks.measuring)} crosses or dotted lines."))
     return found

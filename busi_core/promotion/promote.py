@@ -1,4 +1,4 @@
-"""Put a judged candidate into service, or an earlier version back: by an administrator, with a comment, on record.
+"""Put a judged candidate into service with a comment, or an earlier version back: by an administrator, on record.
 
 Everything is checked here again, whatever a page showed or a button sent: who asks, the files' checksums, the verdict
 and its rules, and that nobody came first.
@@ -111,7 +111,7 @@ def roll_back(
     Args:
         permit: Asked before anything else.
         version: In service at some time before.
-        comment: Why.
+        comment: Why; may be empty, since a model that errs must be gone at one click.
         expected_in_service: The version in service that the administrator saw.
         settings: Where versions lie.
         audit: Gets its entry before the change; a refusal is entered too.
@@ -123,7 +123,7 @@ def roll_back(
     """
     who = permit.confirm()
     with _refusals(audit, who, version, "roll back"):
-        said = _require_comment(comment)
+        said = _read_comment(comment)
         _require_sound(version, settings)
         registry = read_registry(settings.weights_dir)
         if version not in registry.earlier:
@@ -173,13 +173,19 @@ def _refusals(audit: AuditLog, who: str, version: str, wanted: str) -> Iterator[
         raise
 
 
-def _require_comment(comment: str) -> str:
+def _read_comment(comment: str) -> str:
     said = " ".join(comment.split())
-    if not said or len(said) > MAX_COMMENT:
+    if len(said) > MAX_COMMENT:
         raise PromotionError(
-            "A change of the version in service needs a comment.",
-            remedy=f"Write why, in up to {MAX_COMMENT} characters; no names of patients.",
+            f"The comment has {len(said)} characters.", remedy=f"Write up to {MAX_COMMENT}; no names of patients."
         )
+    return said
+
+
+def _require_comment(comment: str) -> str:
+    said = _read_comment(comment)
+    if not said:
+        raise PromotionError("A promotion needs a comment.", remedy="Write why; no names of patients.")
     return said
 
 

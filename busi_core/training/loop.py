@@ -280,7 +280,19 @@ def _moving_average(decay: float) -> Callable[..., None]:
 
 
 def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+    enabled = config.precision == "bf16" and computes_in_bf16(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 saves time there: on every GPU, and on processors for which PyTorch hands bf16 to oneDNN.
+
+    On others (AVX2 only) PyTorch falls back to loops of its own, eight times slower than fp32 (docs/experiments.md).
+    """
+    if device.type != "cpu":
+        return True
+    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_library and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _read_log(folder: Path, *, until: int) -> list[str]:

@@ -33,13 +33,23 @@ def show_notice() -> None:
         st.success(said, icon=":material/check_circle:")
 
 
-def show_in_service(registry: Registry) -> None:
-    """Which version reads scans now, since when and by whom."""
-    st.subheader(f"In service: {plain(registry.in_service)}")
-    if not registry.history:
+def show_in_service(permit: Permit, registry: Registry) -> None:
+    """Which version reads scans now, since when and by whom; and the way back, at one click."""
+    last = registry.history[-1] if registry.history else None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(f"In service: {plain(registry.in_service)}", width="content", anchor=False)
+        if last is not None and last.before:
+            st.button(
+                f"Roll back to {plain(last.before)}",
+                icon=":material/undo:",
+                key="rollback-now",
+                on_click=put_back,
+                args=(permit, last.before, registry.in_service),
+                help="For every reader, from their next scan on. Its files are checked; no verdict is needed.",
+            )
+    if last is None:
         st.caption("Since before changes were recorded.")
         return
-    last = registry.history[-1]
     before = f", in place of {plain(last.before)}" if last.before else ""
     said = f": “{plain(last.comment)}”" if last.comment else ""
     st.caption(f"{last.kind.capitalize()} by {plain(last.who)}, {moment(last.when)}{before}{said}")
@@ -119,14 +129,14 @@ def put_into_service(permit: Permit, candidate: str, in_service: str, verdict: V
     st.session_state[_NOTICE] = f"{plain(candidate)} is in service. Sessions read with it from their next scan on."
 
 
-def put_back(permit: Permit, version: str, in_service: str) -> None:
-    """The button 'Roll back'."""
+def put_back(permit: Permit, version: str, in_service: str, comment_key: str = "") -> None:
+    """The buttons 'Roll back'; the comment is what stands in that field, if any."""
     settings = read_settings()
     try:
         roll_back(
             permit,
             version,
-            comment=st.session_state["rollback-comment"],
+            comment=st.session_state.get(comment_key, ""),
             expected_in_service=in_service,
             settings=settings,
             audit=open_audit(settings),
@@ -200,14 +210,17 @@ def show_roll_back(permit: Permit, row: VersionRow, registry: Registry) -> None:
     with st.container(border=True):
         st.markdown(f"**{plain(row.name)}** was in service before. It needs no verdict; its files are checked.")
         st.text_input(
-            "Why back to it", key="rollback-comment", max_chars=MAX_COMMENT, placeholder="kept in the history"
+            "Why back to it (optional)",
+            key="rollback-comment",
+            max_chars=MAX_COMMENT,
+            placeholder="kept in the history",
         )
         st.button(
             f"Roll back to {plain(row.name)}",
             icon=":material/undo:",
             key="rollback",
             on_click=put_back,
-            args=(permit, row.name, registry.in_service),
+            args=(permit, row.name, registry.in_service, "rollback-comment"),
         )
 
 
@@ -282,7 +295,7 @@ except BusiError as error:
     st.stop()
 rules = read_rules()
 versions = list_rows(weights_dir, registered, rules)
-show_in_service(registered)
+show_in_service(admin, registered)
 show_versions(versions)
 others = {row.name: row for row in versions if row.standing != IN_SERVICE}
 judgement = read_judging(read_settings())

@@ -31,7 +31,7 @@ def follow(permit: Permit, settings: Settings, shown: dict[str, str]) -> None:
     if {job.id: job.state for job in jobs} != shown:  # the list below the panel is of another moment
         st.rerun()
     if not jobs:
-        st.info("Nothing was trained here yet. Order a training beside this.", icon=":material/model_training:")
+        st.info("Nothing was trained here yet.", icon=":material/model_training:")
         return
     names = {job.id: say_run(job) for job in jobs}
     if st.session_state.get("job") not in names:

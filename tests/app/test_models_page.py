@@ -146,8 +146,18 @@ def test_an_administrator_who_was_removed_while_the_page_stood_open_changes_noth
     assert read_registry(gate.weights_dir).in_service == "tiny"
 
 
-def test_one_click_goes_back(gate: Gate) -> None:
+def test_one_click_goes_back_to_the_version_before(gate: Gate) -> None:
     put_into_service(gate.weights_dir, "next")
+    page = open_page().button(key="rollback-now").click().run()
+    assert not page.exception
+    assert "tiny is in service again" in texts(page)
+    change = read_registry(gate.weights_dir).history[-1]
+    assert (change.version, change.who, change.comment) == ("tiny", "Dr. Ada", "")
+
+
+def test_any_earlier_version_is_put_back_with_a_comment(gate: Gate) -> None:
+    for version in ("next", "same"):
+        put_into_service(gate.weights_dir, version)
     page = open_page("tiny")
     page.text_input(key="rollback-comment").input("better on Sunday")
     page = page.button(key="rollback").click().run()
@@ -181,7 +191,7 @@ def test_without_rules_nothing_can_be_judged_but_going_back_still_works(gate: Ga
     gate.settings.promotion_protocol.unlink()
     page = open_page("tiny")
     assert "cannot be read" in texts(page)
-    assert keys(page) == {"rollback"}
+    assert keys(page) == {"rollback", "rollback-now"}
 
 
 def test_a_judgement_goes_on_in_a_process_of_its_own_and_a_new_page_sees_it(gate: Gate) -> None:

@@ -1,23 +1,19 @@
 """A real Chromium and a real Streamlit server for the tests marked `browser`; skipped, with the reason, without one."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from app_server import REPOSITORY, AppServer, start_server
+from find_chromium import CHROMIUM_FLAGS, CHROMIUM_NAMES, find_chromium
 from playwright.sync_api import Browser, Page, sync_playwright
-
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the whole run. BUSI_CHROMIUM names another binary."""
-    found = os.environ.get("BUSI_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    """One Chromium for the whole run."""
+    found = find_chromium()
     if found is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)} and BUSI_CHROMIUM)")
     with sync_playwright() as playwright:

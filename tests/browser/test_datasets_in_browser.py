@@ -1,4 +1,4 @@
-"""The way of a hospital's scans into training, in a real browser: sign in, upload real scans, read, accept, remove."""
+"""A hospital's scans on a phone: sign in, upload real scans, read, accept, remove. At a desk: test_admin_walk.py."""
 
 import subprocess
 import zipfile
@@ -16,6 +16,7 @@ from busi_core.managed.store import as_records, list_sets
 pytestmark = [pytest.mark.browser, pytest.mark.realdata]
 
 WAIT_MS = 240_000  # torch, then 1,760 known scans to read, on a busy machine
+PHONE = (390, 844)
 SECRET = "correct horse battery"  # noqa: S105
 
 PrivateApp = Callable[..., tuple[subprocess.Popen[bytes], str]]
@@ -34,11 +35,9 @@ def zip_of_real_scans(data_root: Path, target: Path) -> str:
     return tested
 
 
-@pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)])
 def test_real_scans_are_uploaded_examined_accepted_and_removed(
-    chromium_page: Callable[..., Page], private_app: PrivateApp, data_root: Path, tmp_path: Path,
-    viewport: tuple[int, int],
-) -> None:  # fmt: skip
+    chromium_page: Callable[..., Page], private_app: PrivateApp, data_root: Path, tmp_path: Path
+) -> None:
     tested = zip_of_real_scans(data_root, tmp_path / "hospital.zip")
     hashed = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(SECRET)
     (tmp_path / "secrets.toml").write_text(f'[administration.passwords]\nphysicist = "{hashed}"\n')
@@ -51,7 +50,7 @@ def test_real_scans_are_uploaded_examined_accepted_and_removed(
             "BUSI_DEMO": "",
         }
     )
-    page = chromium_page(viewport)
+    page = chromium_page(PHONE)
     page.set_default_timeout(WAIT_MS)
     page.goto(address)
     expect(page.get_by_text("Read a breast ultrasound scan")).to_be_visible(timeout=WAIT_MS)

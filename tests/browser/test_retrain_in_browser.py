@@ -1,6 +1,7 @@
-"""A training as a physicist orders it: sign in, queue, watch the curve, close the laptop, come back, cancel."""
+"""A training as a physicist orders it: queue, watch, close the laptop; the app is killed; come back, cancel."""
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 from playwright.sync_api import Page, expect
 from versions import write_version
-from workshop import ONE_THREAD, Workshop, kill, training_pid, wait_for
+from workshop import Workshop, training_pid, wait_for
 
 from busi_core.jobs import ledger
 from busi_core.jobs.run_folder import read_curves
@@ -23,19 +24,33 @@ SECRET = "correct horse battery"  # noqa: S105
 OpenPage = Callable[..., Page]
 
 
+class Server:
+    """The app with a tiny model in service and one administrator; it can be killed and started again."""
+
+    def __init__(self, root: Path, private_app: Callable[..., tuple[subprocess.Popen[bytes], str]]) -> None:
+        self.place = Workshop(root)
+        write_version(root / "weights", "tiny")
+        put_into_service(root / "weights", "tiny")
+        hashed = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(SECRET)
+        (root / "secrets.toml").write_text(f'[administration.passwords]\nphysicist = "{hashed}"\n')
+        self._secrets = {"STREAMLIT_SECRETS_FILES": str(root / "secrets.toml"), "BUSI_DEMO": ""}
+        self._private_app = private_app
+
+    def start(self) -> str:
+        self.process, address = self._private_app({**self.place.environment, **self._secrets})
+        return address
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 @pytest.fixture
-def server(tmp_path: Path, private_app: Callable[..., tuple]) -> Iterator[tuple[Workshop, str]]:
-    """The app with a tiny model in service and one administrator; the worker that it starts ends with the test."""
-    place = Workshop(tmp_path)
-    write_version(tmp_path / "weights", "tiny")
-    put_into_service(tmp_path / "weights", "tiny")
-    hashed = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(SECRET)
-    (tmp_path / "secrets.toml").write_text(f'[administration.passwords]\nphysicist = "{hashed}"\n')
-    environment = {**place.environment, **ONE_THREAD, "STREAMLIT_SECRETS_FILES": str(tmp_path / "secrets.toml")}
-    _, address = private_app({**environment, "BUSI_DEMO": ""})
-    yield place, address
-    for lock in (place.settings.state_dir / "workers").glob("*.lock"):
-        kill(int(lock.read_text()))
+def server(tmp_path: Path, private_app: Callable[..., tuple[subprocess.Popen[bytes], str]]) -> Iterator[Server]:
+    """The worker that it starts ends with the test."""
+    server = Server(tmp_path, private_app)
+    yield server
+    server.place.close()
 
 
 def open_retrain(page: Page, address: str) -> Page:
@@ -50,11 +65,11 @@ def open_retrain(page: Page, address: str) -> Page:
 
 
 def test_a_training_is_ordered_watched_left_alone_found_again_and_cancelled(
-    server: tuple[Workshop, str], chromium_page: OpenPage
+    server: Server, chromium_page: OpenPage
 ) -> None:
-    """J5, J6."""
-    place, address = server
-    page = open_retrain(chromium_page(), address)
+    """J5, J6: the browser is closed and the app killed while it runs."""
+    place = server.place
+    page = open_retrain(chromium_page(), server.start())
     page.get_by_label("Name of the new version").fill("rehearsal")
     page.get_by_label("Epochs").fill("400")
     page.get_by_label("Epochs").press("Enter")
@@ -71,10 +86,11 @@ def test_a_training_is_ordered_watched_left_alone_found_again_and_cancelled(
     assert (job.state, job.spec.epochs, job.who) == (RUNNING, 400, "physicist")
 
     page.context.close()
+    server.kill()
     then = len(read_curves(job))
-    wait_for(lambda: len(read_curves(job)) > then, what="another epoch with no page open")
+    wait_for(lambda: len(read_curves(job)) > then, what="another epoch with no page open and no app")
 
-    page = open_retrain(chromium_page(), address)
+    page = open_retrain(chromium_page(), server.start())
     expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text(re.compile(r"^epoch \d+ of 400"))).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Cancel", exact=True).click()

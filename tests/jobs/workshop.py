@@ -21,6 +21,7 @@ from busi_core.jobs import ledger
 from busi_core.jobs.locks import is_held
 from busi_core.jobs.run_folder import LOCK_FILE
 from busi_core.jobs.spec import Job, JobSpec
+from busi_core.jobs.worker import lock_path
 from busi_core.registry import put_into_service
 from busi_core.settings import PROJECT_ROOT, Settings
 
@@ -49,7 +50,7 @@ class Workshop:
 
     root: Path
     database: str | None = None
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -81,6 +82,18 @@ class Workshop:
     def start_worker(self, *, file_size_limit: int | None = None) -> subprocess.Popen[bytes]:
         """`busi worker`, as a person starts it; with a limit no file of it can grow beyond so many bytes."""
 
+        return self._start("-m", "busi_core.cli", "worker", file_size_limit=file_size_limit)
+
+    def start_app(self) -> subprocess.Popen[bytes]:
+        """The page Retrain as a process without a screen: it starts a worker in the background when none is there."""
+        return self._start(str(Path(__file__).with_name("keep_worker.py")))
+
+    def worker_pid(self) -> int | None:
+        """Process id of the worker that serves the CPU here, whoever started it; None when there is none."""
+        lock = lock_path(self.settings, "cpu")
+        return int(lock.read_text()) if is_held(lock) else None
+
+    def _start(self, *program: str, file_size_limit: int | None = None) -> subprocess.Popen[bytes]:
         def limit() -> None:
             if sys.platform == "linux":  # pytest may be killed before it tidies up
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -88,17 +101,17 @@ class Workshop:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
 
         with (self.root / "worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "busi_core.cli", "worker"],
+            process = subprocess.Popen(
+                [sys.executable, *program],
                 cwd=PROJECT_ROOT,
-                env=self.environment,
+                env={**self.environment, "PYTHONPATH": str(PROJECT_ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 preexec_fn=limit,
             )
-        self.workers.append(worker)
-        return worker
+        self.started.append(process)
+        return process
 
     def submit(self, version: str, **changes: Any) -> Job:
         return ledger.submit(command_line(), small(version, **changes), self.settings, self.audit)
@@ -126,9 +139,12 @@ class Workshop:
         return "\n".join(path.read_text(errors="replace") for path in paths if path.is_file())
 
     def close(self) -> None:
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
+        for process in self.started:
+            process.kill()
+            process.wait()
+        for lock in (self.settings.state_dir / "workers").glob("*.lock"):
+            if is_held(lock):  # a worker that the app started
+                kill(int(lock.read_text()))
 
 
 def small(version: str, **changes: Any) -> JobSpec:

@@ -189,12 +189,25 @@ def test_who_is_removed_while_the_files_are_checked_changes_nothing(judged: tupl
     assert not list(gate.weights_dir.glob("*/promotion-*"))
 
 
-@pytest.mark.parametrize("comment", ["", "  \n ", "x" * 501])
-def test_without_a_comment_nothing_changes(judged: tuple[Gate, Verdict], comment: str) -> None:
+@pytest.mark.parametrize(
+    ("comment", "said"), [("", "needs a comment"), ("  \n ", "needs a comment"), ("x" * 501, "has 501 characters")]
+)
+def test_without_a_comment_of_some_sentences_nothing_is_promoted(
+    judged: tuple[Gate, Verdict], comment: str, said: str
+) -> None:
     gate, verdict = judged
-    with pytest.raises(PromotionError, match="needs a comment"):
+    with pytest.raises(PromotionError, match=said):
         promoted(gate, verdict, comment=comment)
     assert read_registry(gate.weights_dir).in_service == "tiny"
+
+
+def test_a_roll_back_waits_for_no_comment_but_takes_no_novel(judged: tuple[Gate, Verdict]) -> None:
+    gate, verdict = judged
+    promoted(gate, verdict)
+    with pytest.raises(PromotionError, match="has 501 characters"):
+        rolled_back(gate, "tiny", comment="x" * 501)
+    assert rolled_back(gate, "tiny", comment=" ").in_service == "tiny"
+    assert read_registry(gate.weights_dir).history[-1].comment == ""
 
 
 def test_what_was_not_judged_is_refused_and_the_refusal_is_in_the_log(judged: tuple[Gate, Verdict]) -> None:

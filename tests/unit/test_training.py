@@ -137,6 +137,22 @@ def test_training_leaves_the_samples_as_they_were(few: Samples, tmp_path: Path) 
     assert torch.equal(few.masks, masks)
 
 
+def test_a_machine_that_does_not_compute_in_bf16_trains_in_fp32(
+    few: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There bf16 would take eight times as long; where it is computed in, the weights differ."""
+    weights = []
+    for name, precision, has_bf16 in (("fp32", "fp32", True), ("without", "bf16", False), ("with", "bf16", True)):
+        monkeypatch.setattr(loop, "computes_in_bf16", lambda _device, has=has_bf16: has)
+        fit(replace(CONFIG, epochs=1, precision=precision), few, few, tmp_path / name)
+        weights.append((tmp_path / name / BEST_FILE).read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_graphics_card_always_computes_in_bf16() -> None:
+    assert loop.computes_in_bf16(torch.device("cuda"))
+
+
 def test_first_weights_are_put_in_before_the_first_step(few: Samples, tmp_path: Path) -> None:
     before = make_network(7).state_dict()
     config = replace(CONFIG, epochs=1, learning_rate=1e-12, weight_decay=0.0)
