@@ -3,6 +3,8 @@
 Fixed colours and one opacity for every pixel, the same as the viewer's, so that a colour always means one value.
 """
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +41,9 @@ def draw_doubt(rgb: Rgb, certain: Mask, possible: Mask) -> Rgb:
 
 def draw_heatmap(rgb: Rgb, evidence: FloatMap) -> Rgb:
     """The scan under a heat map of the same size; where there is no evidence the scan is left as it is."""
-    colours = _heat_table()[np.rint(evidence * 255).astype(np.uint8)]
-    return _blend(rgb, colours, (evidence > 0) * np.float32(HEAT_OPACITY))
+    colours = cv2.applyColorMap(np.rint(evidence * 255).astype(np.uint8), _heat_table()[:, None])
+    drawn = cv2.addWeighted(rgb, 1 - HEAT_OPACITY, colours, HEAT_OPACITY, 0)
+    return np.asarray(cv2.copyTo(rgb, (evidence <= 0).astype(np.uint8), drawn), np.uint8)
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -65,6 +68,7 @@ def _blend(rgb: Rgb, colours: NDArray[np.uint8], opacity: NDArray[np.float32]) -
     return np.rint(rgb * (1 - share) + colours * share).astype(np.uint8)
 
 
+@cache
 def _heat_table() -> NDArray[np.uint8]:
     """(256, 3) colours between the stops, linearly."""
     stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in HEAT_STOPS], np.float64)
