@@ -37,9 +37,8 @@ def main() -> None:
     analyser = Serving(settings.weights_dir, choose_device("cpu")).current()
     with_torch = resident_mb()
     engine = AsWritten(analyser) if options.engine == "as-written" else OpenVino(analyser, options.precision)
-    print(
-        f"{analyser.card.version} against {options.engine}, {options.precision}, {describe_machine(torch.device('cpu'))}"
-    )
+    kind = options.precision if options.engine == "openvino" else "f32"
+    print(f"{analyser.card.version} against {options.engine} in {kind}, {describe_machine(torch.device('cpu'))}")
     records = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
     records = records[:: options.every]
     found = list(compare(analyser, engine, records))
