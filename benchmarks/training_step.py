@@ -5,7 +5,7 @@
 In turn, on the same scans, the same network, loss and augmentation:
     plain      fp32, no channels_last, each image and mask decoded from the disk and resized for each step, plain AdamW
     ours       the loop of busi_core.training: samples in memory, channels_last, fused AdamW, moving average; in fp32
-               and in bf16 (a processor without bf16 imitates it, at many times the cost: skipped there unless --bf16)
+               and, on a device that calculates in it, in bf16
 Medians of each round's ratio. Reads BUSI where it is, or simulated scans written into a temporary folder.
 """
 
@@ -47,17 +47,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         records = find_records(Path(folder), config.batch_size)
         steps = {"plain: fp32, from the disk": plain_step(records, config, device)}
-        for precision in precisions(device, wanted=options.bf16):
+        for precision in precisions(device):
             steps[f"ours: {precision}, from memory"] = our_step(records, replace(config, precision=precision), device)
         print(f"{describe_machine(device)}, batch {config.batch_size}, {options.rounds} rounds\n")
         times = time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device)
         report(times, config.batch_size)
-        report_layers(records, replace(config, precision=precisions(device, wanted=False)[-1]), device)
+        report_layers(records, replace(config, precision=precisions(device)[-1]), device)
 
 
-def precisions(device: torch.device, *, wanted: bool) -> list[str]:
-    has_bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return ["fp32", "bf16"] if has_bf16 or wanted else ["fp32"]
+def precisions(device: torch.device) -> list[str]:
+    return ["fp32", "bf16"] if loop.computes_bf16(device) else ["fp32"]
 
 
 def find_records(folder: Path, count: int) -> Sequence[Record]:
@@ -207,7 +206,6 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="how many (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images a step (default 16)")
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu or cuda")
-    parser.add_argument("--bf16", action="store_true", help="time bf16 also where the processor only imitates it")
     return parser.parse_args()
 
 

@@ -521,6 +521,26 @@ class Fixed(nn.Module):
         return Outputs(self.masks[rows], self.classes[rows], torch.zeros(len(images), 1, 2, 2))
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+    ],
+    ids=["without", "with"],
+)
+def test_bf16_is_used_by_processors_that_calculate_in_it(
+    capabilities: dict[str, bool], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that imitates it took ten times as long as in fp32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    images = torch.zeros(2, 1, 32, 32)
+    with loop._autocast(replace(CONFIG, precision="bf16"), CPU):
+        assert make_network()(images).mask_logits.dtype is expected
+    with loop._autocast(CONFIG, CPU):
+        assert make_network()(images).mask_logits.dtype is torch.float32
+
+
 def test_validation_figures_are_those_done_by_hand() -> None:
     truth = torch.zeros(4, 1, 64, 64, dtype=torch.uint8)
     truth[0, 0, :10, :10] = truth[1, 0, :10, :10] = 1
