@@ -283,7 +283,7 @@ def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device calculates in bf16; one that only imitates it takes ten times as long as in fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
