@@ -1,6 +1,9 @@
-"""Does OpenVINO say what torch says? Every real scan through the front door on both, and the memory of each.
+"""Does a faster engine say what torch says? Every real scan through the front door on both, and the memory of each.
 
     uv run --with openvino python -m benchmarks.engine_parity [--every 1] [--precision bf16]
+    uv run python -m benchmarks.engine_parity --engine as-written
+
+'as-written' holds the network rearranged for reading, which is what the request path uses, to the network itself.
 
 The product's network with its heat maps as one graph (reading_graph.py), converted without a file and without
 openvino's own `convert_model`, which reports its use over the network. Aims: mask IoU .995 in the mean and .98 at the
@@ -8,20 +11,21 @@ worst, the same class on every scan, correlation of every heat map .999.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.measure import describe_machine, resident_mb
 from benchmarks.reading_graph import ReadingGraph, convert
 from busi_core import Analyser, Analysis, Serving, choose_device, decode_image, read_finding, read_settings
 from busi_core.data.records import Record, read_bus_bra, read_busi
-from busi_core.models.network import LesionNet, Outputs
+from busi_core.imaging.preprocess import Box
+from busi_core.models.network import Network, Outputs
+from busi_core.service import _Raw
 
 MIN_MEAN_IOU, MIN_IOU, MIN_CORRELATION = 0.995, 0.98, 0.999
 
@@ -32,8 +36,9 @@ def main() -> None:
     before = resident_mb()
     analyser = Serving(settings.weights_dir, choose_device("cpu")).current()
     with_torch = resident_mb()
-    engine = EngineAnalyser(analyser, options.precision)
-    print(f"{analyser.card.version}, OpenVINO in {options.precision}")
+    engine = AsWritten(analyser) if options.engine == "as-written" else OpenVino(analyser, options.precision)
+    kind = options.precision if options.engine == "openvino" else "f32"
+    print(f"{analyser.card.version} against {options.engine} in {kind}, {describe_machine(torch.device('cpu'))}")
     records = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
     records = records[:: options.every]
     found = list(compare(analyser, engine, records))
@@ -56,7 +61,15 @@ class Parity:
     lesion_pixels: int
 
 
-class EngineAnalyser(Analyser):
+class AsWritten(Analyser):
+    """The product's analyser on the network as it was trained, not rearranged."""
+
+    def __init__(self, analyser: Analyser) -> None:
+        super().__init__(analyser._network, analyser.card, torch.device("cpu"))
+        self._reader = analyser._network
+
+
+class OpenVino(Analyser):
     """The product's analyser with the engine in the place of torch, and nothing else changed."""
 
     def __init__(self, analyser: Analyser, precision: str) -> None:
@@ -65,24 +78,21 @@ class EngineAnalyser(Analyser):
         side = analyser.card.preprocess.side
         self._compiled = convert(graph, torch.zeros(1, analyser.card.preprocess.channels, side, side), precision)
 
-    def _explain(
-        self,
-        network: LesionNet,  # noqa: ARG002  (the engine holds its own)
-        tensor: Tensor,
-        with_mask_map: bool,
-    ) -> tuple[Outputs, list[Tensor], Tensor | None]:
+    def _explain(self, network: Network, tensor: Tensor, box: Box, with_mask_map: bool) -> _Raw:
+        del network, box  # the engine holds its own
         request = self._compiled.create_infer_request()
         request.infer([tensor.contiguous().numpy()])
         parts = [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(5)]
         mask_logits, class_logits, features, class_maps, lesion_map = parts
-        return Outputs(mask_logits, class_logits, features), list(class_maps), lesion_map if with_mask_map else None
+        outputs = Outputs(mask_logits, class_logits, features)
+        return _Raw(outputs, list(class_maps), lesion_map if with_mask_map else None, None)
 
 
 def compare(one: Analyser, other: Analyser, records: list[Record]) -> Iterator[Parity]:
     start = time.monotonic()
     for number, record in enumerate(records, start=1):
         image = decode_image(record.image.read_bytes())
-        a, b = one.analyse_image(image), other.analyse_image(image)
+        a, b = one.analyse_image(image, insist=True), other.analyse_image(image, insist=True)
         yield measure(record.id, a, b)
         if number % 100 == 0:
             print(f"{number} of {len(records)}, {time.monotonic() - start:.0f} s", flush=True)
@@ -127,14 +137,10 @@ def report(found: list[Parity]) -> None:
     print("worst masks: " + ", ".join(f"{one.scan} {one.iou:.3f} ({one.lesion_pixels} px)" for one in worst))
 
 
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="take every n-th scan only")
+    parser.add_argument("--engine", choices=("openvino", "as-written"), default="openvino", help="default: openvino")
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16", help="default: bf16")
     return parser.parse_args()
 

@@ -1,27 +1,29 @@
-"""What one analysis costs, against the same network in plain torch with grad-cam, and against a bare forward pass.
+"""What one analysis costs, against the same network in plain torch with grad-cam, and against bare forward passes.
 
-    uv run --with openvino python -m benchmarks.one_analysis [--rounds 60]
+    uv run --with openvino python -m benchmarks.one_analysis [--rounds 60] [--device auto]
 
 In turn, on the same scan, so that a busy machine slows all of them; medians of all rounds, and of each round's ratio:
-    ours       what a reading costs from decoded pixels: mask, class, four heat maps, restored to the scan
-    graph      the same network and maps as one computation without autograd (reading_graph.py), in torch
-    openvino   that graph in OpenVINO, f32 and bf16 (its default here): what an engine could give (docs/adr/0014)
-    plain      the same network eagerly in fp32, no channels_last, and grad-cam once (Grad-CAM of the likeliest class)
-    bare       one forward pass, nothing else: in torch, and in OpenVINO f32 and bf16; the fastest of them counts
-Decoding the file and writing mask and heat map as PNG are timed apart. Aims: 6 times faster than plain; 1.3 times the
-fastest bare pass or less.
+    analysis   from decoded pixels: mask, class, three heat maps, restored to the scan; and with the mask's heat map
+    plain      the same network eagerly in fp32, as written, and the grad-cam package once, for the likeliest class
+    resnet18   one eager fp32 forward pass of a ResNet-18 U-Net of the same side: the usual small network
+    bare       one forward pass, nothing else: as written, rearranged for reading, in OpenVINO; the fastest one counts
+    graph      network and heat maps as one computation (reading_graph.py), in OpenVINO where it is installed
+Decoding the file, and drawing and writing mask and heat map as PNG, are timed apart. On a GPU also: many scans at once,
+and the share of the card's measured matrix rate. Needs neither OpenVINO nor the grad-cam package; without them their
+rows are left out.
 """
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.reading_graph import ReadingGraph, convert
+from benchmarks.measure import Step, describe_machine, matrix_rate, ratio, table, time_in_turn, timed
 from busi_core import (
     Analyser,
     Diagnosis,
@@ -33,51 +35,61 @@ from busi_core import (
     simulate_scan,
 )
 from busi_core.explain.catalogue import DEEPEST
-from busi_core.explain.layers import CLASS_HEAD, Watched
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
-from busi_core.imaging.preprocess import prepare, upsample
+from busi_core.imaging.preprocess import prepare_image, upsample
 
 WARM_UP = 5
-MIN_TIMES_PLAIN, MAX_TIMES_BARE = 6.0, 1.3
-
-Step = Callable[[], object]
+ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
+PLAIN, RESNET = "plain eager fp32 and grad-cam once", "ResNet-18 U-Net, one eager fp32 pass"
+MIN_PLAIN, MAX_BARE, MAX_RESNET = 6.0, 1.3, 0.6
+MANY = 64  # scans at once on a GPU
 
 
 def main() -> None:
     options = read_options()
+    device = choose_device(options.device)
     settings = read_settings()
-    analyser = Serving(settings.weights_dir, choose_device("cpu")).current()
+    analyser = Serving(settings.weights_dir, device).current()
     data = simulate_scan(Diagnosis.MALIGNANT, seed=1).png()
-    steps = make_steps(analyser, data, with_openvino=not options.without_openvino)
-    print(f"{analyser.card.version}, {torch.get_num_threads()} threads, {options.rounds} rounds")
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARM_UP + options.rounds):
-        for name, step in steps.items():
-            seconds = timed(step)
-            if number >= WARM_UP:
-                times[name].append(seconds)
-    report(times)
+    steps = make_steps(analyser, data)
+    print(f"{analyser.card.version}, {describe_machine(device)}, {options.rounds} rounds\n")
+    report(time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device))
+    report_rates(analyser, device)
 
 
-def make_steps(analyser: Analyser, data: bytes, *, with_openvino: bool) -> dict[str, Step]:
+def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
     image = decode_image(data)
-    card, network = analyser.card, analyser._network
-    tensor, _ = prepare(image.grey, card.preprocess)
-    fast = analyser._to_device(tensor)
-    graph = ReadingGraph(network, card.lesion_threshold).eval()
-    analysis = analyser.analyse_image(image)
+    network, reader, device = analyser._network, analyser._reader, analyser._device
+    tensor, _ = prepare_image(image, analyser.card.preprocess)
+    fast, analysis = analyser._to_device(tensor), analyser.analyse_image(image)
+    side, channels = tensor.shape[-1], tensor.shape[1]
+    resnet = smp.Unet("resnet18", encoder_weights=None, in_channels=channels).to(device).eval()
     steps: dict[str, Step] = {
-        "ours": lambda: analyser.analyse_image(image),
-        "graph in torch": without_gradient(graph, fast),
-        "plain torch and grad-cam": plain_torch(analyser, tensor),
-        "bare in torch": without_gradient(network, fast),
-        "decode": lambda: decode_image(data),
-        "write PNG": lambda: write_pictures(analysis),
+        ANALYSIS: lambda: analyser.analyse_for_batch(image),
+        WITH_MASK_MAP: lambda: analyser.analyse_image(image),
+        RESNET: without_gradient(resnet, torch.zeros(1, channels, side, side, device=device)),
+        "bare pass, as written": without_gradient(network, fast),
+        "bare pass, rearranged": without_gradient(reader, fast),
+        "decode the file": lambda: decode_image(data),
+        "draw and write two PNG": lambda: write_pictures(analysis),
     }
-    if with_openvino:
+    if find_spec("pytorch_grad_cam"):
+        steps[PLAIN] = plain_torch(analyser, tensor.to(device))
+    if find_spec("openvino") and device.type == "cpu":
+        steps |= openvino_steps(analyser, tensor)
+    return steps
+
+
+def openvino_steps(analyser: Analyser, tensor: Tensor) -> dict[str, Step]:
+    """In f32, and in the precision that it takes here by itself (bf16 on a processor that has it)."""
+    from benchmarks.reading_graph import ReadingGraph, convert
+
+    graph = ReadingGraph(analyser._network, analyser.card.lesion_threshold).eval()
+    pixels, steps = tensor.contiguous().numpy(), {}
+    for kind, module in (("bare pass", Heads(analyser._network)), ("graph, four heat maps", graph)):
         for precision in ("f32", "bf16"):
-            for name, module in (("graph", graph), ("bare", Heads(network))):
-                steps[f"{name} in OpenVINO {precision}"] = in_openvino(module, tensor, precision)
+            request = convert(module, tensor, precision).create_infer_request()
+            steps[f"{kind}, OpenVINO asked for {precision}"] = lambda request=request: request.infer([pixels])
     return steps
 
 
@@ -101,18 +113,14 @@ def without_gradient(module: nn.Module, images: Tensor) -> Step:
     return run
 
 
-def in_openvino(module: nn.Module, images: Tensor, precision: str) -> Step:
-    request = convert(module, images, precision).create_infer_request()
-    pixels = images.contiguous().numpy()
-    return lambda: request.infer([pixels])
-
-
 def plain_torch(analyser: Analyser, images: Tensor) -> Step:
     """As a notebook does it: an eager network in fp32, and the package's Grad-CAM of the likeliest class."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    copy = analyser._copy_to_cpu().to(memory_format=torch.contiguous_format).requires_grad_(True)
+    from busi_core.explain.layers import CLASS_HEAD, Watched
+
+    copy = analyser._copy_to_cpu().to(images.device, memory_format=torch.contiguous_format).requires_grad_(True)
     watched = Watched(copy, CLASS_HEAD)
     watched.requires_grad_(True)
     deepest = next(layer for layer in analyser.layers() if layer.name == DEEPEST)
@@ -133,26 +141,48 @@ def write_pictures(analysis: Any) -> object:
 
 
 def report(times: dict[str, list[float]]) -> None:
-    bare = {name: statistics.median(found) for name, found in times.items() if name.startswith("bare")}
-    fastest = min(bare, key=bare.__getitem__)
-    print("| step | ms, median | plain over it | it over the fastest bare pass |\n|---|---|---|---|")
+    bare = [name for name in times if name.startswith("bare")]
+    fastest = min(bare, key=lambda name: statistics.median(times[name]))
+    rows = []
     for name, found in times.items():
-        plain = statistics.median(p / t for p, t in zip(times["plain torch and grad-cam"], found, strict=True))
-        over = statistics.median(t / b for b, t in zip(times[fastest], found, strict=True))
-        print(f"| {name} | {1000 * statistics.median(found):.1f} | {plain:.2f} | {over:.2f} |")
-    print(f"fastest bare pass: {fastest}; aims for ours: {MIN_TIMES_PLAIN} and {MAX_TIMES_BARE}")
+        plain = f"{ratio(times[PLAIN], found):.2f}" if PLAIN in times else "n/a"
+        over = (f"{ratio(found, times[peer]):.2f}" for peer in (fastest, RESNET))
+        rows.append([name, f"{1000 * statistics.median(found):.1f}", plain, *over])
+    print(table(["step", "ms, median", "plain over it", "it over the fastest bare pass", "it over ResNet-18"], rows))
+    print(
+        f"\nfastest bare pass: {fastest}; goals for the analysis: {MIN_PLAIN} or more, {MAX_BARE}, {MAX_RESNET} or less"
+    )
 
 
-def timed(step: Step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+def report_rates(analyser: Analyser, device: torch.device) -> None:
+    """How near a bare pass comes to the rate of a large matrix product in the same precision."""
+    spec = analyser.card.preprocess
+    many = (1, MANY) if device.type == "cuda" else (1,)
+    kinds = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+    rates = {kind: matrix_rate(device, kind, side=8192 if device.type == "cuda" else 1536) for kind in kinds}
+    rows = []
+    for count in many:
+        images = analyser._to_device(torch.zeros(count, spec.channels, spec.side, spec.side))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            analyser._network(images)
+        operations = counter.get_total_flops()
+        for kind in kinds:
+            for name, module in (("as written", analyser._network), ("rearranged", analyser._reader)):
+                with torch.autocast(device.type, kind, enabled=kind is torch.bfloat16):
+                    run = without_gradient(module, images)
+                    seconds = statistics.median([timed(run, device) for _ in range(15)][5:])
+                share = operations / seconds / rates[kind]
+                precision = str(kind).removeprefix("torch.")
+                figures = (f"{1000 * seconds / count:.3f}", f"{rates[kind] / 1e12:.2f}", f"{share:.3f}")
+                rows.append([f"{count}, {name}, {precision}", *figures])
+    print()
+    print(table(["scans at once", "ms a scan", "matrix rate, TFLOP/s", "share of it, counted as written"], rows))
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="how many (default 60)")
-    parser.add_argument("--without-openvino", action="store_true", help="torch alone")
+    parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu or cuda")
     return parser.parse_args()
 
 

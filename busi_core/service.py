@@ -34,6 +34,7 @@ from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_v
 from busi_core.models.familiarity import Description, describe
 from busi_core.models.interpret import interpret
 from busi_core.models.network import LesionNet, Network, Outputs, build_network
+from busi_core.models.reading import arrange_for_reading
 from busi_core.registry import check_version_name, read_registry
 from busi_core.taught import TaughtScans, read_taught
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWarning, Likeness, Prediction
@@ -85,9 +86,10 @@ class Analyser:
         self.limits = limits
         self.taught = taught or TaughtScans(card.trained_on)
         self._network = network
+        self._reader = arrange_for_reading(network)
         self._device = device
         self._retrying = threading.Lock()
-        self._cpu_network: Network | None = network if device.type == "cpu" else None
+        self._cpu_network: Network | None = self._reader if device.type == "cpu" else None
         self._layers: tuple[Layer, ...] = ()
         self._offsets_px = {DEEPEST: card.heatmap_offset_px}
 
@@ -148,7 +150,7 @@ class Analyser:
         """The texture statistics that tell how far a scan lies from those of the training part."""
         tensor, box = prepare_image(image, self.card.preprocess)
         with torch.no_grad():
-            return describe(self._network.encode(self._to_device(tensor)), box, self.card.preprocess)
+            return describe(self._reader.encode(self._to_device(tensor)), box, self.card.preprocess)
 
     def _analyse(self, image: DecodedImage, *, with_mask_map: bool, insist: bool) -> Analysis:
         tensor, box = prepare_image(image, self.card.preprocess)
@@ -302,18 +304,18 @@ class Analyser:
     def _run(self, tensor: Tensor, box: Box, *, with_mask_map: bool) -> tuple[_Raw, bool]:
         """Run the network; when the GPU's memory is full, once more alone, then on the CPU."""
         try:
-            return self._explain(self._network, self._to_device(tensor), box, with_mask_map), False
+            return self._explain(self._reader, self._to_device(tensor), box, with_mask_map), False
         except torch.OutOfMemoryError:
             logger.warning("GPU memory full, trying once more alone")
         with self._retrying:
             torch.cuda.empty_cache()
             try:
-                return self._explain(self._network, self._to_device(tensor), box, with_mask_map), False
+                return self._explain(self._reader, self._to_device(tensor), box, with_mask_map), False
             except torch.OutOfMemoryError:
                 logger.warning("GPU memory full again, reading on the CPU")
             torch.cuda.empty_cache()
             if self._cpu_network is None:
-                self._cpu_network = self._copy_to_cpu()
+                self._cpu_network = arrange_for_reading(self._copy_to_cpu())
         on_cpu = tensor.to(memory_format=torch.channels_last)
         return self._explain(self._cpu_network, on_cpu, box, with_mask_map), True
 

@@ -3,6 +3,8 @@
 Fixed colours and one opacity for every pixel, the same as the viewer's, so that a colour always means one value.
 """
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,7 @@ def _blend(rgb: Rgb, colours: NDArray[np.uint8], opacity: NDArray[np.float32]) -
     return np.rint(rgb * (1 - share) + colours * share).astype(np.uint8)
 
 
+@cache
 def _heat_table() -> NDArray[np.uint8]:
     """(256, 3) colours between the stops, linearly."""
     stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in HEAT_STOPS], np.float64)

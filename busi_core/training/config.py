@@ -28,7 +28,7 @@ class TrainingConfig:
         class_weight: Weight of the class loss beside the mask loss.
         average_decay: Of the moving average of the weights; the average is what is kept.
         patience: Epochs without a better validation score before stopping.
-        precision: 'bf16' (autocast, where the machine computes in it; else fp32) or 'fp32'.
+        precision: 'bf16' (autocast, on a device that calculates in it; fp32 elsewhere) or 'fp32'.
         seed: Of everything random.
         mask_loss, class_loss: By name, of `losses.MASK_LOSSES` and `losses.CLASS_LOSSES`.
         optimizer: 'adamw', or 'adam', whose weight decay is L2.

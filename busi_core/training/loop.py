@@ -285,7 +285,7 @@ def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bf16 saves time there: on every GPU, and on processors for which PyTorch hands bf16 to oneDNN.
+    """Whether bf16 saves time there: on every GPU, and on processors for which PyTorch hands it to oneDNN.
 
     On others (AVX2 only) PyTorch falls back to loops of its own, eight times slower than fp32 (docs/experiments.md).
     """

@@ -21,6 +21,7 @@ from busi_core.findings import read_finding
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.models.network import LesionNet
+from busi_core.models.reading import ReadingNet
 from busi_core.service import Analyser, Serving
 from busi_core.types import Analysis, Diagnosis, ImageWarning
 
@@ -204,21 +205,21 @@ def make_crowded(monkeypatch: pytest.MonkeyPatch, *, refusals: int) -> tuple[Ana
     """An analyser 'on a GPU' whose memory is full for the first so many runs, and the list of its runs."""
     network, runs = make_network(), []
 
-    class Crowded(LesionNet):
+    class Crowded(ReadingNet):
         def encode(self, images: Tensor) -> list[Tensor]:
             runs.append("GPU")
             if len(runs) <= refusals:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
             return super().encode(images)
 
-        def __deepcopy__(self, memo: object) -> "Crowded":
+    class OnFullCard(LesionNet):
+        def __deepcopy__(self, memo: object) -> "OnFullCard":
             raise torch.OutOfMemoryError("a copy on the GPU needs memory on the GPU")
 
-    network.__class__ = Crowded
     monkeypatch.setattr(Analyser, "_to_device", lambda _self, tensor: tensor.to(memory_format=torch.channels_last))
-    return Analyser(
-        network.to(memory_format=torch.channels_last), make_card(make_weights()), torch.device("cuda")
-    ), runs
+    analyser = Analyser(network.to(memory_format=torch.channels_last), make_card(make_weights()), torch.device("cuda"))
+    network.__class__, analyser._reader.__class__ = OnFullCard, Crowded
+    return analyser, runs
 
 
 def test_a_full_graphics_card_is_tried_once_more(
