@@ -563,7 +563,6 @@ class Fixed(nn.Module):
         return Outputs(self.masks[rows], self.classes[rows], torch.zeros(len(images), 1, 2, 2))
 
 
-
 def test_validation_figures_are_those_done_by_hand() -> None:
     truth = torch.zeros(4, 1, 64, 64, dtype=torch.uint8)
     truth[0, 0, :10, :10] = truth[1, 0, :10, :10] = 1
