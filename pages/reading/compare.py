@@ -133,7 +133,7 @@ def pick_case(cases: CaseList) -> None:
         format_func=lambda place: f"{place + 1} · {cases.cases[place].name}",
         key=f"pick-{cases.generation}-{cases.index}",
         label_visibility="collapsed",
-        width=320,
+        width=240,
     )
     if index != cases.index:
         cases.open(index)

@@ -373,6 +373,24 @@ def test_on_a_phone_the_figures_come_first_and_touch_targets_are_large(show: Cal
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)], ids=["desk", "phone"])
+def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
+    show: Callable[..., Compared], viewport: tuple[int, int]
+) -> None:
+    shown = show(viewport=viewport, taught="1", versions="2", name="a name that is much longer than any head is.png")
+    expect(shown.viewer.get_by_text("TAUGHT THE MODEL")).to_be_visible()
+    parts = shown.viewer.locator(".bar button:visible, .bar .tag:visible, .bar .position:visible")
+    boxes = [box for part in parts.all() if (box := part.bounding_box())]
+    assert len(boxes) > 8
+    for number, one in enumerate(boxes):
+        assert one["x"] >= 0
+        assert one["x"] + one["width"] <= viewport[0]
+        for other in boxes[number + 1 :]:
+            across = min(one["x"] + one["width"], other["x"] + other["width"]) - max(one["x"], other["x"])
+            down = min(one["y"] + one["height"], other["y"] + other["height"]) - max(one["y"], other["y"])
+            assert min(across, down) <= 1, (one, other)
+
+
 def test_a_finger_paints_and_two_fingers_move_the_view(show: Callable[..., Compared]) -> None:
     shown = show(viewport=(390, 844), touch=True)
     shown.viewer.locator("button[data-mode=edit]").click()

@@ -145,7 +145,7 @@ def test_two_versions_of_the_model_read_one_real_scan_beside_each_other(
         shown = Compared(chromium_page(), server.address)
         upload(shown, record)
         shown.page.get_by_role("button", name="Versions").first.click()
-        shown.page.get_by_label("Beside it").click()
+        shown.page.get_by_role("combobox", name="Beside it").click()
         shown.page.get_by_role("option", name=versions[1]).click()
         expect(shown.viewer.locator(".reading:visible")).to_have_count(2, timeout=60_000)
         shown.page.keyboard.press("Escape")
