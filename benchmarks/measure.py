@@ -1,5 +1,6 @@
 """What the benchmarks share: time in turn, medians of each round's ratio, a markdown table, the machine in words."""
 
+import math
 import os
 import statistics
 import time
@@ -12,15 +13,21 @@ Step = Callable[[], object]
 
 
 def time_in_turn(
-    steps: Mapping[str, Step], *, rounds: int, warm_up: int, device: torch.device
+    steps: Mapping[str, Step], *, rounds: int, warm_up: int, device: torch.device, seconds: float = math.inf
 ) -> dict[str, list[float]]:
-    """Run every step once a round, so that a busy machine slows all of them; seconds of each, warm-up left out."""
+    """Run every step once a round, so that a busy machine slows all of them; seconds of each, warm-up left out.
+
+    No round is begun after so many `seconds`, once there are three.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
+    started = time.perf_counter()
     for number in range(warm_up + rounds):
+        if number >= warm_up + 3 and time.perf_counter() - started > seconds:
+            break
         for name, step in steps.items():
-            seconds = timed(step, device)
+            found = timed(step, device)
             if number >= warm_up:
-                times[name].append(seconds)
+                times[name].append(found)
     return times
 
 

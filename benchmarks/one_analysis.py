@@ -38,7 +38,7 @@ from busi_core.explain.catalogue import DEEPEST
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import prepare_image, upsample
 
-WARM_UP = 5
+WARM_UP = 3
 ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
 PLAIN, RESNET = "plain eager fp32 and grad-cam once", "ResNet-18 U-Net, one eager fp32 pass"
 MIN_PLAIN, MAX_BARE, MAX_RESNET = 6.0, 1.3, 0.6
@@ -52,8 +52,9 @@ def main() -> None:
     analyser = Serving(settings.weights_dir, device).current()
     data = simulate_scan(Diagnosis.MALIGNANT, seed=1).png()
     steps = make_steps(analyser, data)
-    print(f"{analyser.card.version}, {describe_machine(device)}, {options.rounds} rounds\n")
-    report(time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device))
+    times = time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device, seconds=options.seconds)
+    print(f"{analyser.card.version}, {describe_machine(device)}, {len(times[ANALYSIS])} rounds\n")
+    report(times)
     report_rates(analyser, device)
 
 
@@ -182,6 +183,7 @@ def report_rates(analyser: Analyser, device: torch.device) -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="how many (default 60)")
+    parser.add_argument("--seconds", type=float, default=600, help="begin no further round after so many (default 600)")
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu or cuda")
     return parser.parse_args()
 

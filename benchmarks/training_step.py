@@ -49,8 +49,9 @@ def main() -> None:
         steps = {"plain: fp32, from the disk": plain_step(records, config, device)}
         for precision in precisions(device):
             steps[f"ours: {precision}, from memory"] = our_step(records, replace(config, precision=precision), device)
-        print(f"{describe_machine(device)}, batch {config.batch_size}, {options.rounds} rounds\n")
-        times = time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device)
+        times = time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device, seconds=options.seconds)
+        rounds = len(next(iter(times.values())))
+        print(f"{describe_machine(device)}, batch {config.batch_size}, {rounds} rounds\n")
         report(times, config.batch_size)
         report_layers(records, replace(config, precision=precisions(device)[-1]), device)
 
@@ -205,6 +206,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how many (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images a step (default 16)")
+    parser.add_argument("--seconds", type=float, default=600, help="begin no further round after so many (default 600)")
     parser.add_argument("--device", default="auto", help="auto (a GPU when there is one), cpu or cuda")
     return parser.parse_args()
 
