@@ -59,6 +59,18 @@ def test_every_link_of_the_readme_leads_somewhere(path: str) -> None:
     assert (ROOT / path).exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "picture"),
+    [
+        (file.name, picture)
+        for file in sorted((ROOT / "docs").glob("*.md"))
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", file.read_text(encoding="utf-8"))
+    ],
+)
+def test_every_picture_of_the_documents_is_there(file: str, picture: str) -> None:
+    assert (ROOT / "docs" / picture).is_file(), f"{file} shows it; tests/browser/make_pictures.py makes it"
+
+
 def test_every_module_stands_in_the_readmes_tree() -> None:
     tree = README.split("## The house")[1]
     missing = [
