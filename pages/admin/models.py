@@ -129,14 +129,14 @@ def put_into_service(permit: Permit, candidate: str, in_service: str, verdict: V
     st.session_state[_NOTICE] = f"{plain(candidate)} is in service. Sessions read with it from their next scan on."
 
 
-def put_back(permit: Permit, version: str, in_service: str, comment_key: str = "") -> None:
-    """The buttons 'Roll back'; the comment is what stands in that field, if any."""
+def put_back(permit: Permit, version: str, in_service: str, comment_key: str | None = None) -> None:
+    """The buttons 'Roll back'; the comment is what stands in that field, where there is one."""
     settings = read_settings()
     try:
         roll_back(
             permit,
             version,
-            comment=st.session_state.get(comment_key, ""),
+            comment=st.session_state[comment_key] if comment_key else "",
             expected_in_service=in_service,
             settings=settings,
             audit=open_audit(settings),
