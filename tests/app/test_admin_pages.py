@@ -119,28 +119,35 @@ def test_each_page_is_closed_to_a_stranger(
     assert not (state_dir / "audit.sqlite").exists()  # a stranger leaves no trace, and fills no disk
 
 
-@pytest.mark.parametrize("file", ADMIN_PAGES, ids=lambda file: file.stem)
-def test_the_first_request_of_the_process_is_refused(file: Path, tmp_path: Path) -> None:
-    """A1: nothing has run before it, neither app.py nor another page."""
+def test_the_first_request_of_the_process_is_refused(tmp_path: Path) -> None:
+    """A1: nothing has run before it, neither app.py nor another page. A process for each page, which begins with the
+    slow libraries loaded and not a line of the app."""
     code = """
-import sys
+import os, sys
+import segmentation_models_pytorch, torch
 from streamlit import config
 from streamlit.testing.v1 import AppTest
-config.set_option("secrets.files", [sys.argv[2]])
-page = AppTest.from_file(sys.argv[1], default_timeout=120).run()
-print([title.value for title in page.title], len(page.dataframe), len(page.exception))
+config.set_option("secrets.files", [sys.argv[1]])
+for file in sys.argv[2:]:
+    assert not any(name.split(".")[0] in ("busi_core", "pages") for name in sys.modules)
+    child = os.fork()
+    if child == 0:
+        page = AppTest.from_file(file, default_timeout=120).run()
+        print([title.value for title in page.title], len(page.dataframe), len(page.exception), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(with_password())
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(file), str(secrets)],
+        [sys.executable, "-c", code, str(secrets), *map(str, ADMIN_PAGES)],
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert ended.stdout.strip() == "['Administration'] 0 0"
+    assert ended.stdout.splitlines() == ["['Administration'] 0 0"] * len(ADMIN_PAGES)
 
 
 def test_nothing_set_up_says_so_and_how_to_switch_it_on() -> None:
