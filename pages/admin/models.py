@@ -82,8 +82,8 @@ def show_version(row: VersionRow) -> None:
         return
     card = row.card
     st.caption(
-        f"{plain(row.origin)}; taught by {len(card.trained_on)} images "
-        f"of {plain(', '.join(row.data_sets) or 'unknown sets')}; made {card.created}, code {plain(card.commit)}"
+        f"{plain(row.origin)}; taught by {len(card.trained_on):,} images in all, last by "
+        f"{plain(', '.join(row.data_sets) or 'unknown sets')}; made {card.created}, code {plain(card.commit)}"
     )
     with st.expander("Model card"):
         st.markdown(f"Encoder: {plain(card.encoder_source)}. SHA-256 of the weights `{card.sha256}`")
