@@ -138,9 +138,7 @@ try:
     )
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
     who = "Other weights of its recipe, each on scans that they" if report in crossed else "On scans that it"
-    st.caption(
-        f"{who} never saw: {report.scans} scans ({counts}); copies in training: {report.copies_in_training}."
-    )
+    st.caption(f"{who} never saw: {report.scans} scans ({counts}); copies in training: {report.copies_in_training}.")
     show_table(report)
     show_class_curves(report)
     show_dice(report)
