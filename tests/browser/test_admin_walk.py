@@ -130,5 +130,5 @@ def test_a_hospitals_scans_become_the_model_in_service_and_one_click_goes_back(
     assert [entry.action for entry in log.read()] == [
         *("sign-in", "dataset.accepted"),
         *("job.queued", "job.done", "job.queued", "job.done"),
-        *("promotion.judged", "promotion.done", "promotion.judged", "rollback.done"),
+        *("promotion.judged", "promotion.judged", "promotion.done", "rollback.done"),
     ]
