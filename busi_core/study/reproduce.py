@@ -19,7 +19,7 @@ from busi_core.errors import ModelUnavailableError, OutputError, TrainingError
 from busi_core.evaluation import EvaluationReport, read_reports, summarise, without_nan
 from busi_core.files import write_atomically
 from busi_core.metrics.bootstrap import Interval
-from busi_core.models.checkpoint import ModelCard, read_card
+from busi_core.models.checkpoint import read_card
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.recipes.recipe import Recipe
 from busi_core.recipes.unet_roi_segnet import sweep_rows
@@ -29,7 +29,7 @@ from busi_core.study.budget import Budget, Clock, describe_hardware
 from busi_core.study.document import format_reproduction
 from busi_core.study.figures import empty_mask_figures, measure_figures
 from busi_core.study.leak import ARMS, LeakPair, make_leak_split, measure_leak
-from busi_core.study.runs import Finished, Say, read_finished, run_leak_arm, run_recipe
+from busi_core.study.runs import Finished, Say, plain_card, read_finished, run_leak_arm, run_recipe
 from busi_core.study.tissue import run_tissue
 
 SCHEMA = 1
@@ -191,7 +191,7 @@ class Study:
             figures: Mapping[str, Any] = done.extra["figures"]
             scans = done.extra["tiles"]
         else:
-            report = summarise(_card_for(recipe), done.results, test_set="busi fold 0")
+            report = summarise(plain_card(recipe.name, recipe.final), done.results, test_set="busi fold 0")
             figures, scans = _plain(measure_figures(report)), len(done.results)
         return {
             **_said(recipe, self._budget),
@@ -238,7 +238,7 @@ def run_sweep(
         recipe = row.scaled(epochs=epochs, size=size)
         folder = runs / "sweep" / recipe.name
         finished, _ = run_recipe(recipe, split, records, folder, clock=Clock(folder, cap=None), say=say)
-        report = summarise(_card_for(recipe), finished.results, test_set="busi fold 0")
+        report = summarise(plain_card(recipe.name, recipe.final), finished.results, test_set="busi fold 0")
         yield recipe.name, [(name, value) for name, value in measure_figures(report).items() if name in row.printed]
 
 
@@ -278,24 +278,3 @@ def _product_report(weights_dir: Path) -> EvaluationReport | None:
     except ModelUnavailableError:
         return None
     return next((report for report in reports if report.test_set.startswith("busi")), None)
-
-
-def _card_for(recipe: Recipe) -> ModelCard:
-    """`summarise` asks a card for the flag and names alone."""
-    config = recipe.final
-    return ModelCard(
-        version=recipe.name,
-        task="lesion",
-        architecture=config.architecture,
-        preprocess=config.preprocess,
-        temperature=1.0,
-        lesion_threshold=0.5,
-        malignancy=None,
-        heatmap_offset_px=(0.0, 0.0),
-        training={},
-        trained_on=(),
-        encoder_source="random",
-        commit="",
-        created="",
-        sha256="",
-    )

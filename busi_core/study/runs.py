@@ -170,8 +170,16 @@ def open_run(folder: Path, config: TrainingConfig) -> Analyser:
         TrainingError: The run has no usable weights.
     """
     weights, network = read_best(folder, config)
-    card = ModelCard(
-        version=folder.name,
+    card = plain_card(folder.name, config, sha256=hashlib.sha256(weights).hexdigest())
+    network.requires_grad_(False).eval()
+    device = choose_training_device()
+    return Analyser(network.to(device, memory_format=torch.channels_last), card, device)  # type: ignore[call-overload]
+
+
+def plain_card(version: str, config: TrainingConfig, *, sha256: str = "") -> ModelCard:
+    """The card of weights that were never released: cut-off 0.5, nothing calibrated."""
+    return ModelCard(
+        version=version,
         task="lesion-and-class" if config.architecture.image_classes else "lesion",
         architecture=config.architecture,
         preprocess=config.preprocess,
@@ -184,11 +192,8 @@ def open_run(folder: Path, config: TrainingConfig) -> Analyser:
         encoder_source="random",
         commit="",
         created="",
-        sha256=hashlib.sha256(weights).hexdigest(),
+        sha256=sha256,
     )
-    network.requires_grad_(False).eval()
-    device = choose_training_device()
-    return Analyser(network.to(device, memory_format=torch.channels_last), card, device)  # type: ignore[call-overload]
 
 
 def read_curve(folder: Path) -> tuple[dict[str, Any], ...]:

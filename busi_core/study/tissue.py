@@ -9,7 +9,7 @@ and nothing about tissue; every row says so.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from busi_core.data.dataset import Samples
 from busi_core.errors import DatasetError
 from busi_core.imaging.preprocess import normalise
 from busi_core.metrics.bootstrap import Interval, bootstrap_interval
-from busi_core.models.checkpoint import ModelCard, save_version
+from busi_core.models.checkpoint import save_version
 from busi_core.models.interface import Network
 from busi_core.models.network import build_network
 from busi_core.recipe_run import has_started, train_stages
 from busi_core.recipes.recipe import Recipe
 from busi_core.study.budget import Clock, describe_hardware
-from busi_core.study.runs import Finished, read_curve, read_finished, write_finished
+from busi_core.study.runs import Finished, plain_card, read_curve, read_finished, write_finished
 from busi_core.training.config import TrainingConfig
 from busi_core.training.log import Epoch
 from busi_core.training.state import BEST_FILE
@@ -207,28 +207,18 @@ def _details(matrices: Sequence[Matrix], names: Sequence[str]) -> dict[str, Any]
 
 
 def _save(recipe: Recipe, weights: bytes, network: Network, folder: Path, note: str, counts: tuple[int, int]) -> None:
-    config = recipe.final
-    card = ModelCard(
-        version=recipe.name,
+    card = replace(
+        plain_card(recipe.name, recipe.final, sha256=hashlib.sha256(weights).hexdigest()),
         task="tissue",
-        architecture=config.architecture,
-        preprocess=config.preprocess,
-        temperature=1.0,
-        lesion_threshold=0.5,
-        malignancy=None,
-        heatmap_offset_px=(0.0, 0.0),
         training={
             "data_sets": ["bcss"],
             "recipe": recipe.name,
             "note": note,
-            "config": asdict(config),
+            "config": asdict(recipe.final),
             "images": {"train": counts[0], "validation": counts[1]},
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         },
-        trained_on=(),
-        encoder_source="random",
         commit="unknown",
         created=datetime.now(UTC).date().isoformat(),
-        sha256=hashlib.sha256(weights).hexdigest(),
     )
     save_version(folder / "versions" / recipe.name, weights, card)
