@@ -119,6 +119,7 @@ def test_each_page_is_closed_to_a_stranger(
     assert not (state_dir / "audit.sqlite").exists()  # a stranger leaves no trace, and fills no disk
 
 
+@pytest.mark.slow
 def test_the_first_request_of_the_process_is_refused(tmp_path: Path) -> None:
     """A1: nothing has run before it, neither app.py nor another page. A process for each page, which begins with the
     slow libraries loaded and not a line of the app."""

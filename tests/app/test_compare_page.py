@@ -60,7 +60,7 @@ def two_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture
 def page() -> AppTest:
-    return AppTest.from_file(str(PAGE), default_timeout=60).run()
+    return AppTest.from_file(str(PAGE), default_timeout=120).run()
 
 
 def texts(page: AppTest) -> str:
@@ -201,7 +201,7 @@ def test_a_scan_that_taught_the_model_is_named_as_such(page: AppTest) -> None:
 
 def test_a_renamed_scan_that_taught_the_model_is_known_by_its_pixels(tmp_path: Path) -> None:
     write_taught(tmp_path / "weights" / "tiny-a", [pixel_hash(SCAN.grey)])
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
     page = compare(page, [("of patient X.png", SCAN.png()), ("of patient X_mask.png", MASK)])
     assert any("By its pixels this scan, or a copy of it, taught tiny" in info.value for info in page.info)
 
@@ -211,7 +211,7 @@ def test_a_data_set_of_the_server_is_opened(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "malignant (3).png").write_bytes(SCAN.png())
     (folder / "malignant (3)_mask.png").write_bytes(MASK)
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
     assert page.selectbox(key="known-set").options == ["clinic"]
     page = page.button(key="open-known-set").click().run()
     assert not page.exception
@@ -257,7 +257,7 @@ def test_clear_forgets_every_case(page: AppTest) -> None:
 
 def test_without_a_model_the_page_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "none"))
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
     page = page.button(key="compare-sample-benign").click().run()
     assert not page.exception
     assert "No model is in service" in page.error[0].value

@@ -12,7 +12,7 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 120
 
 
 @pytest.fixture

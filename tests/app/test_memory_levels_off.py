@@ -131,12 +131,14 @@ needs_proc = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("page", ["analyse", "batch", "compare"])
 def test_two_hundred_uploads_and_resets_leave_nothing_behind(rounds: dict[str, Round], page: str) -> None:
     assert growth_mb(rounds[page]) < LEAK_OF_A_SCAN_MB
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_leak_of_one_scan_a_round_would_be_found(
     rounds: dict[str, Round], uploads: list[tuple[bytes, bytes]]

@@ -304,6 +304,7 @@ FORGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "button"), [("", "sample-benign"), ("compare", "compare-sample-benign"), ("batch", "")]
 )

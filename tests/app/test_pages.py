@@ -13,7 +13,7 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 60  # the first page loads torch and the weights
+TIMEOUT_SECONDS = 120  # the first page loads torch and the weights
 
 
 def page_files() -> list[Path]:

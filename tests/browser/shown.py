@@ -1,9 +1,15 @@
 """A page with the viewer on it, driven as a person does, with a count of what the browser sends."""
 
+import time
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, WebSocket
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+ANSWER_SECONDS = 30  # of the server, on a busy machine
+PAUSE_MS = 450  # what a component holds back before it reports, and what a browser takes to draw
 
 
 class Shown:
@@ -12,14 +18,33 @@ class Shown:
     def __init__(self, page: Page, address: str, **asked: str) -> None:
         self.page = page
         self.sent = 0
-        page.on("websocket", lambda socket: socket.on("framesent", self._count))
+        self._waits = False  # for the server to end what was asked last
+        page.on("websocket", self._listen)
         page.goto(f"{address}/?{urlencode(asked)}")
 
-    def _count(self, _frame: object) -> None:
+    def _listen(self, socket: WebSocket) -> None:
+        self._waits = False  # what an earlier connection asked for is answered by nobody
+        socket.on("framesent", self._note_sent)
+        socket.on("framereceived", self._note_received)
+
+    def _note_sent(self, frame: str | bytes) -> None:
         self.sent += 1
+        self._waits |= isinstance(frame, bytes) and BackMsg.FromString(frame).HasField("rerun_script")
+
+    def _note_received(self, frame: str | bytes) -> None:
+        if isinstance(frame, bytes):
+            message = ForwardMsg.FromString(frame)
+            ended = message.WhichOneof("type") == "script_finished"
+            if ended and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+                self._waits = False
 
     def settle(self) -> None:
-        self.page.wait_for_timeout(900)
+        """Wait until what was done has been reported, answered and drawn."""
+        until = time.monotonic() + ANSWER_SECONDS
+        self.page.wait_for_timeout(PAUSE_MS)
+        while self._waits and time.monotonic() < until:
+            self.page.wait_for_timeout(50)
+        self.page.wait_for_timeout(PAUSE_MS)
 
     @property
     def viewer(self) -> Locator:

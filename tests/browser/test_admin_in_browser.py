@@ -195,6 +195,7 @@ def test_an_administrator_removed_during_the_session_is_refused_at_the_next_acti
 # ---- With a password -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_guessing_the_password_is_throttled_also_over_a_restart(
     chromium_page: OpenPage, private_app: PrivateApp, owner: Owner
 ) -> None:

@@ -21,7 +21,7 @@ from busi_core.registry import put_into_service, read_registry
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 
-pytestmark = [pytest.mark.browser, pytest.mark.realdata]
+pytestmark = [pytest.mark.browser, pytest.mark.realdata, pytest.mark.slow]
 
 WEIGHTS = PROJECT_ROOT / "weights"
 OF_EACH = {Diagnosis.NORMAL: 6, Diagnosis.BENIGN: 14, Diagnosis.MALIGNANT: 10}

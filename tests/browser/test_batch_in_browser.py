@@ -205,6 +205,7 @@ def test_names_never_become_part_of_the_page(batch_page: Callable[..., Page], tm
     assert not [url for url in asked if "127.0.0.2" in url]
 
 
+@pytest.mark.slow
 def test_a_thousand_files_at_once_are_taken_and_the_good_ones_read(
     batch_page: Callable[..., Page], tmp_path: Path
 ) -> None:

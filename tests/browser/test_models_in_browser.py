@@ -78,6 +78,7 @@ def in_analyse(page: Page, address: str, version: str) -> None:
     expect(page.get_by_text(re.compile(rf"\b{version}\b")).first).to_be_visible(timeout=PATIENCE_MS)
 
 
+@pytest.mark.slow
 def test_refused_once_promoted_once_and_back(gate: Gate, address: str, chromium_page: Callable[..., Page]) -> None:
     """J5: the page is closed while 'same' is judged, and another one finds it done."""
     page = chromium_page(PHONE)

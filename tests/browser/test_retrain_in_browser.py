@@ -64,6 +64,7 @@ def open_retrain(page: Page, address: str) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_a_training_is_ordered_watched_left_alone_found_again_and_cancelled(
     server: Server, chromium_page: OpenPage
 ) -> None:

@@ -238,6 +238,7 @@ def test_killed_at_random_points_jobs_end_with_the_weights_and_curves_of_an_undi
     print(f"{struck}; {len(jobs)} jobs, all with the weights of the undisturbed run")  # noqa: T201
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again_fails_in_words_and_can_be_resumed(alone: Workshop) -> None:
     """Out of memory looks like this."""
     job = alone.submit("starved", **LONG)

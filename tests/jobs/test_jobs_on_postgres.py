@@ -98,6 +98,7 @@ def workshop(postgres: str, tmp_path: Path) -> Iterator[Workshop]:
         yield place
 
 
+@pytest.mark.slow
 def test_a_job_on_postgres_survives_the_kill_of_its_worker_and_is_done(workshop: Workshop) -> None:
     """J1, on the other database; nothing is kept in SQLite."""
     job = workshop.submit("shared", epochs=40, patience=40)

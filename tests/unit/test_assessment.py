@@ -82,6 +82,7 @@ def records(tmp_path: Path) -> list[Record]:
     return found
 
 
+@pytest.mark.slow
 def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits: Limits, records: list[Record]) -> None:
     card = write_version(tmp_path, "tiny")
     write_limits(tmp_path / "tiny", limits, card)
@@ -107,6 +108,7 @@ def test_a_version_without_limits_is_told_how_to_make_them(tmp_path: Path, recor
         assess(make_analyser(), tmp_path / "tiny", [], {"made up": records})
 
 
+@pytest.mark.slow
 def test_foreign_pictures_are_many_and_the_same_each_time() -> None:
     first, second = list(foreign_pictures()), list(foreign_pictures())
     kinds = [kind for kind, _ in first]

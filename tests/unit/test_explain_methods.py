@@ -245,6 +245,7 @@ def read_together(tasks: list[Callable[[], object]]) -> list[object]:
         return list(pool.map(run, tasks))
 
 
+@pytest.mark.slow
 def test_eight_at_once_get_what_they_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """C1, and without the queue that saves memory: safety does not hang on it."""
     monkeypatch.setattr(methods, "_one_at_a_time", threading.Semaphore(8))

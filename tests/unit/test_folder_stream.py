@@ -123,6 +123,7 @@ def test_a_senseless_number_of_jobs_is_wrong_usage(jobs: str, capsys: pytest.Cap
         main(["analyse", ".", "--out", "x", "--jobs", jobs])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(weights_dir: Path, tmp_path: Path) -> None:
     """kill -9 in the middle: every record that is there has its pictures, and none of them is written again."""
     folder, out = tmp_path / "many", tmp_path / "out"

@@ -100,6 +100,7 @@ def pairs(gain: float, *, seeds: int = 3) -> list[LeakPair]:
     return made
 
 
+@pytest.mark.slow
 def test_what_a_leak_buys_is_found_where_it_is_and_nowhere_else() -> None:
     effects = {(effect.figure, effect.subset): effect for effect in measure_leak(pairs(0.3))}
     everywhere, leaked, control = (effects["lesion Dice", subset].difference for subset in SUBSETS)
@@ -110,6 +111,7 @@ def test_what_a_leak_buys_is_found_where_it_is_and_nowhere_else() -> None:
     assert effects["lesion Dice", SUBSETS[1]].files == 60
 
 
+@pytest.mark.slow
 def test_the_interval_counts_the_chance_of_training_too() -> None:
     """Seeds that disagree widen it, however many files each has."""
     same = pairs(0.3)

@@ -218,6 +218,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", ["1", "4", "6"])
 def test_a_kill_while_it_is_written_leaves_nothing_half_and_the_next_one_cleans_up(
     settings: Settings, killed_at: str

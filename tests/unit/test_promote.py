@@ -327,6 +327,7 @@ def test_a_page_that_was_left_open_cannot_overrule_what_happened_since(judged: t
 # ---- Whole or not at all ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_registry_is_the_old_or_the_new_one(judged: tuple[Gate, Verdict]) -> None:
     """J2: three times here, sixty with BUSI_FULL_COUNT=1 (docs/kill-promotion.txt)."""
     gate, verdict = judged

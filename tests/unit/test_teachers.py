@@ -44,6 +44,7 @@ def test_nothing_is_better_than_to_say_what_the_teachers_say() -> None:
         assert float(imitation_loss(answer(seed), [teacher], 0.5)) > best
 
 
+@pytest.mark.slow
 def test_a_student_comes_to_say_what_its_teacher_says_and_not_what_the_labels_say(
     few: Samples,  # noqa: F811
     tmp_path: Path,
