@@ -194,6 +194,7 @@ def test_without_rules_nothing_can_be_judged_but_going_back_still_works(gate: Ga
     assert keys(page) == {"rollback", "rollback-now"}
 
 
+@pytest.mark.slow
 def test_a_judgement_goes_on_in_a_process_of_its_own_and_a_new_page_sees_it(gate: Gate) -> None:
     """J5: asked for on one page, found done by another; the audit log names who asked."""
     page = open_page("next")

@@ -84,6 +84,7 @@ def read_scan(session: Wire, name: str, data: bytes) -> bytes:
 # ---- A crowd -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_twenty_first_loads_at_once_load_the_model_once(server: AppServer, folder: Path) -> None:
     """C2."""
 

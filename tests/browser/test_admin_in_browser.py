@@ -163,6 +163,7 @@ def test_an_administrator_signs_in_at_the_provider_and_out_again(
     assert provider.ended == 1
 
 
+@pytest.mark.slow
 def test_who_is_no_administrator_is_refused_after_signing_in(
     chromium_page: OpenPage, private_app: PrivateApp, owner: Owner, provider: Provider
 ) -> None:
@@ -177,6 +178,7 @@ def test_who_is_no_administrator_is_refused_after_signing_in(
     assert owner.written() == [(EVE, "sign-in.refused"), (ANNA, "sign-in.refused")]
 
 
+@pytest.mark.slow
 def test_an_administrator_removed_during_the_session_is_refused_at_the_next_action(
     chromium_page: OpenPage, private_app: PrivateApp, owner: Owner, provider: Provider
 ) -> None:

@@ -146,6 +146,7 @@ def test_a_row_opens_in_analyse_and_in_compare(batch_page: Callable[..., Page], 
     expect(page.get_by_text("Dice").first).to_be_visible(timeout=60_000)
 
 
+@pytest.mark.slow
 def test_a_filter_narrows_the_table_and_the_downloads(batch_page: Callable[..., Page], simulated_zip: Path) -> None:
     page = batch_page()
     upload(page, simulated_zip)
@@ -157,6 +158,7 @@ def test_a_filter_narrows_the_table_and_the_downloads(batch_page: Callable[..., 
     assert line["file"] == "broken.png"
 
 
+@pytest.mark.slow
 def test_stop_stops_at_once_and_go_on_finishes(batch_page: Callable[..., Page], many_zip: Path) -> None:
     page = batch_page()
     upload(page, many_zip)
@@ -172,6 +174,7 @@ def test_stop_stops_at_once_and_go_on_finishes(batch_page: Callable[..., Page], 
     wait_until_read(page, "150 of 150 read")
 
 
+@pytest.mark.slow
 def test_the_batch_waits_while_another_page_is_open(batch_page: Callable[..., Page], many_zip: Path) -> None:
     page = batch_page()
     upload(page, many_zip)
@@ -243,6 +246,7 @@ def test_a_body_over_the_limit_is_answered_with_413(
     assert status == 413
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_forty_real_scans_in_a_zip(batch_page: Callable[..., Page], data_root: Path, tmp_path: Path) -> None:
     records = random.Random(1).sample(read_busi(data_root / "busi"), 40)  # noqa: S311

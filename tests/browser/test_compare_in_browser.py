@@ -136,6 +136,7 @@ def test_figures_above_four_megapixels_are_those_of_all_pixels(show: Callable[..
     assert_equal_to_the_library(shown)
     expect(shown.viewer.locator("button[data-mode=edit]")).to_be_disabled()
     shown.drag(shown.slider("[data-cutoff='0']"), [0.43, 0.7])()
+    shown.settle()
     expect(shown.viewer.locator("[data-figure=hd95]").first).not_to_have_class("stale", timeout=30_000)
     assert shown.said()["figures"][0]["cutoff"] > 0.5
     assert_equal_to_the_library(shown)
@@ -433,6 +434,7 @@ def kept_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "corrections"
 
 
+@pytest.mark.slow
 def test_a_corrected_case_is_kept_once_somebody_looked_for_patient_text(
     chromium_page: Callable[..., Page], streamlit_server: Callable[[Path], str], kept_in: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_real_scan_is_compared_corrected_saved_and_kept(
     assert np.array_equal(after, drawn > 0)
 
 
+@pytest.mark.slow
 def test_two_versions_of_the_model_read_one_real_scan_beside_each_other(
     chromium_page: Callable[..., Page], tmp_path: Path, data_root: Path
 ) -> None:

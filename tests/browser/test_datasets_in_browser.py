@@ -35,6 +35,7 @@ def zip_of_real_scans(data_root: Path, target: Path) -> str:
     return tested
 
 
+@pytest.mark.slow
 def test_real_scans_are_uploaded_examined_accepted_and_removed(
     chromium_page: Callable[..., Page], private_app: PrivateApp, data_root: Path, tmp_path: Path
 ) -> None:

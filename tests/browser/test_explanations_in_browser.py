@@ -130,6 +130,7 @@ def test_eigencam_claims_no_class_and_no_score(open_panel: Callable[..., Explain
     expect(figure).not_to_contain_text("model score")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_nothing_is_wider_than_the_screen(open_panel: Callable[..., Explained], viewport: tuple[int, int]) -> None:
     shown = open_panel(viewport)

@@ -123,6 +123,7 @@ def test_refused_once_promoted_once_and_back(gate: Gate, address: str, chromium_
     ]
 
 
+@pytest.mark.slow
 def test_analyse_names_the_version_that_was_put_into_service_without_a_restart(
     gate: Gate, address: str, chromium_page: Callable[..., Page]
 ) -> None:

@@ -46,6 +46,7 @@ def curve(run: Path) -> list[Epoch]:
     return epochs
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one_with_the_same_batch(runs: Path) -> None:
     """Within rounding (1e-4 of the loss), where nothing depends on how a batch is shared out."""
     alone, together = curve(runs / "one/exact"), curve(runs / "two/exact")
@@ -60,6 +61,7 @@ def test_on_the_cpu_normalising_by_ones_own_share_moves_the_curve_by_less_than_a
     assert [epoch.loss for epoch in together] == pytest.approx([epoch.loss for epoch in alone], rel=0.1)
 
 
+@pytest.mark.slow
 def test_all_processes_end_alike_and_only_the_first_writes(runs: Path) -> None:
     assert (runs / "two/ended-0").read_text() == (runs / "two/ended-1").read_text()
     for name in (BEST_FILE, CHECKPOINT_FILE):

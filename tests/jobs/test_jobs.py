@@ -171,6 +171,7 @@ def test_one_trains_the_next_waits_and_a_cancelled_training_is_gone_within_five_
         workshop.resume(first)
 
 
+@pytest.mark.slow
 def test_a_paused_job_goes_on_where_it_was_and_ends_with_the_same_weights(
     workshop: Workshop, undisturbed: Path
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_training_that_is_killed_again_and_again_fails_in_words_and_can_be_res
 # ---- What can be wrong with a run -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_job_in_words_and_leaves_service_alone_and_later_it_goes_on(
     alone: Workshop, undisturbed: Path
 ) -> None:
@@ -278,6 +280,7 @@ def test_a_full_disk_fails_the_job_in_words_and_leaves_service_alone_and_later_i
     assert same_weights(job.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_fails_the_job_in_words(workshop: Workshop) -> None:
     """J7."""
     failed = workshop.wait(workshop.submit("wild", learning_rate=1e30), FAILED, DONE)

@@ -149,6 +149,31 @@ def test_a_killed_run_goes_on_where_it_was(weights_dir: Path, tmp_path: Path) ->
     assert {name: (out / name).stat().st_mtime_ns for name in done} == done
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc to see a process's memory")
+def test_memory_is_flat_over_ten_thousand_files(
+    weights_dir: Path, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    """A scan kept after it was written would show: decoded it holds 46 KB, which is 220 MB in half the run."""
+    (tmp_path / "scans").mkdir()
+    for number, scan in enumerate(simulated.values()):
+        (tmp_path / f"{number}.png").write_bytes(scan.png())
+    for number in range(10_000):
+        os.link(tmp_path / f"{number % len(simulated)}.png", tmp_path / f"scans/{number:05}.png")
+    command = [sys.executable, "-m", "busi_core.cli", "analyse", str(tmp_path / "scans"), "--jobs", "2"]
+    held_mb: list[float] = []
+    with subprocess.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            held_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            time.sleep(1)
+    assert process.returncode == 0
+    assert sum(1 for path in (tmp_path / "out").iterdir() if path.suffix == ".json") == 10_000
+    middle, end = held_mb[len(held_mb) // 2], max(held_mb[-10:])
+    print(f"{held_mb[len(held_mb) // 8]:.0f} MB, half way {middle:.0f}, at the end {end:.0f}")  # noqa: T201
+    assert end - middle < 20
+
+
 def test_a_reading_among_the_scans_that_was_killed_is_made_again(
     analyser: Analyser, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
