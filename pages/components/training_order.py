@@ -132,11 +132,12 @@ def count_images(data_sets: tuple[str, ...], data_root: str, state_dir: str, *, 
 
 
 def suggest_name(settings: Settings, jobs: list[Job]) -> str:
-    """The first free one of this month: '2026.11-a', '2026.11-b', ..."""
+    """The one after the last of this month: '2026.11-a', '2026.11-b', ...; a name that was taken away is not reused."""
     taken = {*list_versions(settings.weights_dir), *(job.spec.version for job in jobs if job.state in OPEN_STATES)}
     month = f"{datetime.now(UTC):%Y.%m}"
     names = [f"{month}-{letter}" for letter in string.ascii_lowercase]
-    return next((name for name in names if name not in taken), f"{month}-{len(taken)}")
+    after = 1 + max((place for place, name in enumerate(names) if name in taken), default=-1)
+    return names[after] if after < len(names) else f"{month}-{len(taken)}"
 
 
 def label_data_sets(settings: Settings) -> dict[str, str]:

@@ -20,6 +20,7 @@ from busi_core.jobs.speed import write_speed
 from busi_core.registry import put_into_service
 from busi_core.settings import Settings, read_settings
 from busi_core.training.log import LOG_FILE, Epoch
+from pages.components.training_order import suggest_name
 
 PAGE = Path(__file__).parents[2] / "pages/admin/retrain.py"
 TIMEOUT_SECONDS = 120
@@ -140,6 +141,13 @@ def test_a_free_name_is_suggested(settings: Settings) -> None:
     assert first.endswith("-a")
     ledger.submit(command_line(), replace(SPEC, version=first), settings, open_audit(settings))
     assert open_page().text_input(key="order-version").value == first[:-1] + "b"
+
+
+def test_a_name_of_this_month_that_was_taken_away_is_not_suggested_again(settings: Settings) -> None:
+    first = suggest_name(settings, [])
+    assert first.endswith("-a")
+    write_version(settings.weights_dir, first.replace("-a", "-c"))
+    assert suggest_name(settings, []) == first.replace("-a", "-d")
 
 
 # ---- Watch -----------------------------------------------------------------------------------------------------
