@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 APP = Path(__file__).parents[2] / "app.py"
 DESKTOP, PHONE = (1440, 900), (390, 844)
-PATIENT_MS = 90_000  # the package is imported when it is first asked for
+PATIENT_MS = 240_000  # the package is imported when it is first asked for
 
 
 class Explained(Shown):
@@ -92,6 +92,7 @@ def test_methods_stand_side_by_side_each_with_score_and_words(open_panel: Callab
     assert len(tops) == 1
 
 
+@pytest.mark.slow
 def test_one_zoom_one_cutoff_and_one_opacity_act_on_all_without_the_server(
     open_panel: Callable[..., Explained],
 ) -> None:
