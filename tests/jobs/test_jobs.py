@@ -395,5 +395,6 @@ def test_jobs_are_there_for_whoever_asks_without_a_worker(alone: Workshop) -> No
 
 
 def test_a_second_worker_for_the_same_device_ends_at_once(workshop: Workshop) -> None:
+    wait_for(lambda: workshop.worker_pid() is not None, what="the first worker to serve")
     second = workshop.start_worker()
     assert second.wait(timeout=120) == 1

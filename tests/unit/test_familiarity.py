@@ -1,5 +1,7 @@
 """What is no breast ultrasound lies far from those that the model learned from."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -33,10 +35,13 @@ def grey_of(diagnosis: Diagnosis, seed: int) -> Grey:
     return simulate_scan(diagnosis, seed=seed, height=96, width=120).grey
 
 
+one_network = cache(make_network)
+
+
 def describe_grey(grey: Grey) -> NDArray[np.float32]:
     tensor, box = prepare(grey, SIDE_64)
     with torch.no_grad():
-        return describe(make_network().encode(tensor), box, SIDE_64)
+        return describe(one_network().encode(tensor), box, SIDE_64)
 
 
 @pytest.fixture(scope="module")
