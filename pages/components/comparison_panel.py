@@ -30,7 +30,7 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
     """
     if with_heading:
         st.html(label(f"Model {reading.analysis.model_version}", css="finding-name"))
-    lesions, classes, heat = st.columns([1.5, 1, 1.35], gap="large")
+    lesions, classes, heat = st.columns([1.5, 1, 1.35], gap="medium")
     comparison = reading.comparison
     with lesions:
         st.html(lesion_table(comparison, reading.cutoff))

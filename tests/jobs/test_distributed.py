@@ -55,6 +55,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_batch(runs: Path
     assert alone[-1].loss < 0.99 * alone[0].loss, "a run that learns nothing would agree with anything"
 
 
+@pytest.mark.slow
 def test_on_the_cpu_normalising_by_ones_own_share_moves_the_curve_by_less_than_a_tenth(runs: Path) -> None:
     """docs/adr/0010: three images a process here; the product's batch is 16."""
     alone, together = curve(runs / "one/usual"), curve(runs / "two/usual")
@@ -71,7 +72,7 @@ def test_all_processes_end_alike_and_only_the_first_writes(runs: Path) -> None:
     assert alone.keys() == together.keys(), "the weights do not carry the wrapper's names"
 
 
-def test_a_batch_is_dealt_out_without_a_rest(runs: Path) -> None:
+def test_a_batch_is_dealt_out_without_a_rest() -> None:
     indices = torch.arange(6)
     shares = [Group(rank, 3).share(indices).tolist() for rank in range(3)]
     assert sorted(index for share in shares for index in share) == indices.tolist()
