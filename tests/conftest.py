@@ -1,6 +1,10 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side share the cores; read when torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
