@@ -46,7 +46,8 @@ def _leak_parts(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = [
         "The same test files, read by two models: one trained beside copies of them, as a random split of files has, "
         "one without. Same number of images of each class, same first weights, same epochs. 'Files without one' is the "
-        "control. The interval draws seeds, and scans within them."
+        "control, where two trainings differ by chance alone; what counts is the gain of the copies beyond it. The "
+        "interval draws seeds, and scans within them."
     ]
     for leak in leaks:
         epochs = leak["epochs"]

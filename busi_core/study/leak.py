@@ -10,7 +10,8 @@ How the comparison is made fair:
   choose their epoch on the same validation scans, of which neither arm nor the test part holds a copy.
 * They differ in one thing: the arm 'random' has every copy of a test scan that the split put outside the test part;
   in the arm 'by scan' these are replaced by other images of the same class.
-* Files without a copy are the control: there the two arms should not differ.
+* Files without a copy are the control: there the two arms differ by the chance of training alone. What the leak buys
+  beyond that chance is the gain on files with a copy less the gain on the control (a difference of differences).
 
 The interval draws seeds first and scans within them (a two-level bootstrap): training is as much chance as the choice
 of scans. With three seeds the first level is coarse, so each seed's own difference is kept beside it.
@@ -37,6 +38,7 @@ VALIDATION_SHARE = 0.12  # of the scans outside the test part
 DRAWS = 1000
 ARMS = ("by-scan", "random")
 SUBSETS = ("all test files", "files with a copy in training", "files without one")
+BEYOND = "copies beyond the control"
 Figure: TypeAlias = Callable[[Sequence[ScanResult]], float]
 
 
@@ -106,17 +108,20 @@ class LeakPair:
     random: ScanResult
 
 
+Gain: TypeAlias = Callable[[Sequence[LeakPair]], float]
+
+
 @dataclass(frozen=True)
 class LeakEffect:
     """What a leak did to one figure.
 
     Attributes:
         figure: Its name.
-        subset: Of `SUBSETS`.
+        subset: Of `SUBSETS`, or `BEYOND`.
         files: How many test files it is of.
-        by_scan: The figure without the leak.
-        random: With it.
-        difference: random minus by_scan, with its interval.
+        by_scan: The figure without the leak; NaN for `BEYOND`.
+        random: With it; NaN for `BEYOND`.
+        difference: random minus by_scan, with its interval; for `BEYOND` that of the copies less that of the control.
         per_seed: The difference in each seed alone.
     """
 
@@ -130,7 +135,8 @@ class LeakEffect:
 
 
 def measure_leak(pairs: Sequence[LeakPair]) -> list[LeakEffect]:
-    """The effect on Dice, IoU, pixel accuracy, class accuracy and AUC, over all files, those with a copy, and others.
+    """The effect on Dice, IoU, pixel accuracy, class accuracy and AUC, over all files, those with a copy, the others,
+    and on those with a copy beyond the others.
 
     Overlap is of lesion files; AUC is of malignant against benign, within each seed and then averaged, since scores of
     different models do not compare. Figures that the models do not give are left out.
@@ -144,17 +150,25 @@ def measure_leak(pairs: Sequence[LeakPair]) -> list[LeakEffect]:
         kept = [pair for pair in pairs if subset == SUBSETS[0] or pair.leaked == (subset == SUBSETS[1])]
         for name, figure in figures.items():
             if kept:
-                effects.append(_measure(kept, subset, name, figure))
+                effects.append(_measure(kept, subset, name, _gain(figure), figure))
+    if {pair.leaked for pair in pairs} == {True, False}:
+        effects += [_measure(pairs, BEYOND, name, _gain_beyond(figure), None) for name, figure in figures.items()]
     return effects
 
 
-def _measure(pairs: Sequence[LeakPair], subset: str, name: str, figure: Figure) -> LeakEffect:
+def _gain(figure: Figure) -> Gain:
+    return lambda pairs: figure([pair.random for pair in pairs]) - figure([pair.by_scan for pair in pairs])
+
+
+def _gain_beyond(figure: Figure) -> Gain:
+    gain = _gain(figure)
+    return lambda pairs: gain([p for p in pairs if p.leaked]) - gain([p for p in pairs if not p.leaked])
+
+
+def _measure(pairs: Sequence[LeakPair], subset: str, name: str, difference: Gain, figure: Figure | None) -> LeakEffect:
+    """`figure` gives the two arms' own values, where these are shown."""
     seeds = sorted({pair.seed for pair in pairs})
     of_seed = {seed: [pair for pair in pairs if pair.seed == seed] for seed in seeds}
-
-    def difference(drawn: Sequence[LeakPair]) -> float:
-        return figure([pair.random for pair in drawn]) - figure([pair.by_scan for pair in drawn])
-
     per_seed = tuple(difference(of_seed[seed]) for seed in seeds)
     random = np.random.default_rng(0)
     by_scan = {seed: _group(of_seed[seed]) for seed in seeds}
@@ -171,9 +185,9 @@ def _measure(pairs: Sequence[LeakPair], subset: str, name: str, figure: Figure) 
     return LeakEffect(
         figure=name,
         subset=subset,
-        files=len(pairs),
-        by_scan=_mean([figure([pair.by_scan for pair in of_seed[seed]]) for seed in seeds]),
-        random=_mean([figure([pair.random for pair in of_seed[seed]]) for seed in seeds]),
+        files=sum(pair.leaked for pair in pairs) if subset == BEYOND else len(pairs),
+        by_scan=_mean([figure([pair.by_scan for pair in of_seed[seed]]) for seed in seeds]) if figure else nan,
+        random=_mean([figure([pair.random for pair in of_seed[seed]]) for seed in seeds]) if figure else nan,
         difference=Interval(_mean(per_seed), float(low), float(high), DRAWS - defined.size),
         per_seed=per_seed,
     )

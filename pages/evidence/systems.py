@@ -33,7 +33,8 @@ def show_leak(leaks: list[Mapping[str, Any]]) -> None:
         return
     st.markdown(
         "The same test files, read by two models: one trained beside copies of them, as a random split has it, "
-        "and one without. Everything else is equal. Files without a copy are the control."
+        "and one without. Everything else is equal. Files without a copy are the control, where two trainings differ "
+        "by chance alone; what counts is the gain of the copies beyond it."
     )
     figures = list(dict.fromkeys(effect["figure"] for leak in leaks for effect in leak["effects"]))
     figure = st.segmented_control("Figure", figures, default=figures[0], key="leak-figure") or figures[0]

@@ -10,7 +10,7 @@ import pytest
 from busi_core.data.records import Record
 from busi_core.data.splits import read_folds, scan_groups
 from busi_core.evaluation import ScanResult
-from busi_core.study.leak import SUBSETS, LeakPair, LeakSplit, make_leak_split, measure_leak
+from busi_core.study.leak import BEYOND, SUBSETS, LeakPair, LeakSplit, make_leak_split, measure_leak
 from busi_core.types import Diagnosis
 
 
@@ -121,6 +121,18 @@ def test_the_interval_counts_the_chance_of_training_too() -> None:
     )
     assert wide.estimate == pytest.approx(narrow.estimate)
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_two_trainings_that_differ_by_chance_alone_show_no_leak_beyond_the_control() -> None:
+    """One arm came out worse on every file, as a short training may: no copy helped it."""
+    lucky = [replace(p, random=replace(p.random, dice=p.random.dice + 0.27)) for p in pairs(0.0, seeds=1)]
+    effects = {e.subset: e.difference for e in measure_leak(lucky) if e.figure == "lesion Dice"}
+    assert effects[SUBSETS[0]].estimate == pytest.approx(0.27)
+    assert [effects[BEYOND].estimate, effects[BEYOND].low, effects[BEYOND].high] == pytest.approx([0, 0, 0], abs=1e-9)
+    leaky = [replace(p, random=replace(p.random, dice=p.random.dice + 0.27)) for p in pairs(0.3, seeds=1)]
+    beyond = next(e for e in measure_leak(leaky) if (e.figure, e.subset) == ("lesion Dice", BEYOND))
+    assert beyond.difference.estimate == pytest.approx(0.3)
+    assert beyond.files == 20
 
 
 def test_auc_is_compared_within_a_seed() -> None:
