@@ -99,7 +99,8 @@ try:
 except BusiError as error:
     show_error(error)
     st.stop()
-order, watch = st.columns([1, 2], gap="large")
+with st.container(key="order-and-watch"):  # on a phone what runs stands above the form (page.css)
+    order, watch = st.columns([1, 2], gap="large")
 with order:
     st.subheader("New training", anchor=False)
     show_order_form(permit, settings, jobs)
