@@ -70,8 +70,8 @@ def _leak_parts(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
     for leak in leaks:
         parts.append(
             f"### {leak['recipe']}\n\n{leak['files']} test files over seeds {', '.join(map(str, leak['seeds']))}, "
-            f"{leak['files_with_copy']} with a copy in the leaky training part. {leak['size']} px, {format_epochs(leak)}, "
-            f"{leak['hours']:.2f} h in all, {leak['hardware']}. {leak_caution(leak)}".rstrip()
+            f"{leak['files_with_copy']} with a copy in the leaky training part. {leak['size']} px, "
+            f"{format_epochs(leak)}, {leak['hours']:.2f} h in all, {leak['hardware']}. {leak_caution(leak)}".rstrip()
         )
         lines = [
             "| figure | on | split by scan | random split | what the leak buys | each seed |",
