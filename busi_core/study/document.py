@@ -37,8 +37,9 @@ def format_figure(value: Mapping[str, float | None] | None) -> str:
 
 
 def format_budget(row: Mapping[str, Any]) -> str:
-    """'128 px, 12 of 30 epochs, 0.2 h, 2 CPU cores (x86_64)'."""
-    return f"{row['size']} px, {row['epochs']} of {row['epochs_asked']} epochs, {row['hours']:.2f} h, {row['hardware']}"
+    """'128 px, 12 of 50 epochs, 0.2 h, 2 CPU cores (x86_64)': of as many as the recipe has, over all its stages."""
+    whole = sum(stage.epochs for stage in RECIPES[row["recipe"]].stages)
+    return f"{row['size']} px, {row['epochs']} of {whole} epochs, {row['hours']:.2f} h, {row['hardware']}"
 
 
 def format_epochs(leak: Mapping[str, Any]) -> str:
