@@ -75,10 +75,10 @@ def plain_step(records: Sequence[Record], config: TrainingConfig, device: torch.
     weights = balanced_weights(labels, len(Diagnosis)).to(device)
 
     def run() -> float:
-        pairs = [augment(*read_pair(record, config)) for record in records]
-        images = normalise(torch.stack([image for image, _ in pairs]), config.preprocess).contiguous().to(device)
-        outputs = network(images)
-        loss = MASK_LOSSES[config.mask_loss](outputs.mask_logits, torch.stack([m for _, m in pairs]).to(device))
+        planes, truths = (torch.stack(part) for part in zip(*(read_pair(r, config) for r in records), strict=True))
+        pixels, masks = augment(planes, truths, torch.arange(len(records)), device)
+        outputs = network(normalise(pixels, config.preprocess).contiguous())
+        loss = MASK_LOSSES[config.mask_loss](outputs.mask_logits, masks)
         class_loss = CLASS_LOSSES[config.class_loss](outputs.class_logits, labels.to(device), weights)
         optimizer.zero_grad()
         (loss + config.class_weight * class_loss).backward()
@@ -105,7 +105,7 @@ def our_step(records: Sequence[Record], config: TrainingConfig, device: torch.de
 
     def run() -> float:
         batch = loop._make_batch(samples, indices, weights, current_group(), config, device)
-        loss = float(loop._train_step(network, optimizer, batch, weights, config))
+        loss = float(loop._train_step(network, optimizer, batch, weights, config, ()))
         average.update_parameters(network)
         return loss
 
@@ -163,7 +163,7 @@ def report_layers(records: Sequence[Record], config: TrainingConfig, device: tor
         clock.start("augmentation")
         batch = loop._make_batch(samples, torch.arange(len(samples)), weights, current_group(), config, device)
         clock.stop("augmentation")
-        loop._train_step(network, optimizer, batch, weights, config)
+        loop._train_step(network, optimizer, batch, weights, config, ())
         clock.stop("whole step")
     medians = {name: statistics.median(found[1:]) for name, found in clock.seconds.items()}
     whole = medians.pop("whole step")
