@@ -35,6 +35,7 @@ from busi_core.training.augment import augment
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import current_group
 from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights
+from busi_core.training.step import TrainStep, computes_in_bf16
 
 GOAL = 2.5
 WARM_UP = 1
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def precisions(device: torch.device) -> list[str]:
-    return ["fp32", "bf16"] if loop.computes_in_bf16(device) else ["fp32"]
+    return ["fp32", "bf16"] if computes_in_bf16(device) else ["fp32"]
 
 
 def find_records(folder: Path, count: int) -> Sequence[Record]:
@@ -101,11 +102,12 @@ def our_step(records: Sequence[Record], config: TrainingConfig, device: torch.de
     average = AveragedModel(network, multi_avg_fn=loop._moving_average(config.average_decay), use_buffers=True)
     optimizer = loop._make_optimizer(network, config)
     weights = balanced_weights(samples.labels, len(Diagnosis)).to(device)
+    step = TrainStep(network, optimizer, weights, config)
     indices = torch.arange(len(samples))
 
     def run() -> float:
         batch = loop._make_batch(samples, indices, weights, current_group(), config, device)
-        loss = float(loop._train_step(network, optimizer, batch, weights, config, ()))
+        loss = float(step(batch))
         average.update_parameters(network)
         return loss
 
@@ -155,6 +157,7 @@ def report_layers(records: Sequence[Record], config: TrainingConfig, device: tor
     network, samples = fresh(config, device), load_samples(records, config.preprocess)
     optimizer = loop._make_optimizer(network, config)
     weights = balanced_weights(samples.labels, len(Diagnosis)).to(device)
+    step = TrainStep(network, optimizer, weights, config, may_record=False)
     clock = Clock(device)
     for name, part in parts(network):
         watch(part, name, clock)
@@ -163,7 +166,7 @@ def report_layers(records: Sequence[Record], config: TrainingConfig, device: tor
         clock.start("augmentation")
         batch = loop._make_batch(samples, torch.arange(len(samples)), weights, current_group(), config, device)
         clock.stop("augmentation")
-        loop._train_step(network, optimizer, batch, weights, config, ())
+        step(batch)
         clock.stop("whole step")
     medians = {name: statistics.median(found[1:]) for name, found in clock.seconds.items()}
     whole = medians.pop("whole step")

@@ -27,18 +27,20 @@ def regions_of(mask_logits: Tensor) -> Tensor:
 
     All zero where no pixel reaches a probability of 0.5.
     """
-    boxes = torch.zeros(len(mask_logits), 4, device=mask_logits.device)
-    height, width = mask_logits.shape[-2:]
-    for number, mask in enumerate(mask_logits.detach()[:, 0] > 0):
-        if not mask.any():
-            continue
-        rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
-        left, right = int(columns[0]) / width, (int(columns[-1]) + 1) / width
-        top, bottom = int(rows[0]) / height, (int(rows[-1]) + 1) / height
-        across, down = MARGIN * (right - left), MARGIN * (bottom - top)
-        box = (max(left - across, 0), max(top - down, 0), min(right + across, 1), min(bottom + down, 1))
-        boxes[number] = torch.tensor(box)
-    return boxes
+    found = mask_logits.detach()[:, 0] > 0
+    left, right = _ends(found.any(dim=1))
+    top, bottom = _ends(found.any(dim=2))
+    across, down = MARGIN * (right - left), MARGIN * (bottom - top)
+    boxes = torch.stack([left - across, top - down, right + across, bottom + down], dim=1).clamp(0, 1)
+    return boxes * found.flatten(start_dim=1).any(dim=1, keepdim=True)
+
+
+def _ends(hits: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the hits of each row of (batch, length) begin and end, in [0, 1]; without waiting for a GPU."""
+    length = hits.shape[1]
+    first = hits.float().argmax(dim=1)
+    last = length - hits.flip(1).float().argmax(dim=1)
+    return first / length, last / length
 
 
 def cut_out(images: Tensor, boxes: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ from busi_core.training.augment import AUGMENTATIONS
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import Group, choose_training_device, current_group
 from busi_core.training.log import LOG_FILE, Epoch
-from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights, imitation_loss
+from busi_core.training.losses import balanced_weights
 from busi_core.training.state import BEST_FILE, Progress, load_state, save_state
+from busi_core.training.step import Batch, TrainStep, autocast
 from busi_core.types import Diagnosis
 
 WARM_UP_SHARE = 0.15  # of all steps, from a tenth of the peak rate
 DECAY_AN_EPOCH = 0.96  # of the exponential schedule
-GRADIENT_NORM = 5.0
 
 
 Judge: TypeAlias = Callable[[nn.Module, Samples, TrainingConfig, torch.device], tuple[float, float, float]]
@@ -91,6 +91,7 @@ def fit(
     log = _read_log(folder, until=progress.epoch)
 
     weights = balanced_weights(train.labels, len(Diagnosis)).to(device)
+    step = TrainStep(parallel, optimizer, weights, config, teachers)
     steps = config.epochs * (len(shown) // config.batch_size)
     started, first = time.monotonic(), progress.epoch
     while progress.epoch < config.epochs and progress.epoch - progress.best_epoch < config.patience:
@@ -109,7 +110,7 @@ def fit(
                     progress.step / steps, progress.epoch
                 )
             batch = _make_batch(train, indices, weights, group, config, device)
-            losses.append(group.mean(_train_step(parallel, optimizer, batch, weights, config, teachers)))
+            losses.append(group.mean(step(batch)))
             if not math.isfinite(losses[-1]):
                 names = ", ".join(train.ids[index] for index in indices)
                 raise TrainingError(
@@ -172,7 +173,7 @@ def validate(
     predicted: list[Tensor] = []
     for indices in torch.split(torch.arange(len(samples)), config.batch_size):
         images = normalise(samples.images[indices].float() / 255, config.preprocess)
-        with _autocast(config, device):
+        with autocast(config, device):
             outputs = network(images.to(device, memory_format=torch.channels_last))
         masks = lesion_logits(outputs.mask_logits.float()).cpu()[:, 0] > 0
         truths = samples.masks[indices][:, 0].bool()
@@ -189,36 +190,9 @@ def validate(
     return _mean(dice), _mean(false_masks), f1
 
 
-def _train_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor, Tensor, Tensor],
-    class_weights: Tensor,
-    config: TrainingConfig,
-    teachers: Sequence[Network],
-) -> Tensor:
-    images, masks, labels, share = batch
-    with _autocast(config, images.device):
-        outputs = network(images)
-    loss = MASK_LOSSES[config.mask_loss](outputs.mask_logits.float(), masks)
-    if config.class_weight and outputs.class_logits is not None:
-        class_loss = CLASS_LOSSES[config.class_loss](outputs.class_logits.float(), labels, class_weights)
-        loss = loss + config.class_weight * share * class_loss
-    if teachers:
-        with torch.no_grad(), _autocast(config, images.device):
-            answers = [teacher(images) for teacher in teachers]
-        imitation = imitation_loss(outputs, answers, config.class_weight)
-        loss = (1 - config.teacher_share) * loss + config.teacher_share * imitation
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-    optimizer.step()
-    return loss.detach()
-
-
 def _make_batch(
     samples: Samples, indices: Tensor, class_weights: Tensor, group: Group, config: TrainingConfig, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Batch:
     """This process's share of a batch: images, masks, labels, and a factor on its class loss, which is a weighted
     average: with it the average over the processes is that of the whole batch. 1 for one process, and for a loss that
     weighs every image alike."""
@@ -277,22 +251,6 @@ def _repeat_normals(labels: Tensor, repeats: int) -> Tensor:
 def _moving_average(decay: float) -> Callable[..., None]:
     average: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return average
-
-
-def _autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    enabled = config.precision == "bf16" and computes_in_bf16(device)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bf16 saves time there: on every GPU, and on processors for which PyTorch hands it to oneDNN.
-
-    On others (AVX2 only) PyTorch falls back to loops of its own, eight times slower than fp32 (docs/experiments.md).
-    """
-    if device.type != "cpu":
-        return True
-    has_library: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_library and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _read_log(folder: Path, *, until: int) -> list[str]:

@@ -64,10 +64,9 @@ def lesion_class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tenso
     classes this is binary cross-entropy.
     """
     del class_weights
-    found = (class_logits[:, 0] < 0) & (labels > 0)
-    if not found.any():
-        return class_logits.sum() * 0
-    return functional.cross_entropy(class_logits[found, 1:], labels[found] - 1)
+    found = ((class_logits[:, 0] < 0) & (labels > 0)).float()
+    losses = functional.cross_entropy(class_logits[:, 1:], (labels - 1).clamp(min=0), reduction="none")
+    return (found * losses).sum() / found.sum().clamp(min=1)
 
 
 def imitation_loss(outputs: Outputs, answers: Sequence[Outputs], class_weight: float) -> Tensor:

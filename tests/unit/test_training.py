@@ -26,13 +26,14 @@ from busi_core.imaging.preprocess import fit_mask, fit_to_square
 from busi_core.metrics.classification import macro_f1
 from busi_core.models.network import LesionNet, Outputs
 from busi_core.training import augment as augmentation
-from busi_core.training import loop
+from busi_core.training import loop, step
 from busi_core.training.augment import Chance, augment
 from busi_core.training.config import TrainingConfig
 from busi_core.training.log import LOG_FILE
 from busi_core.training.loop import fit, one_cycle, validate
 from busi_core.training.losses import LABEL_SMOOTHING, balanced_weights, class_loss, mask_loss
 from busi_core.training.state import BEST_FILE, CHECKPOINT_FILE, Progress
+from busi_core.training.step import TrainStep, computes_in_bf16
 from busi_core.types import Diagnosis
 
 CPU = torch.device("cpu")
@@ -143,14 +144,14 @@ def test_a_machine_that_does_not_compute_in_bf16_trains_in_fp32(
     """There bf16 would take eight times as long; where it is computed in, the weights differ."""
     weights = []
     for name, precision, has_bf16 in (("fp32", "fp32", True), ("without", "bf16", False), ("with", "bf16", True)):
-        monkeypatch.setattr(loop, "computes_in_bf16", lambda _device, has=has_bf16: has)
+        monkeypatch.setattr(step, "computes_in_bf16", lambda _device, has=has_bf16: has)
         fit(replace(CONFIG, epochs=1, precision=precision), few, few, tmp_path / name)
         weights.append((tmp_path / name / BEST_FILE).read_bytes())
     assert weights[0] == weights[1] != weights[2]
 
 
 def test_a_graphics_card_always_computes_in_bf16() -> None:
-    assert loop.computes_in_bf16(torch.device("cuda"))
+    assert computes_in_bf16(torch.device("cuda"))
 
 
 def test_first_weights_are_put_in_before_the_first_step(few: Samples, tmp_path: Path) -> None:
@@ -214,7 +215,9 @@ def then_kill(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "strike",
     [
-        pytest.param(lambda patch: patch.setattr(loop, "_train_step", after(7, loop._train_step)), id="inside epoch 3"),
+        pytest.param(
+            lambda patch: patch.setattr(TrainStep, "__call__", after(7, TrainStep.__call__)), id="inside epoch 3"
+        ),
         pytest.param(lambda patch: patch.setattr(loop, "save_state", after(2, loop.save_state)), id="before saving"),
         pytest.param(lambda patch: patch.setattr(loop, "save_state", then_kill(2, loop.save_state)), id="after saving"),
     ],
