@@ -122,6 +122,7 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="VERSION",
         help="versions whose joint answer is learned from beside the truth; what taught them taught this one too",
     )
+    train.add_argument("--augmentation", choices=("ultrasound", "ultrasound-wide", "none"), help="of training scans")
     train.add_argument("--precision", choices=("bf16", "fp32"))
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
@@ -316,7 +317,10 @@ def _train(options: argparse.Namespace) -> int:
     settings = read_settings()
     recipe = get_recipe(options.recipe)
     run = options.runs / check_version_name(options.version)
-    names = ("epochs", "batch_size", "learning_rate", "seed", "precision", "start", "normal_repeats", "teachers")
+    names = (
+        *("epochs", "batch_size", "learning_rate", "seed", "precision"),
+        *("start", "normal_repeats", "teachers", "augmentation"),
+    )
     recipe = scaled_for(recipe, {name: getattr(options, name) for name in names if getattr(options, name) is not None})
     if options.size is not None:
         recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})

@@ -48,6 +48,12 @@ def format_epochs(leak: Mapping[str, Any]) -> str:
     return f"{most} epochs" if fewest == most else f"{fewest} to {most} epochs"
 
 
+def format_hours(leak: Mapping[str, Any]) -> str:
+    """'2.27 h in all, 2 CPU cores (x86_64)', and what else its runs have to say."""
+    note = f"; {leak['note']}" if leak.get("note") else ""
+    return f"{leak['hours']:.2f} h in all, {leak['hardware']}{note}"
+
+
 def leak_caution(leak: Mapping[str, Any]) -> str:
     """What a reader must know of a leak measured in a short training; empty where it was as long as printed."""
     printed = RECIPES[leak["recipe"]].final.epochs
@@ -72,7 +78,7 @@ def _leak_parts(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
         parts.append(
             f"### {leak['recipe']}\n\n{leak['files']} test files over seeds {', '.join(map(str, leak['seeds']))}, "
             f"{leak['files_with_copy']} with a copy in the leaky training part. {leak['size']} px, "
-            f"{format_epochs(leak)}, {leak['hours']:.2f} h in all, {leak['hardware']}. {leak_caution(leak)}".rstrip()
+            f"{format_epochs(leak)}, {format_hours(leak)}. {leak_caution(leak)}".rstrip()
         )
         lines = [
             "| figure | on | split by scan | random split | what the leak buys | each seed |",

@@ -179,6 +179,7 @@ class Study:
                     "files_with_copy": sum(pair.leaked for pair in pairs),
                     "effects": [asdict(effect) for effect in measure_leak(pairs)],
                     "curves": [list(run.curve) for run in finished],
+                    "note": finished[0].extra.get("note", ""),
                 }
             )
         return found

@@ -9,6 +9,7 @@ how many processes share the work; torch's global generator is left alone.
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import cv2
@@ -36,22 +37,31 @@ class Chance(random.Random):
         return torch.randn(shape, generator=torch.Generator().manual_seed(self.getrandbits(62)))
 
 
-def augment(images: Tensor, masks: Tensor, seeds: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor,
+    masks: Tensor,
+    seeds: Tensor,
+    device: torch.device,
+    *,
+    zoom: tuple[float, float] = (0.8, 1.3),
+    gamma: tuple[float, float] = (0.7, 1.4),
+    contrast: tuple[float, float] = (0.75, 1.3),
+) -> tuple[Tensor, Tensor]:
     """Vary a batch of scans; shapes as in `Augmentation`, one plane.
 
     Each is drawn on (a quarter), flipped, turned, moved, zoomed, sheared, and changed in gamma, gain and contrast; some
-    get a time-gain, a shadow, a blur, speckle.
+    get a time-gain, a shadow, a blur, speckle. `zoom`, `gamma` and `contrast` are factors, from and to.
     """
     chances = [Chance(int(seed)) for seed in seeds]
     side = images.shape[-1]
     marked = [draw_marks(image, c) if c.happens(0.25) else image for image, c in zip(images, chances, strict=True)]
-    thetas = [move(c, flips=(0.5, 0), degrees=10, shift=0.08, zoom=(0.8, 1.3), shear_degrees=5) for c in chances]
+    thetas = [move(c, flips=(0.5, 0), degrees=10, shift=0.08, zoom=zoom, shear_degrees=5) for c in chances]
     pixels, truth = _move_all(torch.stack(marked), masks, thetas, device)
     per_image = torch.tensor(
-        [[c.uniform(0.7, 1.4), c.uniform(0.75, 1.3), c.uniform(-0.1, 0.1)] for c in chances], device=device
+        [[c.uniform(*gamma), c.uniform(*contrast), c.uniform(-0.1, 0.1)] for c in chances], device=device
     )
-    gamma, contrast, gain = per_image.T[..., None, None, None]
-    pixels = (pixels.pow(gamma) - 0.3) * contrast + 0.3 + gain
+    powers, factors, gains = per_image.T[..., None, None, None]
+    pixels = (pixels.pow(powers) - 0.3) * factors + 0.3 + gains
     rows = torch.stack([_time_gain(c, side) if c.happens(0.4) else torch.ones(side) for c in chances])
     columns = torch.stack([_shadow(c, side) if c.happens(0.2) else torch.ones(side) for c in chances])
     pixels = pixels * rows.to(device)[:, None, :, None] * columns.to(device)[:, None, None, :]
@@ -82,6 +92,7 @@ def flip_both_ways(images: Tensor, masks: Tensor, seeds: Tensor, device: torch.d
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "ultrasound": augment,
+    "ultrasound-wide": partial(augment, zoom=(0.65, 1.6), gamma=(0.6, 1.7), contrast=(0.65, 1.5)),  # other machines
     "none": leave,
     "turn-shift-zoom": turn_shift_zoom,
     "flips": flip_both_ways,

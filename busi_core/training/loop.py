@@ -126,7 +126,9 @@ def fit(
         score = np.nanmean([dice, 1 - false_masks])
         if config.class_weight and not math.isnan(f1):
             score = (score + f1) / 2
-        if score > progress.best_score:
+        if (
+            score > progress.best_score or score == progress.best_score == 0
+        ):  # nothing found yet: patience has not begun
             progress.best_score, progress.best_epoch = float(score), progress.epoch
             if group.writes:
                 best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}

@@ -27,8 +27,15 @@ def mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def class_loss(class_logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Cross-entropy weighted by class, with label smoothing, for (batch, C) logits and (batch,) columns."""
-    return functional.cross_entropy(class_logits, labels, weight=class_weights, label_smoothing=LABEL_SMOOTHING)
+    """Cross-entropy weighted by class, with label smoothing, for (batch, C) logits and (batch,) columns.
+
+    As torch's `cross_entropy` with both, which waits for a GPU there, so that a step could not be recorded.
+    """
+    logs = class_logits.log_softmax(dim=1)
+    of_labels = class_weights[labels]
+    hits = of_labels * logs.gather(1, labels[:, None])[:, 0]
+    spread = (logs * class_weights).mean(dim=1)
+    return -((1 - LABEL_SMOOTHING) * hits + LABEL_SMOOTHING * spread).sum() / of_labels.sum()
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:

@@ -9,7 +9,7 @@ from busi_core import read_settings
 from busi_core.recipes.contradictions import find_contradictions
 from busi_core.registry import list_versions
 from busi_core.settings import PROJECT_ROOT
-from busi_core.study.document import format_budget, format_epochs, format_figure, leak_caution
+from busi_core.study.document import format_budget, format_epochs, format_figure, format_hours, leak_caution
 from busi_core.study.reproduce import JSON_FILE, TRAINED, read_study
 from pages.components.charts import CONFIG, draw_curves, draw_intervals, draw_leak
 from pages.components.page import label, start_page
@@ -45,14 +45,16 @@ def show_leak(leaks: list[Mapping[str, Any]]) -> None:
             if not effects:
                 st.html(label("This system gives no class."))
                 continue
-            st.plotly_chart(draw_leak(effects, f"gain in {figure}"), config=CONFIG, key=f"leak-{leak['recipe']}")
+            st.plotly_chart(
+                draw_leak(effects, f"gain in {figure}"), config=CONFIG, key=f"leak-{leak['recipe']}-{leak['budget']}"
+            )
             every = effects[0]
             st.html(
                 label(
                     f"{figure}: {every['by_scan']:.3f} split by scan, {every['random']:.3f} split at random. "
                     f"{leak['files_with_copy']} of {leak['files']} test files have a copy. Seeds {leak['seeds']}, "
-                    f"{leak['size']} px, {format_epochs(leak)}, {leak['hours']:.1f} h, "
-                    f"{leak['hardware']}. Diamonds are single seeds, bars 95 % intervals over seeds and scans.",
+                    f"{leak['size']} px, {format_epochs(leak)}, {format_hours(leak)}. "
+                    "Diamonds are single seeds, bars 95 % intervals over seeds and scans.",
                     css="fine",
                 )
             )

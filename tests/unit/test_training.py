@@ -212,6 +212,14 @@ def then_kill(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
     return counted
 
 
+def test_patience_begins_when_the_first_lesion_is_found(few: Samples, tmp_path: Path) -> None:
+    """Early epochs outline nothing at all: that is no plateau."""
+    scores = iter([0.0, 0.0, 0.0, 0.5, 0.4, 0.3, 0.2])
+    config = replace(CONFIG, epochs=7, patience=2)
+    progress = fit(config, few, few, tmp_path, judge=lambda *_: (next(scores), math.nan, math.nan))
+    assert (progress.epoch, progress.best_epoch, progress.best_score) == (6, 4, 0.5)
+
+
 @pytest.mark.parametrize(
     "strike",
     [
