@@ -52,7 +52,7 @@ def submit(permit: Permit, spec: JobSpec, settings: Settings, audit: AuditLog) -
     who = permit.confirm()
     settled = settle(spec, settings)
     _require_free_name(settled.version, list_jobs(settings))
-    order = Order(f"{_now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}", 1, who, settled)
+    order = Order(f"{_now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}", 1, who, settled)  # SQLite counts whole seconds
     write_order(settings.state_dir / RUNS_DIR / order.job, order)
     audit.append(who, "job.queued", order.job, **settled.as_json())
     _enqueue(order, settings, audit)
