@@ -78,7 +78,8 @@ def draw_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], value: str, t
         figure.add_scatter(
             x=[line["epoch"] for line in curve], y=[line[value] for line in curve], mode="lines+markers", name=name
         )
-    return _dress(figure, height=320, x="epoch", y=title)
+    _dress(figure, height=400, x="epoch", y=title)
+    return figure.update_layout(legend={"y": -0.2, "yanchor": "top"})  # many runs need many lines, on a phone above all
 
 
 def draw_roc(sensitivity: Sequence[float], specificity: Sequence[float], flag: tuple[float, float] | None) -> go.Figure:
