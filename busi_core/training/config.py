@@ -27,7 +27,7 @@ class TrainingConfig:
             error a reader forgives least.
         class_weight: Weight of the class loss beside the mask loss.
         average_decay: Of the moving average of the weights; the average is what is kept.
-        patience: Epochs without a better validation score before stopping.
+        patience: Epochs without a better validation score before stopping, from the first lesion found on.
         precision: 'bf16' (autocast, on a device that calculates in it; fp32 elsewhere) or 'fp32'.
         seed: Of everything random.
         mask_loss, class_loss: By name, of `losses.MASK_LOSSES` and `losses.CLASS_LOSSES`.

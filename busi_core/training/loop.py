@@ -126,9 +126,8 @@ def fit(
         score = np.nanmean([dice, 1 - false_masks])
         if config.class_weight and not math.isnan(f1):
             score = (score + f1) / 2
-        if (
-            score > progress.best_score or score == progress.best_score == 0
-        ):  # nothing found yet: patience has not begun
+        finds_nothing_yet = score == progress.best_score == 0  # no plateau: patience has not begun
+        if score > progress.best_score or finds_nothing_yet:
             progress.best_score, progress.best_epoch = float(score), progress.epoch
             if group.writes:
                 best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}
