@@ -60,8 +60,8 @@ def leak_caution(leak: Mapping[str, Any]) -> str:
     if max(leak["epochs"]) >= printed:
         return ""
     return (
-        f"Trained for {max(leak['epochs'])} of {printed} epochs: a leak pays by memorising, which takes longer, so a "
-        "gain near zero here does not show that a leak is harmless."
+        f"Trained for {max(leak['epochs'])} of {printed} epochs: a leak pays by memorising, which takes longer, so that "
+        "the printed length may well buy more than what is shown here."
     )
 
 
