@@ -60,8 +60,8 @@ def leak_caution(leak: Mapping[str, Any]) -> str:
     if max(leak["epochs"]) >= printed:
         return ""
     return (
-        f"Trained for {max(leak['epochs'])} of {printed} epochs: a leak pays by memorising, which takes longer, so that "
-        "the printed length may well buy more than what is shown here."
+        f"Trained for {max(leak['epochs'])} of {printed} epochs: a leak pays by memorising, which takes longer, so "
+        "that the printed length may well buy more than what is shown here."
     )
 
 
