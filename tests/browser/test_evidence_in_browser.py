@@ -12,6 +12,7 @@ from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 
 pytestmark = pytest.mark.browser
+WAIT_MS = 120_000  # a page of many charts comes piece by piece, and slowly on a busy machine
 
 APP = PROJECT_ROOT / "app.py"
 STUDY = json.loads((PROJECT_ROOT / "docs/reproduction.json").read_text(encoding="utf-8"))
@@ -27,9 +28,9 @@ def open_evidence(
     def open_page(name: str) -> Page:
         page = chromium_page(request.param)
         page.goto(streamlit_server(APP))
-        page.get_by_text("Research use only. Not a medical device.").first.wait_for(timeout=60_000)
+        page.get_by_text("Research use only. Not a medical device.").first.wait_for(timeout=WAIT_MS)
         page.goto(f"{streamlit_server(APP)}/{name}")
-        page.get_by_text("Research use only. Not a medical device.").first.wait_for(timeout=60_000)
+        page.get_by_text("Research use only. Not a medical device.").first.wait_for(timeout=WAIT_MS)
         return page
 
     return open_page
@@ -43,27 +44,27 @@ def check_sound(page: Page) -> None:
 
 def test_systems_shows_the_leak_the_table_and_opens_a_system_in_analyse(open_evidence: Callable[[str], Page]) -> None:
     page = open_evidence("systems")
-    expect(page.get_by_role("heading", name="The published systems")).to_be_visible()
+    expect(page.get_by_role("heading", name="What cannot be true, or is missing")).to_be_visible(timeout=WAIT_MS)
     for leak in STUDY["leak"]:
         gain = next(e for e in leak["effects"] if e["figure"] == "lesion Dice" and e["subset"] == "all test files")
         said = f"{gain['by_scan']:.3f} split by scan, {gain['random']:.3f} split at random"
-        expect(page.get_by_text(said)).to_be_visible()
-    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(len(STUDY["leak"]) + 3)  # intervals, and two of curves
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    expect(page.get_by_text("What cannot be true, or is missing")).to_be_visible()
+        expect(page.get_by_text(said)).to_be_visible(timeout=WAIT_MS)
+    charts = len(STUDY["leak"]) + 3  # the leaks, the intervals, and two of curves
+    expect(page.get_by_test_id("stPlotlyChart")).to_have_count(charts, timeout=WAIT_MS)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible(timeout=WAIT_MS)
     check_sound(page)
     page.get_by_role("button", name="Open unet-dropout in Analyse").click()
     scan = {"name": "scan.png", "mimeType": "image/png", "buffer": simulate_scan(Diagnosis.BENIGN, seed=3).png()}
     page.locator("input[type=file]").first.set_input_files([scan])
-    expect(page.get_by_text("Model unet-dropout").last).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("This model outlines lesions only; it gives no class.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Model unet-dropout").last).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("This model outlines lesions only; it gives no class.")).to_be_visible(timeout=WAIT_MS)
 
 
 def test_performance_draws_the_figures_of_the_version_in_service(open_evidence: Callable[[str], Page]) -> None:
     page = open_evidence("performance")
     in_service = json.loads((PROJECT_ROOT / "weights/registry.json").read_text(encoding="utf-8"))["in_service"]
-    expect(page.get_by_role("combobox").first).to_have_value(f"{in_service} (in service)", timeout=60_000)
+    expect(page.get_by_role("combobox").first).to_have_value(f"{in_service} (in service)", timeout=WAIT_MS)
     for said in ("lesion Dice", "lesions missed", "normals given a mask", "copies in training: 0"):
-        expect(page.get_by_text(said).first).to_be_visible()
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+        expect(page.get_by_text(said).first).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible(timeout=WAIT_MS)
     check_sound(page)
