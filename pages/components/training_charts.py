@@ -17,6 +17,7 @@ FIGURES = {
     "loss": "Training loss",
 }
 HEIGHT_PX = 280
+WHOLE_STEPS = 10  # up to so many epochs each has a tick of its own
 
 
 def draw_loss(epochs: Sequence[Epoch], last: int) -> go.Figure:
@@ -73,4 +74,6 @@ def _make_figure(title: str, last: int) -> go.Figure:
         showlegend=True,
     )
     figure.update_xaxes(title={"text": "epoch", "standoff": 4}, range=[0.5, max(last, 2) + 0.5], tickformat="d")
+    if last <= WHOLE_STEPS:
+        figure.update_xaxes(dtick=1)  # else half epochs get a tick, and its number is rounded
     return figure

@@ -131,5 +131,25 @@ def test_the_image_copies_and_runs_what_is_there() -> None:
     assert all((ROOT / name).exists() for name in copied)
     assert "app.py" in lines[-1]
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    assert {".git", ".streamlit/secrets.toml", "state"} <= set(ignored)
+    assert {".git", ".streamlit/secrets.toml", "deploy/secrets.toml", "deploy/data", "state"} <= set(ignored)
     assert "weights" not in ignored
+
+
+def test_the_commands_of_the_image_find_what_lies_beside_the_code() -> None:
+    """`busi worker` once looked for weights/ and promotion.toml among the installed packages, and could not write."""
+    lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    (install,) = [line for line in lines if line.endswith(" .") and "install" in line]
+    assert "--editable" in install
+    (owned,) = [line for line in lines if "chown" in line]
+    assert {"-R", "/state", "weights"} <= set(owned.split())
+
+
+def test_the_image_leaves_the_libraries_of_cuda_to_the_build_of_torch() -> None:
+    """requirements.txt names them for PyPI's build; that for the CPU needs none of them."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    expression = dockerfile.split("sed -E '")[1].split("'")[0]
+    command = ["sed", "-E", expression, str(ROOT / "requirements.txt")]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = {line.split("==")[0] for line in kept.splitlines() if "==" in line and not line.lstrip().startswith("#")}
+    assert {"torch", "torchvision", "streamlit"} <= names
+    assert not {name for name in names if name.startswith(("nvidia", "cuda", "triton"))}
