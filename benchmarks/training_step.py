@@ -71,6 +71,8 @@ def find_records(folder: Path, count: int) -> Sequence[Record]:
 def plain_step(records: Sequence[Record], config: TrainingConfig, device: torch.device) -> Step:
     """As a first notebook does it."""
     network = build_network(config.architecture).to(device).train()
+    for block in network.decoder.blocks:
+        block.rearranges = False  # as smp's decoder does it
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     labels = torch.tensor([list(Diagnosis).index(record.diagnosis) for record in records])
     weights = balanced_weights(labels, len(Diagnosis)).to(device)

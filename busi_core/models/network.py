@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from busi_core.errors import ModelUnavailableError
+from busi_core.models.doubling import DoublingBlock, is_plain_decoder
 from busi_core.models.encnet import EncBody
 from busi_core.models.fcn import Fcn
 from busi_core.models.interface import Architecture as Architecture
@@ -48,6 +49,9 @@ class LesionNet(Network):
         self.encoder, self.decoder, self.mask_head = unet.encoder, unet.decoder, unet.segmentation_head
         if architecture.pooling == "average":
             _average_instead(self.encoder)
+        self.has_plain_decoder = is_plain_decoder(self.decoder, self.encoder)
+        if self.has_plain_decoder:
+            self.decoder.blocks = nn.ModuleList(map(DoublingBlock, self.decoder.blocks))
         self.is_lesion_aware = architecture.head == "lesion-aware"
         channels = self.encoder.out_channels[-1] * (2 if self.is_lesion_aware else 1)
         rate = architecture.dropout[0] if architecture.dropout else DROPOUT

@@ -3,11 +3,9 @@
     LesionNet, frozen --arrange_for_reading--> ReadingNet: encode, decode, classify as before
 
 - A normalisation in eval mode is a scale and a shift, which the convolution before it can do.
-- A decoder block doubles the side of its map, each value four times, and convolves it 3 x 3. Three rows of doubled
-  pixels hold two rows of the small map, so this is a transposed convolution of it, 4 x 4 with stride 2: 4 products a
-  pixel and channel in place of 9, on the way back too, and no doubled map in memory.
+- A decoder block that doubles its map and convolves it is one transposed convolution (doubling.py).
 
-Training and the explanations on request use the network as it was written.
+The explanations on request use the network as it was written.
 """
 
 import copy
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from busi_core.models.doubling import doubling_kernel
 from busi_core.models.interface import Network, Outputs
 from busi_core.models.network import LesionNet
 
@@ -35,7 +34,7 @@ def arrange_for_reading(network: Network) -> Network:
     Returns:
         A `ReadingNet`, or the network itself when it is not built as one can be.
     """
-    return ReadingNet(network) if isinstance(network, LesionNet) and _is_plain(network) else network
+    return ReadingNet(network) if isinstance(network, LesionNet) and network.has_plain_decoder else network
 
 
 class ReadingNet(Network):
@@ -78,7 +77,7 @@ class _DoublingBlock(nn.Module):
         weight, first_bias = _folded(block.conv1[0], block.conv1[1])
         second, second_bias = _folded(block.conv2[0], block.conv2[1])
         kind = block.conv1[0].weight.dtype
-        self.below = _parameter(_doubling_kernel(weight[:, :below]), kind)
+        self.below = _parameter(doubling_kernel(weight[:, :below]), kind)
         self.beside = _parameter(weight[:, below:], kind) if weight.shape[1] > below else None
         self.first_bias = _parameter(first_bias, kind)
         self.second, self.second_bias = _parameter(second, kind), _parameter(second_bias, kind)
@@ -88,14 +87,6 @@ class _DoublingBlock(nn.Module):
         if skip is not None and self.beside is not None:
             grown = grown + functional.conv2d(skip, self.beside, padding=1)
         return functional.conv2d(grown.relu(), self.second, self.second_bias, padding=1).relu()
-
-
-def _doubling_kernel(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) to be used after doubling the side -> (in, out, 4, 4) to be used in its place, transposed."""
-    rows, columns = weight.shape[:2]
-    ones = torch.ones(1, 1, 2, 2, dtype=weight.dtype, device=weight.device)
-    wide = functional.conv2d(weight.reshape(rows * columns, 1, 3, 3), ones, padding=1)
-    return wide.reshape(rows, columns, 4, 4).flip(2, 3).transpose(0, 1)
 
 
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -138,20 +129,3 @@ def _agree(one: nn.Module, other: nn.Module) -> bool:
     noise = torch.randn(1, first.in_channels, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
     found = [copy.deepcopy(encoder).double()(noise.to(first.weight.device).double()) for encoder in (one, other)]
     return all(bool((a - b).abs().amax() <= AGREEMENT * a.abs().amax()) for a, b in zip(*found, strict=True))
-
-
-def _is_plain(network: LesionNet) -> bool:
-    """Whether the decoder is five blocks of doubling, convolution, normalisation and ReLU twice, and nothing else."""
-    blocks, encoder = network.decoder.blocks, network.encoder
-    steps = [step for block in blocks for step in (block.conv1, block.conv2)]
-    below = [encoder.out_channels[-1], *(block.conv2[0].out_channels for block in blocks[:-1])]
-    skips = [*reversed(encoder.out_channels[1:-1]), 0]
-    return (
-        len(blocks) == len(encoder.out_channels) - 1 == 5
-        and encoder.output_stride == 32
-        and isinstance(network.decoder.center, nn.Identity)
-        and all(block.interpolation_mode == "nearest" for block in blocks)
-        and all(isinstance(block.attention1.attention, nn.Identity) for block in blocks)
-        and all([type(part) for part in step] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] for step in steps)
-        and [block.conv1[0].in_channels for block in blocks] == [b + s for b, s in zip(below, skips, strict=True)]
-    )
