@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from busi_core.errors import BusiError, DatasetError, TrainingError
 from busi_core.explain.catalogue import DEEPEST, Method
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from busi_core.recipes.recipe import Recipe
     from busi_core.service import Analyser
     from busi_core.training.log import Epoch
+
+TRAINING_OPTIONS = (  # of `busi train`, named as in TrainingConfig
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "precision",
+    "start",
+    "normal_repeats",
+    "teachers",
+    "augmentation",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -308,6 +320,11 @@ def _compare(options: argparse.Namespace) -> int:
     return 1 if failed or batch.lone_masks else 0
 
 
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the options that were typed."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
 def _train(options: argparse.Namespace) -> int:
     from busi_core.recipe_run import scaled_for
     from busi_core.recipes.catalogue import get_recipe
@@ -317,15 +334,10 @@ def _train(options: argparse.Namespace) -> int:
     settings = read_settings()
     recipe = get_recipe(options.recipe)
     run = options.runs / check_version_name(options.version)
-    names = (
-        *("epochs", "batch_size", "learning_rate", "seed", "precision"),
-        *("start", "normal_repeats", "teachers", "augmentation"),
-    )
-    recipe = scaled_for(recipe, {name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    recipe = scaled_for(recipe, _given(options, *TRAINING_OPTIONS))
     if options.size is not None:
         recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})
-    parts = {name: getattr(options, name) for name in ("encoder", "padding") if getattr(options, name)}
-    if parts:
+    if parts := _given(options, "encoder", "padding"):
         recipe = scaled_for(recipe, {"architecture": replace(recipe.final.architecture, **parts)})
     if recipe.is_tissue:
         return _train_tissue(options, recipe, run)
@@ -398,10 +410,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     from busi_core.study.budget import BUDGETS
     from busi_core.study.reproduce import Study
 
-    changes = {
-        name: getattr(options, name) for name in ("epochs", "size", "hours") if getattr(options, name) is not None
-    }
-    budget = replace(BUDGETS[options.budget], **changes)
+    budget = replace(BUDGETS[options.budget], **_given(options, "epochs", "size", "hours"))
     only = None if options.only is None else [get_recipe(name).name for name in options.only if name != "leak"]
     study = Study(read_settings(), budget, options.runs, options.out, _say)
     study.run(leak=options.only is None or "leak" in options.only, recipes=only, seeds=options.seeds)
