@@ -7,7 +7,7 @@ from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
-from pages.components.limits_panel import show_doubt
+from pages.components.limits_panel import show_doubt, show_taught
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
@@ -203,6 +203,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             return
         reports = get_reports(version)
         finding = read_finding(analysis, state.lesion_cutoff)
+        answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
+        if answered:
+            show_taught(analyser, analysis.image)
         show_finding(
             analysis,
             finding,
@@ -214,7 +217,6 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             limits=analyser.limits,
             on_insist=lambda: insisted().add(scan.id),
         )
-        answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
         if answered:
             show_doubt(analysis, finding, analyser, scan_key=scan_id)
     if answered:

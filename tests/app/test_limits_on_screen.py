@@ -7,6 +7,8 @@ import streamlit as st
 from skimage.data import astronaut
 from streamlit.testing.v1 import AppTest
 
+from busi_core.data.records import read_busi
+from busi_core.data.splits import split_busi
 from busi_core.imaging.overlay import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
@@ -67,3 +69,14 @@ def test_six_readings_are_made_when_asked_for_and_not_before(page: AppTest) -> N
     assert "6 readings of this scan" in said
     assert "of the image" in said
     assert "Score of malignant" in said
+
+
+@pytest.mark.realdata
+def test_a_scan_that_taught_the_model_is_said_to_whatever_its_name(page: AppTest, data_root: Path) -> None:
+    split = split_busi(read_busi(data_root / "busi"))
+    taught, unseen = split.train[0], split.test[0]
+    page = upload(page, "renamed.png", taught.image.read_bytes())
+    assert "taught this model" in " ".join(info.value for info in page.info)
+    page = upload(page, "another.png", unseen.image.read_bytes())
+    assert "another.png" in texts(page)
+    assert "taught this model" not in " ".join(info.value for info in page.info)
