@@ -60,7 +60,8 @@ class DoublingBlock(nn.Module):
             doubled = functional.interpolate(below, size=(height, width), mode="nearest")
             joined = doubled if skip_connection is None else torch.cat([doubled, skip_connection], dim=1)
             grown = self.conv1(joined)
-        return self.conv2(grown)  # type: ignore[no-any-return]
+        out: Tensor = self.conv2(grown)
+        return out
 
     def _grow(self, below: Tensor, skip: Tensor | None) -> Tensor:
         convolution, norm, relu = self.conv1
@@ -70,4 +71,5 @@ class DoublingBlock(nn.Module):
         if skip is not None:
             beside = weight[:, channels:].contiguous(memory_format=torch.channels_last)
             grown = grown + functional.conv2d(skip, beside, padding=1)
-        return relu(norm(grown))  # type: ignore[no-any-return]
+        out: Tensor = relu(norm(grown))
+        return out

@@ -46,7 +46,7 @@ class ReadingNet(Network):
         self.blocks = nn.ModuleList()
         below = network.encoder.out_channels[-1]
         for block in network.decoder.blocks:
-            self.blocks.append(_DoublingBlock(block, below))
+            self.blocks.append(_FoldedBlock(block, below))
             below = block.conv2[0].out_channels
         self.mask_head = network.mask_head
         self._original = network
@@ -69,7 +69,7 @@ class ReadingNet(Network):
         return self._original.classify(deepest, mask_logits)
 
 
-class _DoublingBlock(nn.Module):
+class _FoldedBlock(nn.Module):
     """A decoder block: (1, below, s, s) and a skip (1, skip, 2s, 2s) or None -> (1, out, 2s, 2s)."""
 
     def __init__(self, block: Any, below: int) -> None:

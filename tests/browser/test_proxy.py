@@ -147,7 +147,7 @@ def test_the_commands_of_the_image_find_what_lies_beside_the_code() -> None:
 def test_the_image_leaves_the_libraries_of_cuda_to_the_build_of_torch() -> None:
     """requirements.txt names them for PyPI's build; that for the CPU needs none of them."""
     dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-    expression = dockerfile.split("sed -E '")[1].split("'")[0]
+    expression = dockerfile.split("sed -i -E '")[1].split("'")[0]
     command = ["sed", "-E", expression, str(ROOT / "requirements.txt")]
     kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     names = {line.split("==")[0] for line in kept.splitlines() if "==" in line and not line.lstrip().startswith("#")}
