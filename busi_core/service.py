@@ -12,9 +12,11 @@ Nothing here writes to a disk. Logs carry sizes and versions; never names, pixel
 
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +44,11 @@ from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWar
 logger = logging.getLogger(__name__)
 
 _Seen: TypeAlias = tuple[str, tuple[int, ...]]  # a version's name and the stamp of its files
+_Result = TypeVar("_Result")
+
+# On a graphics card all readings pass in this one thread, whoever asks: torch keeps cuDNN's plans by thread, and a
+# web server asks from a new one each time, which would plan every layer again (docs/adr/0021).
+_CARD_THREAD = ThreadPoolExecutor(1, thread_name_prefix="graphics-card")
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -149,8 +156,12 @@ class Analyser:
     def describe(self, image: DecodedImage) -> Description:
         """The texture statistics that tell how far a scan lies from those of the training part."""
         tensor, box = prepare_image(image, self.card.preprocess)
-        with torch.no_grad():
-            return describe(self._reader.encode(self._to_device(tensor)), box, self.card.preprocess)
+
+        def describe_it() -> Description:
+            with torch.no_grad():
+                return describe(self._reader.encode(self._to_device(tensor)), box, self.card.preprocess)
+
+        return self._on_device(describe_it)
 
     def _analyse(self, image: DecodedImage, *, with_mask_map: bool, insist: bool) -> Analysis:
         tensor, box = prepare_image(image, self.card.preprocess)
@@ -303,14 +314,18 @@ class Analyser:
 
     def _run(self, tensor: Tensor, box: Box, *, with_mask_map: bool) -> tuple[_Raw, bool]:
         """Run the network; when the GPU's memory is full, once more alone, then on the CPU."""
+
+        def run() -> _Raw:
+            return self._explain(self._reader, self._to_device(tensor), box, with_mask_map)
+
         try:
-            return self._explain(self._reader, self._to_device(tensor), box, with_mask_map), False
+            return self._on_device(run), False
         except torch.OutOfMemoryError:
             logger.warning("GPU memory full, trying once more alone")
         with self._retrying:
             torch.cuda.empty_cache()
             try:
-                return self._explain(self._reader, self._to_device(tensor), box, with_mask_map), False
+                return self._on_device(run), False
             except torch.OutOfMemoryError:
                 logger.warning("GPU memory full again, reading on the CPU")
             torch.cuda.empty_cache()
@@ -318,6 +333,9 @@ class Analyser:
                 self._cpu_network = arrange_for_reading(self._copy_to_cpu())
         on_cpu = tensor.to(memory_format=torch.channels_last)
         return self._explain(self._cpu_network, on_cpu, box, with_mask_map), True
+
+    def _on_device(self, run: Callable[[], _Result]) -> _Result:
+        return run() if self._device.type == "cpu" else _CARD_THREAD.submit(run).result()
 
     def _explain(self, network: Network, tensor: Tensor, box: Box, with_mask_map: bool) -> _Raw:
         with torch.no_grad():

@@ -178,7 +178,7 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
             upright = ImageOps.exif_transpose(file)
             if upright.mode in WIDE_MODES:
                 return np.array(upright), False
-            transparent = "A" in upright.getbands() and len(np.unique(np.array(upright.getchannel("A")))) > 1
+            transparent = "A" in upright.getbands() and len(_distinct(np.array(upright.getchannel("A")))) > 1
             if upright.mode in ("1", "L"):
                 return np.array(upright.convert("L")), False
             colour = np.array(upright.convert("RGB"))
@@ -195,6 +195,8 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
 def _distinct(pixels: NDArray[Any]) -> NDArray[np.generic]:
     """The values that occur, ascending: (n,) numbers, or (n, 3) colours."""
     if pixels.ndim == 2:
+        if pixels.dtype == np.uint8:  # counted, which is ten times as fast
+            return np.flatnonzero(np.bincount(pixels.ravel(), minlength=256)).astype(np.uint8)
         return np.unique(pixels)
     red, green, blue = np.moveaxis(pixels.astype(np.uint32), -1, 0)
     packed = np.unique(red << 16 | green << 8 | blue)

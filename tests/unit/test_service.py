@@ -269,6 +269,30 @@ def test_eight_threads_on_a_full_card_make_one_copy_on_the_cpu(
         require_bit_equal(replace(result, warnings=expected.warnings), expected)
 
 
+def test_whoever_asks_a_graphics_card_reads_in_one_thread_and_the_cpu_in_the_askers_own(
+    monkeypatch: pytest.MonkeyPatch, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    """torch plans every convolution anew for each thread that asks a card."""
+    data = simulated[Diagnosis.BENIGN].png()
+    explain, threads = Analyser._explain, list[str]()
+
+    def note(self: Analyser, *arguments: object) -> object:
+        threads.append(threading.current_thread().name)
+        return explain(self, *arguments)
+
+    monkeypatch.setattr(Analyser, "_explain", note)
+    on_card, _ = make_crowded(monkeypatch, refusals=0)
+    for analyser, expected in ((on_card, {"graphics-card_0"}), (make_analyser(), {f"reader-{n}" for n in range(4)})):
+        threads.clear()
+        readers = [threading.Thread(target=analyser.analyse, args=(data,), name=f"reader-{n}") for n in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        assert len(threads) == 4
+        assert set(threads) == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_cpu_and_graphics_card_agree(simulated: dict[Diagnosis, SimulatedScan]) -> None:
