@@ -268,7 +268,9 @@ def _make_row(
     grey = analysis.image.grey
     digest = hashlib.blake2b(grey.tobytes(), digest_size=16, salt=b"%d" % grey.shape[1]).hexdigest()
     pictures = _pack_pictures(analysis, finding, decoded.reference.mask) if with_pictures else None
-    reading = Reading(reading_record(analysis, finding, file=case.name), digest, fingerprint(grey), pictures)
+    reading = Reading(
+        reading_record(analysis, finding, file=case.name, taught=taught), digest, fingerprint(grey), pictures
+    )
     truth = measure_truth(case.diagnosis, decoded.reference, finding, taught=taught)
     return ScanRow(case.id, case.name, None, reading, truth, group)
 

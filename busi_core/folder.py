@@ -159,7 +159,8 @@ def analyse_plan(
             analysis = analyser.analyse_for_batch(prepared.image)
             of = asked.of or (analysis.prediction.diagnosis or LESION)
             made = [analyser.explain(analysis, method, of=str(of), layer=asked.layer) for method in asked.methods]
-            return Outcome(prepared.source, _write(prepared, analysis, made), None)
+            taught = analyser.taught.recognise(None, prepared.image.grey) is not None
+            return Outcome(prepared.source, _write(prepared, analysis, made, taught=taught), None)
         except (ExplanationError, OutputError) as error:
             return Outcome(prepared.source, "", error)
 
@@ -261,10 +262,10 @@ def _read_record(target: Path, version: str, frame: int | None, asked: Asked) ->
         return None
 
 
-def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation]) -> str:
+def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation], *, taught: bool) -> str:
     finding = read_finding(analysis)
     diagnosis, target = analysis.prediction.diagnosis, prepared.target
-    record = {**reading_record(analysis, finding, file=str(prepared.source)), "input": prepared.stamp}
+    record = reading_record(analysis, finding, file=str(prepared.source), taught=taught) | {"input": prepared.stamp}
     if explanations:
         record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
     in_place = _is_in_place(prepared.source, target)
@@ -283,7 +284,8 @@ def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Expla
     score = f" {scores[diagnosis]:.2f}" if scores and diagnosis else ""
     without = [WORDS[one.method].title for one in explanations if not one.found]
     silent = f"; no evidence found by {', '.join(without)}" if without else ""
-    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px{silent}"
+    known = "; taught the model" if taught else ""
+    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px{silent}{known}"
 
 
 def _draw(image: DecodedImage, heatmap: Heatmap) -> bytes:

@@ -16,6 +16,9 @@ from busi_core.findings import Finding
 from busi_core.types import Analysis, Diagnosis, FloatMap, Mask, Rgb
 
 RESEARCH_USE = "Research use only. Not a medical device."
+TAUGHT = (
+    "This scan, or a copy of it, taught the model: it may remember the answer, and its test figures do not hold here."
+)
 REPORT_SCHEMA = 1
 MAX_SUBJECT = 200  # characters of what the reader types in
 
@@ -140,13 +143,16 @@ class Report:
             raise ValueError(f"subject may have {MAX_SUBJECT} characters, got {len(self.subject)}")
 
 
-def reading_record(analysis: Analysis, finding: Finding, *, file: str, position: str | None = None) -> dict[str, Any]:
+def reading_record(
+    analysis: Analysis, finding: Finding, *, file: str, taught: bool, position: str | None = None
+) -> dict[str, Any]:
     """One reading as plain values.
 
     Args:
         analysis: What the model said.
         finding: The same at a cut-off.
         file: The file's name or relative path, as given.
+        taught: This scan, or a copy of it, taught the version that read it.
         position: Which of several, as in '3 of 12'; left out when None.
     """
     prediction, image, size = analysis.prediction, analysis.image, finding.size
@@ -169,6 +175,7 @@ def reading_record(analysis: Analysis, finding: Finding, *, file: str, position:
         "disagreement": finding.disagreement,
         "model": analysis.model_version,
         "warnings": [warning.value for warning in analysis.warnings],
+        "taught_the_model": taught,
         "notice": RESEARCH_USE,
     }
     if position is not None:
@@ -176,9 +183,11 @@ def reading_record(analysis: Analysis, finding: Finding, *, file: str, position:
     return record
 
 
-def reading_json(analysis: Analysis, finding: Finding, *, file: str, position: str | None = None) -> bytes:
+def reading_json(
+    analysis: Analysis, finding: Finding, *, file: str, taught: bool, position: str | None = None
+) -> bytes:
     """`reading_record` as UTF-8 JSON."""
-    record = reading_record(analysis, finding, file=file, position=position)
+    record = reading_record(analysis, finding, file=file, taught=taught, position=position)
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
 

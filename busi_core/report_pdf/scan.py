@@ -6,7 +6,7 @@ from typing import Any
 from reportlab.lib.units import mm
 
 from busi_core.errors import BusiError
-from busi_core.report import ReportPictures, ReportScan, score_words
+from busi_core.report import TAUGHT, ReportPictures, ReportScan, score_words
 from busi_core.report_pdf.page import BOTTOM, CLASS_INK, FAINT, GAP, INK, INNER, LINE, MARGIN, TOP, Pages
 from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
@@ -96,6 +96,8 @@ def _draw_truth(pages: Pages, record: Mapping[str, Any], x: float, width: float)
     """The reference, the warnings, and which model read the scan."""
     for line in truth_lines(record):
         pages.text(line, x, width, size=8.5)
+    if record["taught_the_model"]:
+        pages.text(TAUGHT, x, width, size=8.5, colour=CLASS_INK["malignant"])
     for warning in record["warnings"]:
         if warning == ImageWarning.NOT_CALIBRATED.value:  # true of nearly every file; what warns must be rare
             pages.text(f"{warning[:1].upper()}{warning[1:]}.", x, width, size=8.5, colour=FAINT)
@@ -169,10 +171,7 @@ def truth_lines(record: Mapping[str, Any]) -> list[str]:
     else:
         figures = ", ".join(f"{name} {figure_words(truth[key], 3)}" for name, key in FIGURES_OF_SCAN)
         lines.append(f"Against the reference: {figures}, HD95 {figure_words(truth['hd95_px'], 1)} px.")
-    lines += truth["notes"]
-    if truth["taught_the_model"]:
-        lines.append("This scan, or a copy of it, taught the model: the figures say nothing about new scans.")
-    return lines
+    return lines + list(truth["notes"])
 
 
 def shorten(name: str) -> str:

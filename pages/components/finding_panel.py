@@ -42,6 +42,7 @@ def show_finding(
     flag: MalignancyFlag | None,
     report: EvaluationReport | None,
     limits: Limits | None,
+    taught: bool,
     on_insist: Callable[[], None],
 ) -> None:
     """Draw the finding of one scan.
@@ -55,6 +56,7 @@ def show_finding(
         flag: The model's operating point and what it reached on validation.
         report: The version's evaluation on scans it never saw; None when there is none.
         limits: What the version knows of its limits; None when nothing.
+        taught: This scan, or a copy of it, taught the version.
         on_insist: Called when the reader wants an answer that was withheld.
     """
     st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
@@ -77,7 +79,7 @@ def show_finding(
     for warning in analysis.warnings:
         if warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
-    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated)
+    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated, taught=taught)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
@@ -149,18 +151,21 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
     )
 
 
-def _show_downloads(analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool) -> None:
+def _show_downloads(
+    analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool, taught: bool
+) -> None:
     stem = f"{safe_stem(name)} - {position}"
     title = f"{name}   {position}{'   SIMULATED' if simulated else ''}"
     below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
-    record = reading_json(analysis, finding, file=name, position=position)
+    record = reading_json(analysis, finding, file=name, taught=taught, position=position)
     subject = typed_subject()
 
     def make_report() -> bytes:
-        return draw_report(
-            single_report(analysis, finding, name=name, position=position, simulated=simulated, subject=subject)
+        report = single_report(
+            analysis, finding, name=name, position=position, simulated=simulated, taught=taught, subject=subject
         )
+        return draw_report(report)
 
     contents: tuple[bytes | Callable[[], bytes], ...] = (
         mask_png(finding.lesion_mask),
@@ -200,6 +205,7 @@ def single_report(
     name: str,
     position: str,
     simulated: bool,
+    taught: bool,
     subject: str,
     truth: Truth | None = None,
     reference: Mask | None = None,
@@ -212,6 +218,7 @@ def single_report(
         name: The file's name.
         position: As in '3 of 12'.
         simulated: The scan was made by the phantom.
+        taught: It, or a copy of it, taught the version that read it.
         subject: What the reader typed in; empty when nothing.
         truth: How the reading compares with its reference; None where nothing is known.
         reference: (height, width) bool, the reference mask; None where there is none.
@@ -224,7 +231,7 @@ def single_report(
         evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
         return ReportPictures(image.rgb, finding.lesion_mask, reference, evidence, explains)
 
-    record = reading_record(analysis, finding, file=name, position=position) | {"simulated": simulated}
+    record = reading_record(analysis, finding, file=name, taught=taught, position=position) | {"simulated": simulated}
     if truth is not None:
         record["truth"] = truth.record()
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

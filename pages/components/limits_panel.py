@@ -20,16 +20,6 @@ from pages.components.serving import get_assessment
 USUAL_COVERAGE = 90  # per cent
 
 
-def show_taught(analyser: Analyser, image: DecodedImage) -> None:
-    """Say so when the scan, or a copy of it under whatever name, taught the version that reads it."""
-    if analyser.taught.recognise(None, image.grey) is not None:
-        st.info(
-            "By its pixels this scan, or a copy of it, taught this model: it may remember the answer, and what it "
-            "reached on test scans does not hold here.",
-            icon=":material/school:",
-        )
-
-
 def show_withheld(on_insist: Callable[[], None]) -> None:
     """Why there is no answer, and the way to it for who knows better."""
     st.error(

@@ -3,11 +3,12 @@
 import streamlit as st
 
 from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
+from busi_core.report import TAUGHT
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
-from pages.components.limits_panel import show_doubt, show_taught
+from pages.components.limits_panel import show_doubt
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
@@ -204,8 +205,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         reports = get_reports(version)
         finding = read_finding(analysis, state.lesion_cutoff)
         answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
-        if answered:
-            show_taught(analyser, analysis.image)
+        taught = analyser.taught.recognise(None, analysis.image.grey) is not None  # under whatever name
+        if taught and answered:
+            st.info(TAUGHT, icon=":material/school:")
         show_finding(
             analysis,
             finding,
@@ -215,6 +217,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             flag=analyser.card.malignancy,
             report=reports[0] if reports else None,
             limits=analyser.limits,
+            taught=taught,
             on_insist=lambda: insisted().add(scan.id),
         )
         if answered:

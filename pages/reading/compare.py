@@ -227,6 +227,7 @@ def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: R
         name=case.name,
         position=f"{cases.index + 1} of {len(cases.cases)}",
         simulated=case.id in cases.simulated,
+        taught=taught,
         subject=typed_subject(),
         truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_known else None,
         reference=reference.mask,

@@ -234,7 +234,7 @@ def test_the_report_of_a_compared_scan_holds_the_reference_and_its_figures() -> 
     reference = read_reference(list_uploads([("a_mask.png", MASK)]), *SCAN.mask.shape)
     truth = measure_truth(Diagnosis.BENIGN, reference, finding, taught=True)
     report = single_report(
-        analysis, finding, name="a.png", position="1 of 1", simulated=False, subject="", truth=truth,
+        analysis, finding, name="a.png", position="1 of 1", simulated=False, taught=True, subject="", truth=truth,
         reference=reference.mask,
     )  # fmt: skip
     (page,) = PdfReader(io.BytesIO(draw_report(report))).pages

@@ -11,6 +11,7 @@ from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
 from busi_core.imaging.overlay import encode_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.report import TAUGHT
 from busi_core.types import Diagnosis
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
@@ -76,7 +77,7 @@ def test_a_scan_that_taught_the_model_is_said_to_whatever_its_name(page: AppTest
     split = split_busi(read_busi(data_root / "busi"))
     taught, unseen = split.train[0], split.test[0]
     page = upload(page, "renamed.png", taught.image.read_bytes())
-    assert "taught this model" in " ".join(info.value for info in page.info)
+    assert TAUGHT in [info.value for info in page.info]
     page = upload(page, "another.png", unseen.image.read_bytes())
     assert "another.png" in texts(page)
-    assert "taught this model" not in " ".join(info.value for info in page.info)
+    assert TAUGHT not in [info.value for info in page.info]

@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from versions import make_analyser
 
 from busi_core.cli import main
+from busi_core.data.pixel_hash import pixel_hash
 from busi_core.errors import OutputError
 from busi_core.folder import Outcome, analyse_paths, plan_paths
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.service import Analyser
+from busi_core.taught import TaughtScans
 from busi_core.types import Diagnosis
 
 
@@ -46,6 +49,20 @@ def test_results_are_mirrored_and_masks_skipped(analyser: Analyser, scans: Path,
     assert set(written(tmp_path / "out")) == {
         f"{d}/{d} (1){end}" for d in Diagnosis for end in (".json", "_mask.png", "_heatmap.png")
     }
+
+
+def test_a_scan_that_taught_the_model_is_named_in_its_record_and_on_its_line(scans: Path, tmp_path: Path) -> None:
+    other = simulate_scan(Diagnosis.BENIGN, seed=40)  # of another breast
+    (scans / "benign" / "renamed.png").write_bytes(other.png())
+    analyser = make_analyser()
+    analyser.taught = TaughtScans((), [pixel_hash(other.grey)])
+    outcomes = run(analyser, scans, tmp_path / "out")
+    assert len(outcomes) == 4
+    for outcome in outcomes:
+        taught = outcome.path.stem == "renamed"
+        record = json.loads((tmp_path / "out" / outcome.path.parent.name / f"{outcome.path.stem}.json").read_text())
+        assert record["taught_the_model"] is taught
+        assert outcome.summary.endswith("; taught the model") is taught
 
 
 def test_masks_of_bus_bra_are_skipped_too(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_photograph_gets_no_class_no_lesion_and_no_evidence(knowing: Analyser,
 
 def test_what_is_withheld_stands_in_the_record_with_its_reason(knowing: Analyser, photograph: bytes) -> None:
     analysis = knowing.analyse(photograph)
-    record = reading_record(analysis, read_finding(analysis), file="holiday.png")
+    record = reading_record(analysis, read_finding(analysis), file="holiday.png", taught=False)
     assert record["class"] is None
     assert record["probabilities"] is None
     assert record["flagged"] is None

@@ -155,7 +155,7 @@ def test_no_report_names_the_patient_unless_typed_in(name: str, analyser: Analys
     evidence = upsample(analysis.heatmaps["benign"].evidence, image.height, image.width)
 
     def report(subject: str) -> Report:
-        record = reading_record(analysis, finding, file="scan 1")
+        record = reading_record(analysis, finding, file="scan 1", taught=False)
         pictures = ReportPictures(image.rgb, finding.lesion_mask, None, evidence, "benign")
         return Report([ReportScan(record, lambda: pictures)], "tiny", "2026-11-20", subject)
 
@@ -186,6 +186,6 @@ HOSTILE_NAMES = [
 def test_a_name_is_data_and_never_a_path(name: str, analyser: Analyser) -> None:
     """U18. decode_image takes no name at all; a record repeats it as it was given."""
     analysis = analyser.analyse(FILES["scan.png"])
-    record = reading_record(analysis, read_finding(analysis), file=name)
+    record = reading_record(analysis, read_finding(analysis), file=name, taught=False)
     assert json.loads(json.dumps(record))["file"] == name
     np.testing.assert_array_equal(analysis.image.grey, SCAN)
