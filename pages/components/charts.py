@@ -118,6 +118,9 @@ def draw_reliability(bins: Sequence[tuple[int, float, float]]) -> go.Figure:
     return _dress(figure, height=360, x="how sure", y="share right")
 
 
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the image; plotly's own ticks run into each other
+
+
 def draw_dice_by_size(points: Sequence[tuple[float, float, str, str]]) -> go.Figure:
     """Dice of each lesion over its share of the image: (share, Dice, class, id)."""
     figure = go.Figure()
@@ -132,7 +135,7 @@ def draw_dice_by_size(points: Sequence[tuple[float, float, str, str]]) -> go.Fig
             hovertemplate="%{text}: Dice %{y:.2f}, %{x:.1%} of the image<extra></extra>",
             name=name,
         )
-    figure.update_xaxes(type="log", tickformat=".1%")
+    figure.update_xaxes(type="log", tickvals=SHARES, ticktext=[f"{share:.1%}" for share in SHARES])
     return _dress(figure, height=360, x="lesion's share of the image", y="Dice")
 
 

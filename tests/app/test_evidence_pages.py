@@ -164,6 +164,7 @@ def test_performance_shows_the_version_in_service_with_its_tests() -> None:
     assert "in service" in versions.options[versions.index or 0]
     assert "copies in training: 0" in page.caption[0].value
     assert "lesion Dice" in list(page.table[0].value["figure"])
+    assert any("Two outlines of one scan" in caption.value for caption in page.caption)
     assert page.get("plotly_chart")
 
 
