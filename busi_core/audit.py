@@ -127,8 +127,8 @@ class AuditLog:
         """
         if action not in ACTIONS:
             raise ValueError(f"{action!r} is no action of the audit log; add it to ACTIONS")
-        texts = [_clean(text) for text in (who, action, subject)]
-        written = _canonical(details)
+        texts = [clean_text(text) for text in (who, action, subject)]
+        written = _canonical(_readable(details))
         if sum(map(len, texts)) + len(written) > MAX_ENTRY:
             raise OutputError("This is too long for the audit log.", remedy="Shorten the text and try again.")
         with transaction(self.path, _MIGRATIONS) as connection:
@@ -200,7 +200,8 @@ def open_audit(settings: Settings) -> AuditLog:
 
 def export_jsonl(entries: Iterable[Entry]) -> bytes:
     """One JSON object a line, UTF-8; what `AuditLog.find_difference` reads."""
-    return "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries).encode()
+    lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+    return lines.encode("utf-8", errors="backslashreplace")  # half a character in JSON: its escape, read as it was
 
 
 def _entry(row: Row) -> Entry:
@@ -234,6 +235,15 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _clean(text: str) -> str:
-    """Text that UTF-8 can hold, whatever a browser sent."""
+def clean_text(text: str) -> str:
+    """Text that UTF-8 can hold, whatever a browser or a shell in another encoding sent."""
     return text.encode("utf-8", errors="backslashreplace").decode()
+
+
+def _readable(value: Any) -> Any:
+    """`clean_text` for every string in plain JSON values."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {_readable(key): _readable(part) for key, part in value.items()}
+    return [_readable(part) for part in value] if isinstance(value, list | tuple) else value

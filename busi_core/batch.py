@@ -207,6 +207,9 @@ def read_cases(
 ) -> Generator[ScanRow, None, None]:
     """Read cases in order, one row each.
 
+    A scan that is foreign to the model gets an answer when its reference came with it, as in `busi evaluate`; its row
+    warns. Without a reference the answer is withheld.
+
     Args:
         analyser: The model.
         cases: From `data.pairing`; read as they are needed.
@@ -220,7 +223,9 @@ def read_cases(
         group = None if case.record_id is None else taught.group(case.record_id)
         if decoded.image is None:
             return _make_row(decoded, None, False, group, with_pictures=with_pictures)
-        analysis = analyser.analyse_for_batch(decoded.image)
+        known_truth = case.diagnosis is not None or (decoded.reference and decoded.reference.mask is not None)
+        # Whoever brings the truth asks what the model would say: an answer withheld is neither right nor wrong.
+        analysis = analyser.analyse_for_batch(decoded.image, insist=bool(known_truth))
         known = taught.recognise(case.record_id, decoded.image.grey) is not None
         return _make_row(decoded, analysis, known, group, with_pictures=with_pictures)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_core.access import Permit, command_line
-from busi_core.audit import AuditLog
+from busi_core.audit import AuditLog, clean_text
 from busi_core.database import transaction
 from busi_core.errors import ModelUnavailableError, PromotionError
 from busi_core.files import write_atomically
@@ -172,7 +172,7 @@ def change_service(
             before=before or "",
             when=datetime.now(UTC).isoformat(timespec="seconds"),
             who=who,
-            comment=comment,
+            comment=clean_text(comment),
             sha256=read_card(weights_dir / version).sha256,
             before_sha256=_checksum(weights_dir, before),
             evidence={},

@@ -3,6 +3,7 @@
 Started again in the same folder it goes on from the last checkpoint, and ends with the same version.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any
 
 from busi_core.data.dataset import Samples
 from busi_core.data.splits import Split
-from busi_core.models.checkpoint import ModelCard
+from busi_core.errors import TrainingError
+from busi_core.models.checkpoint import ModelCard, read_card
 from busi_core.recipe_run import release_recipe, train_on
 from busi_core.recipes.product import read_split
 from busi_core.recipes.recipe import Recipe
-from busi_core.registry import check_version_name
+from busi_core.registry import check_version_name, list_versions
 from busi_core.release import choose_start
 from busi_core.settings import Settings
 from busi_core.training.distributed import join_group
 from busi_core.training.log import Epoch
-from busi_core.training.state import Progress
+from busi_core.training.state import BEST_FILE, Progress
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,11 @@ def train_version(
     description: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> tuple[ModelCard, Progress] | None:
-    """Train and make `weights/<version>/`, a candidate; what is in service stays.
+    """Train and make `weights/<version>/`, a candidate; no version that is there is touched, in service or not.
 
     Args:
-        version: Name of the new version.
+        version: Name of the new version. One of that name may be there if this run made it: a kill may have come between
+            its files.
         recipe: What the run is made of; one for scans.
         data_sets: Names that `read_split` knows.
         test_fold: BUSI fold that stays closed, 0 to 4.
@@ -70,12 +73,12 @@ def train_version(
     Raises:
         ModelUnavailableError: The name cannot be a version's, or there are no weights to start from.
         DatasetError: A data set is unknown, damaged, or too small to learn and choose from.
-        TrainingError: The run cannot start or go on; the last checkpoint stays.
+        TrainingError: The name is taken, or the run cannot start or go on; the last checkpoint stays.
         OutputError: The disk is full; the last checkpoint stays.
     """
     told = listener or Listener()
+    _require_free(version, run if resume else None, settings.weights_dir)
     start = choose_start(recipe.stages[0], encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
-    check_version_name(version)
     split = read_split(settings, data_sets, test_fold=test_fold)
     with join_group() as group:
         if group.writes:
@@ -90,6 +93,7 @@ def train_version(
         )
         if not group.writes:
             return None
+        _require_free(version, run, settings.weights_dir)  # hours have passed
         told.on_release()
         card = release_recipe(
             *(recipe, split, folder, progress),
@@ -99,3 +103,12 @@ def train_version(
             description={"data_sets": list(data_sets), "test_fold": test_fold, **(description or {})},
         )
         return card, progress
+
+
+def _require_free(version: str, run: Path | None, weights_dir: Path) -> None:
+    """Refuse a name whose version has other weights than the best of `run`; None for a run that is to begin."""
+    if check_version_name(version) not in list_versions(weights_dir):
+        return
+    own = {hashlib.sha256(best.read_bytes()).hexdigest() for best in run.rglob(BEST_FILE)} if run else set()
+    if read_card(weights_dir / version).sha256 not in own:
+        raise TrainingError(f"There is a version {version!r} already.", remedy="Choose another name.")

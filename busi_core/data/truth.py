@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.limits import DAMAGE_ERRORS
+from busi_core.imaging.pictures import WIDE_MODES
 from busi_core.types import Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
@@ -36,7 +37,6 @@ MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "WEBP")
 MAX_MASKS = 64  # of one scan; BUSI's largest has 3
 CUT_GREY = 127  # of 255; as `data.records.read_truth`
 EXPORT_REMEDY = "Export the mask as a black and white PNG at the size of its scan."
-WIDE_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 MOSTLY_LESION = 0.5  # share of the image from which a mask may have been inverted
 SAME_LESION = 0.5  # share of the smaller of two files' lesions that both hold, from which they are one lesion
 
@@ -167,14 +167,16 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
     """(height, width) or (height, width, 3) of the file's own depth, and whether it has transparency that varies."""
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as file:
-            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow gives the size of a TIFF as it stands upright, and turns its pixels itself when they are loaded.
+            turned = file.format != "TIFF" and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             found = file.size[::-1] if turned else file.size
             if found != (width, height):
                 raise InvalidImageError(
                     f"The mask is {found[0]} x {found[1]} pixels, its scan {width} x {height}.", remedy=EXPORT_REMEDY
                 )
-            if getattr(file, "n_frames", 1) > 1:
-                raise InvalidImageError(f"The mask file holds {file.n_frames} pictures.", remedy=EXPORT_REMEDY)  # type: ignore[attr-defined]
+            if _has_second_picture(file):
+                raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
+            file.load()
             upright = ImageOps.exif_transpose(file)
             if upright.mode in WIDE_MODES:
                 return np.array(upright), False
@@ -190,6 +192,16 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
     if np.array_equal(grey, colour[..., 1]) and np.array_equal(grey, colour[..., 2]):
         return grey, transparent
     return colour, transparent
+
+
+def _has_second_picture(file: Image.Image) -> bool:
+    """Without counting them all: the pages of a TIFF are a chain, and a file may hold a hundred thousand."""
+    try:
+        file.seek(1)
+    except EOFError:
+        file.seek(0)
+        return False
+    return True
 
 
 def _distinct(pixels: NDArray[Any]) -> NDArray[np.generic]:

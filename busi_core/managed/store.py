@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,7 +201,8 @@ def remove(permit: Permit, id: str, *, comment: str, settings: Settings, audit: 
     Raises:
         AccessDeniedError: No administrator (any more).
         DatasetError: There is no such set.
-        OutputError: The disk refuses; the set stays as it was.
+        OutputError: The disk refuses. Either the set stays as it was, or it is out of use and scans of it are left; the
+            message says which. Removing it again goes on.
     """
     who = permit.confirm()
     root = settings.state_dir / DATASETS_DIR
@@ -213,7 +214,13 @@ def remove(permit: Permit, id: str, *, comment: str, settings: Settings, audit: 
             content = {"removed": when, "who": who}
             write_atomically(root / id / REMOVED_FILE, (json.dumps(content, ensure_ascii=False) + "\n").encode())
             managed = replace(managed, removed=when)
-        _delete_pictures(root / id)
+        try:
+            _delete_pictures(root / id)
+        except OSError as error:
+            raise OutputError(
+                f"{id} is out of use, but its scans could not be deleted and are still on the disk ({error.strerror}).",
+                remedy=f"Delete the folders images and masks of {id} by hand, or give this server the right to them.",
+            ) from error
     return managed
 
 
@@ -354,12 +361,14 @@ def _sweep(root: Path) -> None:
         shutil.rmtree(left_behind, ignore_errors=True)
     for folder in _list_folders(root):
         if (folder / REMOVED_FILE).is_file():
-            _delete_pictures(folder)
+            with suppress(OSError):  # whoever removes it is told
+                _delete_pictures(folder)
 
 
 def _delete_pictures(folder: Path) -> None:
     for part in ("images", "masks"):
-        shutil.rmtree(folder / part, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder / part)
 
 
 def _now() -> str:

@@ -112,6 +112,9 @@ def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float)
     if ImageWarning.NO_CONTRAST.value in record["warnings"]:
         pages.text("No contrast in the image: the class is not shown.", x, width)
         return
+    if ImageWarning.WITHHELD.value in record["warnings"]:
+        pages.text("The answer is withheld: no class is given.", x, width)
+        return
     if not record["probabilities"]:
         pages.text("This model gives no class.", x, width)
         return

@@ -14,7 +14,7 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
 from pages.components.compare_viewer import EditedMask, ShownReading
-from pages.components.finding_panel import CLASS_COLOURS, safe_stem, score_text
+from pages.components.finding_panel import CLASS_COLOURS, safe_stem, score_text, show_warnings
 from pages.components.page import label, show_error
 
 UNKNOWN = "not stated"
@@ -38,6 +38,7 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
         st.html(class_block(reading.analysis, reference_class))
     with heat:
         st.html(heat_table(comparison))
+    show_warnings(reading.analysis)
 
 
 def lesion_table(comparison: Comparison | None, cutoff: float) -> str:

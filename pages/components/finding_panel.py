@@ -76,11 +76,16 @@ def show_finding(
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
+    show_warnings(analysis)
+    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated, taught=taught)
+    st.html(label(f"Model {analysis.model_version}", css="fine"))
+
+
+def show_warnings(analysis: Analysis) -> None:
+    """What a reader must know about the image before believing the result."""
     for warning in analysis.warnings:
         if warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
-    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated, taught=taught)
-    st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
 def _class_block(analysis: Analysis) -> str:

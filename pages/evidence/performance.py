@@ -133,22 +133,25 @@ try:
         format_func=lambda name: f"{name} (in service)" if name == current else name,
         key="performance-version",
     )
-    reports, crossed = get_reports(version), get_cross_validation(version)
-    report = test.selectbox(
+    own = {one.test_set: one for one in get_reports(version)}
+    crossed = {one.test_set: one for one in get_cross_validation(version)}
+    tests = own | crossed
+    name = test.selectbox(
         "Test",
-        [*reports, *crossed],
-        format_func=lambda r: f"{r.test_set} ({r.scans} scans)",
+        tests,
+        format_func=lambda name: f"{name} ({tests[name].scans} scans)",
         key=f"performance-test-{version}",
     )
+    report = tests[name]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    who = "Other weights of its recipe, each on scans that they" if report in crossed else "On scans that it"
+    who = "Other weights of its recipe, each on scans that they" if name in crossed else "On scans that it"
     st.caption(f"{who} never saw: {report.scans} scans ({counts}); copies in training: {report.copies_in_training}.")
     show_table(report)
     if report.test_set.startswith("busi"):
         st.caption(TWO_DRAWINGS)
     show_class_curves(report)
     show_dice(report)
-    if report not in crossed:
+    if name not in crossed:
         show_cases(report, version)
 except BusiError as error:
     show_error(error)

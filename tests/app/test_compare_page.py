@@ -23,6 +23,7 @@ from busi_core.metrics.segmentation import count_overlap
 from busi_core.registry import put_into_service
 from busi_core.report import report_json
 from busi_core.report_pdf import draw_report
+from busi_core.settings import read_settings
 from busi_core.taught import write_taught
 from pages.components.finding_panel import single_report
 from pages.components.serving import get_analyser, get_serving
@@ -75,6 +76,17 @@ def compare(page: AppTest, scans: list[tuple[str, bytes]], masks: list[tuple[str
             uploader = next(one for one in page.file_uploader if str(one.key).startswith(key))
             uploader.set_value([(name, data, "image/png") for name, data in files])
     return next(button for button in page.button if button.label == "Compare").click().run()
+
+
+def test_after_a_roll_back_an_open_session_reads_with_the_version_in_service(page: AppTest) -> None:
+    """It errs, so nobody goes on with it."""
+    page = compare(page, [("a.png", SCAN.png())], [("a_mask.png", MASK)])
+    assert page.selectbox(key="compare-version-tiny-a").value == "tiny-a"
+    put_into_service(read_settings().weights_dir, "tiny-b")
+    page = page.run()
+    assert not page.exception
+    assert page.selectbox(key="compare-version-tiny-b").value == "tiny-b"
+    assert "cut-off 0.44" in texts(page)
 
 
 def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:

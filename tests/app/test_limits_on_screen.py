@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
 from skimage.data import astronaut
@@ -9,12 +10,13 @@ from streamlit.testing.v1 import AppTest
 
 from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
-from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.report import TAUGHT
 from busi_core.types import Diagnosis
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
+COMPARE = PAGE.parent / "compare.py"
 TIMEOUT_SECONDS = 120
 
 
@@ -50,6 +52,21 @@ def test_who_insists_sees_the_answer_and_is_warned(page: AppTest) -> None:
     said = texts(page)
     assert "Model score" in said
     assert "unlike the scans that the model learned from" in said.lower()
+
+
+def test_compare_answers_all_the_same_and_warns(page: AppTest) -> None:
+    """Who brings the truth asks how wrong the model is; an answer withheld would count as a lesion missed."""
+    photograph = astronaut()
+    mask = np.zeros(photograph.shape[:2], np.bool_)
+    mask[100:300, 100:300] = True
+    page = AppTest.from_file(str(COMPARE), default_timeout=TIMEOUT_SECONDS).run()
+    page.file_uploader[0].set_value([("new machine.png", encode_png(photograph), "image/png")])
+    page.file_uploader[1].set_value([("new machine_mask.png", mask_png(mask), "image/png")])
+    page = next(button for button in page.button if button.label == "Compare").click().run()
+    assert not page.exception
+    assert "Model score" in texts(page)
+    assert "gives no class" not in texts(page)
+    assert "unlike the scans that the model learned from" in texts(page).lower()
 
 
 def test_a_scan_shows_the_classes_that_cannot_be_ruled_out(page: AppTest) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_text_that_no_encoding_holds_is_kept_readable(log: AuditLog) -> None:
     log.append("\ud800anna", "sign-in", "\udfff")
     assert log.read()[-1].who == "\\ud800anna"
     assert log.verify() is None
+
+
+def test_a_comment_in_another_encoding_stops_neither_the_log_nor_its_export(log: AuditLog) -> None:
+    """A shell hands over what is no UTF-8 as half characters."""
+    entry = log.append("anna", "rollback.done", "v1", comment="caf\udce9", more=[{"why": "\udce9"}])
+    assert entry.details == {"comment": "caf\\udce9", "more": [{"why": "\\udce9"}]}
+    assert log.find_difference(export_jsonl(log.read()).decode()) is None
+
+
+def test_an_entry_of_an_older_program_that_holds_half_a_character_is_exported(log: AuditLog) -> None:
+    entry = log.append("anna", "rollback.done", "v1", comment="x")
+    older = replace(entry, details={"comment": "caf\udce9"})
+    assert json.loads(export_jsonl([older]))["details"] == older.details
 
 
 def test_several_processes_write_one_whole_chain(log: AuditLog) -> None:

@@ -321,6 +321,19 @@ def test_a_run_is_resumed_only_with_the_options_it_was_started_with(
     assert "cannot be resumed" in capsys.readouterr().err
 
 
+def test_no_training_overwrites_a_version_that_is_there(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Least of all the one in service, which would read scans with other weights at once."""
+    in_service = read_registry(weights_dir).in_service
+    assert in_service is not None
+    before = {path: path.read_bytes() for path in (weights_dir / in_service).iterdir()}
+    for more in ([], ["--resume"]):
+        assert main(["train", in_service, *SMALL_RUN, "--runs", str(tmp_path / "runs"), *more]) == 1
+        assert f"There is a version {in_service!r} already." in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (weights_dir / in_service).iterdir()} == before
+
+
 def test_a_damaged_version_does_not_go_into_service(weights_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """W2, J7."""
     write_version(weights_dir, "next", seed=1)

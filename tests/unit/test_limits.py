@@ -9,11 +9,14 @@ import pytest
 import torch
 from versions import make_analyser, make_card, make_weights, write_version
 
+from busi_core.batch import read_cases
+from busi_core.data.pairing import pair_files
+from busi_core.data.sources import list_uploads
 from busi_core.errors import ModelUnavailableError
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE, Limits, read_limits, write_limits
 from busi_core.metrics.conformal import class_scores
@@ -95,6 +98,24 @@ def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograp
     assert analysis.likeness is Likeness.FOREIGN
     assert analysis.prediction.probabilities == make_analyser().analyse(photograph).prediction.probabilities
     assert ImageWarning.UNLIKE in analysis.warnings
+
+
+def test_a_photograph_that_comes_with_its_truth_is_measured_and_not_called_missed(
+    knowing: Analyser, photograph: bytes
+) -> None:
+    """As `busi evaluate` does; without a truth its row has no answer."""
+    height, width = decode_image(photograph).grey.shape
+    whole = mask_png(np.ones((height, width), np.bool_))
+    files = [("malignant/a.png", photograph), ("malignant/a_mask.png", whole), ("without.png", photograph)]
+    known, unknown = read_cases(knowing, pair_files(list_uploads(files), keep_all=True).cases)
+    outlined = read_finding(knowing.analyse(photograph, insist=True)).lesion_pixels
+    assert known.reading is not None
+    assert unknown.reading is not None
+    assert known.truth.dice == pytest.approx(2 * outlined / (outlined + height * width))
+    assert known.reading.scores is not None
+    assert ImageWarning.UNLIKE.value in known.reading.record["warnings"]
+    assert unknown.reading.scores is None
+    assert ImageWarning.WITHHELD.value in unknown.reading.record["warnings"]
 
 
 # ---- Sets of classes -------------------------------------------------------------------------------------------

@@ -254,6 +254,27 @@ def test_a_removed_set_loses_its_scans_and_keeps_its_record(settings: Settings) 
     assert keep(settings, report, name="again").count() == 3
 
 
+def test_scans_that_the_disk_keeps_are_not_called_deleted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the folders belong to another user, after a restore."""
+    managed = keep(settings, report_on(three_classes(1)))
+    folder = settings.state_dir / "datasets" / managed.id
+    ask = {"comment": "consent withdrawn", "settings": settings, "audit": open_audit(settings)}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        patch.setattr(os, "rmdir", refuse)
+        with pytest.raises(OutputError, match="still on the disk") as told:
+            remove(Allowed(), managed.id, **ask)
+    assert managed.id in told.value.remedy
+    assert len(list(folder.rglob("*.png"))) == 6
+    assert list_sets(settings.state_dir) == []
+    remove(Allowed(), managed.id, **ask)
+    assert not list(folder.rglob("*.png"))
+
+
+def refuse(*_path: object, **_options: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
 def test_a_set_whose_manifest_was_changed_is_named_and_not_used(settings: Settings) -> None:
     managed = keep(settings, report_on(three_classes(1)))
     path = settings.state_dir / "datasets" / managed.id / "manifest.json"

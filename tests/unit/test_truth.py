@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from busi_core.comparison import match_lesions
 from busi_core.data.records import read_busi, read_truth
@@ -82,6 +82,33 @@ def test_a_mask_turned_by_exif_is_read_upright_as_its_scan_is() -> None:
     exif[0x0112] = 6
     mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
     assert np.array_equal(mask, SQUARE)
+
+
+def test_a_turned_tiff_is_read_upright_and_measured_upright() -> None:
+    """Pillow turns a TIFF itself, size and pixels."""
+    turned = {"tiffinfo": {0x0112: 6}}
+    mask, _ = read_mask(encoded(np.rot90(grey(255)), "TIFF", **turned), HEIGHT, WIDTH)
+    assert np.array_equal(mask, SQUARE)
+    with pytest.raises(InvalidImageError, match=f"The mask is {HEIGHT} x {WIDTH} pixels"):
+        read_mask(encoded(grey(255), "TIFF", **turned), HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+def test_several_pictures_in_one_file_are_no_mask_and_are_not_counted(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pages of a TIFF are a chain, walked anew for each that is asked for: 128,000 took four minutes."""
+    page = Image.fromarray(grey(255))
+    buffer = io.BytesIO()
+    page.save(buffer, kind, save_all=True, append_images=[Image.fromarray(grey(0, 255)) for _ in range(4)])
+    asked: list[int] = []
+    seek = TiffImagePlugin.TiffImageFile.seek
+    monkeypatch.setattr(
+        TiffImagePlugin.TiffImageFile, "seek", lambda self, frame: (asked.append(frame), seek(self, frame))[1]
+    )
+    with pytest.raises(InvalidImageError, match="several pictures"):
+        read_mask(buffer.getvalue(), HEIGHT, WIDTH)
+    assert set(asked) <= {0, 1}
 
 
 def test_a_huge_mask_is_refused_from_its_header_alone() -> None:
