@@ -4,6 +4,7 @@ The only file of the core that prints.
 """
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when all went well, 1 when something was reported, 2 for wrong usage."""
     parser = _make_parser()
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(options.run(options))
     except BusiError as error:

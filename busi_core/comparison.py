@@ -150,13 +150,6 @@ class Comparison:
     predicted_class: Diagnosis | None
     reference_class: Diagnosis | None
 
-    @property
-    def class_agrees(self) -> bool | None:
-        """Whether the two classes are the same; None where one of them is missing."""
-        if self.predicted_class is None or self.reference_class is None:
-            return None
-        return self.predicted_class is self.reference_class
-
 
 def compare_scan(
     analysis: Analysis,

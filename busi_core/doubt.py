@@ -35,12 +35,14 @@ class Doubt:
         probabilities: (readings, rows, columns) float32, the lesion probability of each at the model's side; the
             first is of the scan as it is.
         scores: Lowest and highest score of each class; None for a model without a class head.
+        diagnoses: The classes that a reading named.
         evidence_agreement: Mean correlation, -1 to 1, of the shown heat map with those of the other readings; NaN
             where one of them is flat.
     """
 
     probabilities: NDArray[np.float32]
     scores: Mapping[Diagnosis, tuple[float, float]] | None
+    diagnoses: frozenset[Diagnosis]
     evidence_agreement: float
 
 
@@ -82,6 +84,7 @@ def measure_doubt(analyser: Analyser, image: DecodedImage) -> Doubt:
             ]
         ),
         scores={d: (min(p[d] for p in each), max(p[d] for p in each)) for d in Diagnosis} if each else None,
+        diagnoses=frozenset(r.prediction.diagnosis for r in readings if r.prediction.diagnosis),
         evidence_agreement=float(np.mean([_correlate(maps[0], other) for other in maps[1:]])),
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_core.batch import map_in_order
-from busi_core.data.pairing import SUFFIXES
+from busi_core.data.pairing import SUFFIXES, record_id_of
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
 from busi_core.explain.catalogue import DEEPEST, WORDS, Method
@@ -121,17 +121,6 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
     return Plan(tuple((source, target) for target, source in targets.items()))
 
 
-def analyse_paths(
-    analyser: Analyser, paths: Sequence[Path], out: Path, *, frame: int | None = None, jobs: int = 2
-) -> Iterator[Outcome]:
-    """Read every scan under the paths and write `<stem>.json`, `<stem>_mask.png`, `<stem>_heatmap.png`.
-
-    Raises:
-        OutputError: As `plan_paths`; nothing was read.
-    """
-    return analyse_plan(analyser, plan_paths(paths, out), frame=frame, jobs=jobs)
-
-
 def analyse_plan(
     analyser: Analyser, plan: Plan, *, frame: int | None = None, jobs: int = 2, asked: Asked = NOTHING_ASKED
 ) -> Iterator[Outcome]:
@@ -158,8 +147,10 @@ def analyse_plan(
         try:
             analysis = analyser.analyse_for_batch(prepared.image)
             of = asked.of or (analysis.prediction.diagnosis or LESION)
-            made = [analyser.explain(analysis, method, of=str(of), layer=asked.layer) for method in asked.methods]
-            taught = analyser.taught.recognise(None, prepared.image.grey) is not None
+            methods = () if analysis.withheld else asked.methods
+            made = [analyser.explain(analysis, method, of=str(of), layer=asked.layer) for method in methods]
+            known = record_id_of(prepared.source.name)
+            taught = analyser.taught.recognise(known, prepared.image.grey) is not None
             return Outcome(prepared.source, _write(prepared, analysis, made, taught=taught), None)
         except (ExplanationError, OutputError) as error:
             return Outcome(prepared.source, "", error)
@@ -255,7 +246,8 @@ def _read_record(target: Path, version: str, frame: int | None, asked: Asked) ->
         stamp: dict[str, Any] = record["input"]
         same = record["model"] == version and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
-        kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
+        methods = asked.methods if "explanations" in record else ()  # of an answer withheld there are none
+        kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
         return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -285,7 +277,8 @@ def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Expla
     without = [WORDS[one.method].title for one in explanations if not one.found]
     silent = f"; no evidence found by {', '.join(without)}" if without else ""
     known = "; taught the model" if taught else ""
-    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px{silent}{known}"
+    named = diagnosis or ("answer withheld" if analysis.withheld else "no class")
+    return f"{named}{score}, lesion {finding.lesion_pixels} px{silent}{known}"
 
 
 def _draw(image: DecodedImage, heatmap: Heatmap) -> bytes:

@@ -124,7 +124,7 @@ def _line(key: str, row: ScanRow) -> bytes:
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
-    """Rows of an earlier run by key; a line that a kill tore is left out."""
+    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out."""
     rows: dict[str, ScanRow] = {}
     try:
         lines = path.read_bytes().splitlines()
@@ -133,7 +133,8 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
     for line in lines:
         try:
             content = json.loads(line)
-            rows[content["key"]] = _read_row(content)
+            if content["problem"] is None:  # what could not be read may be readable now
+                rows[content["key"]] = _read_row(content)
         except (ValueError, KeyError, TypeError):
             continue
     return rows

@@ -38,7 +38,7 @@ from busi_core.models.interpret import interpret
 from busi_core.models.network import LesionNet, Network, Outputs, build_network
 from busi_core.models.reading import arrange_for_reading
 from busi_core.registry import check_version_name, read_registry
-from busi_core.taught import TaughtScans, read_taught
+from busi_core.taught import TAUGHT_FILE, TaughtScans, read_taught
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWarning, Likeness, Prediction
 
 logger = logging.getLogger(__name__)
@@ -419,7 +419,7 @@ class Serving:
     def _stamp(self, version: str) -> tuple[int, ...]:
         """Another one whenever a file of the version is replaced, edited or removed."""
         found: tuple[int, ...] = ()
-        for name in (CARD_FILE, MODEL_FILE, LIMITS_FILE):
+        for name in (CARD_FILE, MODEL_FILE, LIMITS_FILE, TAUGHT_FILE):
             with suppress(OSError):
                 status = (self._weights_dir / version / name).stat()
                 found += (status.st_ino, status.st_mtime_ns, status.st_size)

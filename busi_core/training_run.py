@@ -56,7 +56,7 @@ def train_version(
     """Train and make `weights/<version>/`, a candidate; no version that is there is touched, in service or not.
 
     Args:
-        version: Name of the new version. One of that name may be there if this run made it: a kill may have come between
+        version: Name of the new version. One of that name may be there if this run made it, as after a kill between
             its files.
         recipe: What the run is made of; one for scans.
         data_sets: Names that `read_split` knows.

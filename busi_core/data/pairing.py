@@ -139,14 +139,18 @@ def _make_case(
 ) -> Case:
     path = _path(file.name)
     group = sorted(masks.get(_scan_key(file.name), ()), key=lambda mask: natural_key(mask.name))
-    record_id = None
-    if BUSI_STEM.fullmatch(path.stem):
-        record_id = f"busi/{path.stem}"
-    elif path.stem.startswith("bus_"):
-        record_id = f"bus-bra/{path.stem}"
     row = table.get(path.stem)
     diagnosis = row.diagnosis if row else _class_of(path)
-    return Case(f"scan-{number}", file.name, file, tuple(group), diagnosis, record_id, row.patient if row else None)
+    patient = row.patient if row else None
+    return Case(f"scan-{number}", file.name, file, tuple(group), diagnosis, record_id_of(file.name), patient)
+
+
+def record_id_of(name: str) -> str | None:
+    """What `data.records` calls a file of BUSI or BUS-BRA by its name, as in 'busi/benign (4)'; None for any other."""
+    stem = _path(name).stem
+    if BUSI_STEM.fullmatch(stem):
+        return f"busi/{stem}"
+    return f"bus-bra/{stem}" if stem.startswith("bus_") else None
 
 
 def _class_of(path: PurePosixPath) -> Diagnosis | None:

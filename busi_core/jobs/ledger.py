@@ -199,6 +199,7 @@ def _read_attempt(status: WorkflowStatus, settings: Settings) -> Job:
     order = Order.from_json(given["args"][0])
     run = settings.state_dir / RUNS_DIR / order.job
     output = status.output or {}
+    wanted = (status.attributes or {}).get(WANTED)
     state: str = FAILED
     problem: str | None = UNEXPECTED
     if status.status in ("ENQUEUED", "DELAYED"):
@@ -206,9 +207,11 @@ def _read_attempt(status: WorkflowStatus, settings: Settings) -> Job:
     elif status.status == "PENDING":
         state, problem = RUNNING, None
     elif status.status == "CANCELLED":
-        state, problem = (status.attributes or {}).get(WANTED, CANCELLED), None
+        state, problem = wanted or CANCELLED, None
     elif status.status == "SUCCESS":
         state, problem = (DONE, None) if output["done"] else (FAILED, output["problem"])
+    if state == FAILED and wanted == CANCELLED:  # given up after it failed; its workflow ended long before
+        state, problem = CANCELLED, None
     told = read_status(run)
     return Job(
         id=order.job,

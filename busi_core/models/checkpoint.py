@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from busi_core.errors import ModelUnavailableError
 from busi_core.files import write_atomically
@@ -94,11 +94,6 @@ class ModelCard:
             raise ValueError(
                 f"the network reads {self.architecture.in_channels} channels, {self.preprocess.channels} are prepared"
             )
-
-
-def weights_bytes(network: Network) -> bytes:
-    """The network's weights as a safetensors file."""
-    return save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
 
 
 def save_version(folder: Path, weights: bytes, card: ModelCard) -> None:

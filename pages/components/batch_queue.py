@@ -21,7 +21,7 @@ from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
-from pages.components.cases import TABLES, cap_uploads
+from pages.components.cases import TABLES, cap_uploads, name_some
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
@@ -168,10 +168,10 @@ class BatchQueue:
         if refused:
             self.notes.append(f"A batch holds {MAX_CASES} scans: {refused} found no room. Read them in a second batch.")
         if batch.lone_masks:
-            self.notes.append(f"Masks without their scan: {_listed([mask.name for mask in batch.lone_masks])}.")
+            self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
         others = [name for name in batch.left_out if not name.endswith(TABLES)]
         if others:
-            self.notes.append(f"Left out, no images by their names: {_listed(others)}.")
+            self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
         self.running = self.running or not self.is_done
 
 
@@ -192,8 +192,3 @@ def list_server_folders(roots: Sequence[Path]) -> list[tuple[Path, str]]:
                 if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
                     found.append((root, path.relative_to(root).as_posix()))
     return found
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    listed = ", ".join(names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -57,10 +57,10 @@ class CaseList:
         if added:
             self.index = first
         if batch.lone_masks:
-            self.notes.append(f"Masks without their scan: {_shorten([mask.name for mask in batch.lone_masks])}.")
+            self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
         others = [name for name in batch.left_out if not name.endswith(TABLES)]
         if others:
-            self.notes.append(f"Left out, no images by their names: {_shorten(others)}.")
+            self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
 
     def add_uploads(self, scans: Sequence[Upload], masks: Sequence[Upload] = (), *, is_folder: bool = False) -> None:
         """Append what was uploaded.
@@ -167,6 +167,7 @@ def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
     return pair_folders(scans, masks)
 
 
-def _shorten(names: Sequence[str], most: int = 5) -> str:
+def name_some(names: Sequence[str], most: int = 5) -> str:
+    """The first of many names, and how many more there are."""
     listed = ", ".join(names[:most])
     return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

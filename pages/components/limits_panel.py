@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from html import escape
 
 import streamlit as st
 
@@ -13,6 +14,7 @@ from busi_core.imaging.overlay import draw_doubt
 from busi_core.limits import Limits
 from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE
 from busi_core.models.checkpoint import ModelCard
+from busi_core.report import score_words
 from busi_core.types import DecodedImage
 from pages.components.page import label
 from pages.components.serving import get_assessment
@@ -99,8 +101,8 @@ def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage)
         lines.append("No reading finds a lesion at this cut-off.")
     if doubt.scores:
         low, high = doubt.scores[Diagnosis.MALIGNANT]
-        lines.append(f"Score of malignant {low:.2f} to {high:.2f}")
-        if sum(high_ > 0.5 for _, high_ in doubt.scores.values()) > 1:
+        lines.append(f"Score of malignant {escape(score_words(low))} to {escape(score_words(high))}")
+        if len(doubt.diagnoses) > 1:
             lines.append("<b>The class is not the same in every reading.</b>")
     if not math.isnan(doubt.evidence_agreement):
         lines.append(f"Heat maps agree to {doubt.evidence_agreement:.2f} (1 = the same place every time)")

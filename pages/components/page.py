@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from busi_core import BusiError, read_settings
+from busi_core import BusiError, Serving, read_settings
 from busi_core.report import RESEARCH_USE
 from pages.components.serving import get_serving
 
@@ -20,9 +20,14 @@ def start_page() -> None:
     """Draw the research notice; every page calls this first, since a page can be opened without app.py."""
     st.html(f"<style>\n{_STYLE}\n</style>")
     st.warning(RESEARCH_USE, icon=":material/science:")
-    if read_settings().demo:
+    try:
+        demo, serving = read_settings().demo, get_serving()
+    except BusiError as error:  # an environment variable that cannot be: only the owner can mend it
+        show_error(error)
+        st.stop()
+    if demo:
         st.info(DEMO, icon=":material/public:")
-    problem = _find_model_problem()
+    problem = _find_model_problem(serving)
     if problem:
         st.error(
             f"The newest model could not be loaded; the one before is still reading. {plain(problem)}",
@@ -46,10 +51,9 @@ def label(text: str, *, css: str = "label") -> str:
     return f'<div class="{css}">{escape(text)}</div>'
 
 
-def _find_model_problem() -> str | None:
+def _find_model_problem(serving: Serving) -> str | None:
     """Why another model than the newest reads; None when all is well, or when there is none at all (the page
     that needs it says so)."""
-    serving = get_serving()
     try:
         serving.current()
     except BusiError:

@@ -19,6 +19,7 @@ from busi_core.registry import list_versions
 from pages.components.metrics import measure_reading
 
 _CHOSEN = "read-with"  # the version this session reads with; not a widget's key: those are lost between pages
+FRESH_SECONDS = 60  # what another process writes beside the weights is on the pages within a minute
 MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
 
 
@@ -56,7 +57,7 @@ def servable_versions() -> list[str]:
     return [name for name in list_versions(folder) if _reads_scans(name)]
 
 
-@st.cache_data(show_spinner=False, max_entries=64, ttl=60)
+@st.cache_data(show_spinner=False, max_entries=64, ttl=FRESH_SECONDS)
 def _reads_scans(version: str) -> bool:
     try:
         return read_card(read_settings().weights_dir / version).task != "tissue"
@@ -92,19 +93,19 @@ def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser, i
         return _analyser.analyse(data, frame=frame, insist=insist)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def get_reports(version: str) -> list[EvaluationReport]:
     """The evaluations that lie beside a version's weights; empty when there are none."""
     return read_reports(read_settings().weights_dir / version)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def get_cross_validation(version: str) -> list[EvaluationReport]:
     """What the recipe of a version reaches on all folds and elsewhere, by other weights than its own."""
     return read_cross_validation(read_settings().weights_dir / version)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def get_assessment(version: str, sha256: str) -> list[Figure]:
     """What was measured of a version's limits, for these weights; empty when nothing was."""
     return read_assessment(read_settings().weights_dir / version, sha256=sha256)

@@ -71,10 +71,10 @@ class Tray:
         first, self.refused = len(self.scans), 0
         room = MAX_BYTES - sum(len(scan.data) for scan in self.scans)
         for name, data in files:
-            room -= len(data)
-            if len(self.scans) >= MAX_SCANS or room < 0:
+            if len(self.scans) >= MAX_SCANS or len(data) > room:
                 self.refused += 1
                 continue
+            room -= len(data)
             self.generation += 1
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             self.scans.append(Scan(f"{self.generation}-{digest}", name, data, simulated))

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
+from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
@@ -18,7 +19,7 @@ from pages.components.serving import (
     get_reports,
     servable_versions,
 )
-from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
+from pages.components.tray import MAX_BYTES, MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
@@ -205,7 +206,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         reports = get_reports(version)
         finding = read_finding(analysis, state.lesion_cutoff)
         answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
-        taught = analyser.taught.recognise(None, analysis.image.grey) is not None  # under whatever name
+        taught = analyser.taught.recognise(record_id_of(scan.name), analysis.image.grey) is not None
         if taught and answered:
             st.info(TAUGHT, icon=":material/school:")
         show_finding(
@@ -229,7 +230,10 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
 start_page()
 tray = get_tray()
 if tray.refused:
-    st.warning(f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans. Clear some and add them again.")
+    st.warning(
+        f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans and {MAX_BYTES / 1e6:.0f} MB. "
+        "Clear some and add them again."
+    )
 welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read
 if tray.open_scan is None:
     with welcome.container():

@@ -47,6 +47,15 @@ def test_every_page_opens_with_the_research_notice(file: Path) -> None:
     assert "Research use only. Not a medical device." in page.warning[0].value
 
 
+@pytest.mark.parametrize("file", page_files(), ids=lambda file: file.stem)
+def test_a_setting_that_cannot_be_is_named_with_its_remedy(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUSI_DEVICE", "gpu")
+    page = open_page(file)
+    assert not page.exception
+    said = page.error[0].value.replace("\\", "")
+    assert "BUSI_DEVICE is 'gpu'. Set it to auto, cpu or cuda." in said
+
+
 def test_every_page_lies_in_a_subfolder_so_that_none_is_discovered_without_app() -> None:
     assert not list((ROOT / "pages").glob("*.py"))
 

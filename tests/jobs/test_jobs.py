@@ -3,11 +3,14 @@
 The workers and trainings here are real processes on simulated scans. BUSI_FULL_COUNT=1 kills 50 times instead of 3.
 """
 
+import json
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -318,6 +321,23 @@ def test_an_order_that_cannot_be_is_refused_in_words_and_nothing_is_queued(
         ledger.submit(command_line(), order, alone.settings, alone.audit)
     assert ledger.list_jobs(alone.settings) == []
     assert alone.audit.read() == []
+
+
+def test_a_failed_training_is_given_up_and_its_name_is_free_again(alone: Workshop) -> None:
+    job = alone.submit("candidate")
+    failed = {"done": False, "problem": "The disk is full. Free some space."}  # as the worker leaves it
+    with closing(sqlite3.connect(alone.settings.state_dir / "jobs.sqlite")) as database, database:
+        database.execute(
+            "UPDATE workflow_status SET status = 'SUCCESS', output = ?, deduplication_id = NULL, queue_name = NULL",
+            [json.dumps(failed)],
+        )
+    assert (alone.read(job).state, alone.read(job).problem) == (FAILED, failed["problem"])
+    with pytest.raises(JobError, match="makes 'candidate' already"):
+        alone.submit("candidate")
+    assert alone.cancel(job).state == CANCELLED
+    with pytest.raises(JobError, match="cannot be resumed"):
+        alone.resume(job)
+    assert alone.submit("candidate").state == QUEUED
 
 
 def test_every_change_asks_the_permit_again(alone: Workshop) -> None:

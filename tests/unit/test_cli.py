@@ -1,8 +1,10 @@
 """The command line as a person uses it: what it prints, what it writes, and how it ends."""
 
 import argparse
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,20 @@ def test_a_bad_file_is_named_on_stderr_the_rest_go_on_and_the_status_is_1(
     assert "Traceback" not in printed.err
     assert (tmp_path / "out/left breast.json").is_file()
     assert not list((tmp_path / "out").glob("notes*"))
+
+
+def test_a_name_that_the_terminal_cannot_write_stops_nothing(
+    weights_dir: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strict terminal, and a name from a system with another encoding."""
+    odd = scan.with_name("caf\udce9.png")
+    odd.write_bytes(scan.read_bytes())
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["analyse", str(odd), str(scan), "--out", str(tmp_path / "out")]) == 0
+    terminal.flush()
+    said = terminal.buffer.getvalue().decode("ascii").splitlines()  # type: ignore[attr-defined]
+    assert [line.split(": ")[0] for line in said] == [str(odd).replace("\udce9", "\\udce9"), str(scan)]
 
 
 def test_the_frame_of_a_cine_is_chosen_by_number(

@@ -11,7 +11,7 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import SimulatedScan
 from busi_core.imaging.preprocess import upsample
 from busi_core.service import Analyser
-from busi_core.types import DecodedImage, Diagnosis
+from busi_core.types import Analysis, DecodedImage, Diagnosis
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,26 @@ def test_the_first_reading_is_the_one_on_the_screen(analyser: Analyser, image: D
     assert doubt.scores is not None
     for diagnosis, (low, high) in doubt.scores.items():
         assert 0 <= low <= plain.probabilities[diagnosis] <= high <= 1
+
+
+def test_a_class_that_flips_is_told_also_when_no_score_passes_a_half(image: DecodedImage) -> None:
+    """Three readings at .44 benign and .40 malignant, three the other way round."""
+
+    class Wavering:
+        def __init__(self) -> None:
+            self.read, self.analyser = 0, make_analyser()
+
+        def analyse_for_batch(self, image: DecodedImage, *, insist: bool) -> Analysis:
+            self.read += 1
+            higher, lower = (0.44, 0.40) if self.read <= 3 else (0.40, 0.44)
+            scores = dict(zip(Diagnosis, (0.16, higher, lower), strict=True))
+            analysis = self.analyser.analyse_for_batch(image, insist=insist)
+            return replace(analysis, prediction=replace(analysis.prediction, probabilities=scores))
+
+    measured = measure_doubt(Wavering(), image)  # type: ignore[arg-type]
+    assert measured.diagnoses == {Diagnosis.BENIGN, Diagnosis.MALIGNANT}
+    assert measured.scores is not None
+    assert max(high for _, high in measured.scores.values()) < 0.5
 
 
 def test_a_mirrored_reading_is_brought_back_in_place(analyser: Analyser, image: DecodedImage, doubt: Doubt) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from busi_core.errors import BusiError, InvalidImageError, OutputError
 from busi_core.files import write_atomically
 from busi_core.findings import read_finding
-from busi_core.folder import Outcome, analyse_paths
+from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import upsample
@@ -43,7 +43,7 @@ def files_under(folder: Path) -> set[str]:
 
 
 def read(analyser: Analyser, *paths: Path, out: Path) -> list[Outcome]:
-    return list(analyse_paths(analyser, paths, out))
+    return list(analyse_plan(analyser, plan_paths(paths, out)))
 
 
 def three(stem: str) -> set[str]:
@@ -200,9 +200,10 @@ def test_the_chosen_frame_is_read_from_every_file(analyser: Analyser, tmp_path: 
     buffer = io.BytesIO()
     frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
     (tmp_path / "cine.tif").write_bytes(buffer.getvalue())
-    list(analyse_paths(analyser, [tmp_path / "cine.tif"], tmp_path / "out", frame=1))
+    plan = plan_paths([tmp_path / "cine.tif"], tmp_path / "out")
+    list(analyse_plan(analyser, plan, frame=1))
     record = json.loads((tmp_path / "out/cine.json").read_text())
     assert (record["frame"], record["frames"]) == (1, 2)
-    (outcome,) = analyse_paths(analyser, [tmp_path / "cine.tif"], tmp_path / "out", frame=2)
+    (outcome,) = analyse_plan(analyser, plan, frame=2)
     assert isinstance(outcome.error, BusiError)
     assert "Frame 3" in outcome.error.problem

@@ -1,6 +1,7 @@
 """`busi analyse --explain`: the heat maps asked for lie beside the others, in the record, and are made once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.service import Analyser
-from busi_core.types import Diagnosis
+from busi_core.types import Analysis, DecodedImage, Diagnosis
 
 pytestmark = pytest.mark.usefixtures("weights_dir")
 
@@ -43,6 +44,27 @@ def test_each_method_writes_its_heat_map_of_the_likeliest_class(scan: Path, tmp_
         assert one["evidence_found"] == explanation.found
         picture = draw_heatmap(analysis.image.rgb, upsample(explanation.heatmap.evidence, 96, 120))
         np.testing.assert_array_equal(np.array(Image.open(out / one["file"])), picture)
+
+
+def test_an_answer_withheld_is_written_without_explanations_and_done_once(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = Analyser.analyse_for_batch
+
+    def withhold(self: Analyser, image: DecodedImage) -> Analysis:
+        analysis = read(self, image)
+        nothing = replace(analysis.prediction, probabilities=None)
+        heat = {LESION: next(iter(analysis.heatmaps.values()))}
+        return replace(analysis, withheld=True, prediction=nothing, heatmaps=heat)
+
+    monkeypatch.setattr(Analyser, "analyse_for_batch", withhold)
+    out = tmp_path / "out"
+    arguments = ["analyse", str(scan), "--out", str(out), "--explain", "hirescam"]
+    assert main(arguments) == 0
+    assert "answer withheld" in capsys.readouterr().out
+    assert "explanations" not in json.loads((out / "left breast.json").read_text())
+    assert main(arguments) == 0
+    assert "1 files were done before" in capsys.readouterr().err
 
 
 def test_the_mask_is_explained_at_a_layer_chosen_by_name(scan: Path, tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from versions import make_analyser
 
+from busi_core import batch
 from busi_core.cli import main
 from busi_core.data.pixel_hash import pixel_hash
-from busi_core.errors import OutputError
-from busi_core.folder import Outcome, analyse_paths, plan_paths
+from busi_core.errors import InvalidImageError, OutputError
+from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.service import Analyser
 from busi_core.taught import TaughtScans
-from busi_core.types import Diagnosis
+from busi_core.types import DecodedImage, Diagnosis
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def scans(tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan]) -> Path:
 
 
 def run(analyser: Analyser, paths: Path | list[Path], out: Path) -> list[Outcome]:
-    return list(analyse_paths(analyser, paths if isinstance(paths, list) else [paths], out))
+    return list(analyse_plan(analyser, plan_paths(paths if isinstance(paths, list) else [paths], out)))
 
 
 def written(out: Path) -> dict[str, int]:
@@ -255,10 +256,27 @@ def test_compare_takes_finished_rows_from_an_earlier_run_and_drops_a_torn_one(
     rows.write_bytes(rows.read_bytes()[:-300])
     read: list[int] = []
     analyse = Analyser.analyse_for_batch
-    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda self, image: read.append(1) or analyse(self, image))
+    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda self, *a, **k: read.append(1) or analyse(self, *a, **k))
     assert main(["compare", str(scans), str(scans), "--out", str(out)]) == 0
     assert len(read) == 1
     assert (out / "compare.csv").read_bytes() == first
+
+
+def test_compare_tries_again_what_could_not_be_read(
+    weights_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network share that was away, or a decoder that has been installed since."""
+
+    def fail(_data: bytes) -> DecodedImage:
+        raise InvalidImageError("The file cannot be opened.", remedy="Check its permissions.")
+
+    arguments = ["compare", str(scans), str(scans), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "decode_image", fail)
+        assert main(arguments) == 1
+    assert main(arguments) == 0
+    lines = list(csv.DictReader((tmp_path / "out/compare.csv").open(encoding="utf-8-sig")))
+    assert [line["problem"] for line in lines] == [""] * 3
 
 
 def test_compare_refuses_a_folder_without_scans(weights_dir: Path, tmp_path: Path) -> None:

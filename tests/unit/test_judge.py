@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from gate import Gate, copy_version, damage, make_gate, scored
-from versions import make_network, write_version
+from versions import make_network, weights_bytes, write_version
 
 from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError, ModelUnavailableError, PromotionError
 from busi_core.evaluation import read_reports
-from busi_core.models.checkpoint import save_version, weights_bytes
+from busi_core.models.checkpoint import save_version
 from busi_core.promotion import judge as judge_module
 from busi_core.promotion.judge import judge
 from busi_core.promotion.verdict import NON_INFERIOR, REFUSED, require_promotable

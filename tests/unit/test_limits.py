@@ -11,6 +11,7 @@ from versions import make_analyser, make_card, make_weights, write_version
 
 from busi_core.batch import read_cases
 from busi_core.data.pairing import pair_files
+from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
 from busi_core.errors import ModelUnavailableError
 from busi_core.explain.gradcam import LESION
@@ -24,6 +25,7 @@ from busi_core.models.familiarity import fit_familiarity
 from busi_core.registry import put_into_service
 from busi_core.report import reading_record
 from busi_core.service import Analyser, Serving
+from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
 
 
@@ -175,6 +177,15 @@ def test_limits_of_other_weights_are_refused(tmp_path: Path, limits: Limits) -> 
     write_limits(tmp_path, limits, make_card(make_weights(seed=1)))
     with pytest.raises(ModelUnavailableError, match="other weights"):
         read_limits(tmp_path, make_card(make_weights(seed=0)))
+
+
+def test_a_version_in_service_takes_up_a_list_of_what_taught_it(tmp_path: Path, scan: bytes) -> None:
+    write_version(tmp_path, "tiny")
+    put_into_service(tmp_path, "tiny")
+    serving, grey = Serving(tmp_path, torch.device("cpu")), decode_image(scan).grey
+    assert serving.current().taught.recognise(None, grey) is None
+    write_taught(tmp_path / "tiny", [pixel_hash(grey)])
+    assert serving.current().taught.recognise(None, grey) is KnownBy.PIXELS
 
 
 def test_a_version_in_service_takes_up_new_limits(tmp_path: Path, limits: Limits, photograph: bytes) -> None:

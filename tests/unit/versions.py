@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load, save
 
 from busi_core.imaging.preprocess import PreprocessSpec
-from busi_core.models.checkpoint import MODEL_FILE, MalignancyFlag, ModelCard, read_card, save_version, weights_bytes
-from busi_core.models.network import Architecture, LesionNet, build_network
+from busi_core.models.checkpoint import MODEL_FILE, MalignancyFlag, ModelCard, read_card, save_version
+from busi_core.models.network import Architecture, LesionNet, Network, build_network
 from busi_core.registry import list_versions, put_into_service, read_registry
 from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
@@ -37,6 +37,11 @@ def make_network(seed: int = 0, architecture: Architecture = TINY) -> LesionNet:
         torch.manual_seed(seed)
         network = build_network(architecture)
     return network.requires_grad_(False).eval()
+
+
+def weights_bytes(network: Network) -> bytes:
+    """The network's weights as a safetensors file."""
+    return save({key: value.contiguous() for key, value in network.state_dict().items()})
 
 
 @cache

@@ -189,7 +189,7 @@ class Multiples {
 function scoreOf({ explains, score, asks }) {
   if (!asks) return "of no class";
   const measure = explains === "lesion mask" ? "mean lesion probability" : "model score";
-  return `${explains}: ${measure} ${score.toFixed(2)}`;
+  return `${explains}: ${measure} ${scoreWords(score)}`;
 }
 
 export default function mount({ data, parentElement }) {
