@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from busi_core.batch import ScanRow
 from busi_core.data.duplicates import SAME_SCAN_CORRELATION, group_scans
 from busi_core.metrics.bootstrap import bootstrap_interval
-from busi_core.metrics.calibration import expected_calibration_error
+from busi_core.metrics.calibration import CALIBRATION_ERROR, expected_calibration_error
 from busi_core.metrics.classification import (
     confusion_matrix,
     macro_f1,
@@ -214,7 +214,7 @@ def _class_figures(scores: FloatArray, truth: IntArray, groups: IntArray, flags:
         _figure("macro-F1", lambda i: macro_f1(confusion_matrix(predicted[i], truth[i])), groups),
         _figure("AUC malignant against benign", auc, groups, scans=int(lesion.sum())),
         _figure("sensitivity at 90 % specificity", sensitivity, groups, scans=int(lesion.sum())),
-        _figure("expected calibration error", lambda i: expected_calibration_error(scores[i], truth[i]), groups),
+        _figure(CALIBRATION_ERROR, lambda i: expected_calibration_error(scores[i], truth[i]), groups),
     ]
     if all(flag is not None for flag in flags):
         flagged = np.array(flags, float)
@@ -235,7 +235,7 @@ def _figure(
     """A figure with its interval; of fewer than two scans there is no interval to give."""
     if scans is None:
         scans = len(groups) if callable(measured) else int((~np.isnan(measured)).sum())
-    interval = bootstrap_interval(measured, groups)
+    interval = bootstrap_interval(measured, groups, is_distance=name == CALIBRATION_ERROR)
     if len(set(groups.tolist())) < 2:
         return Figure(name, interval.estimate, math.nan, math.nan, scans)
     return Figure(name, interval.estimate, interval.low, interval.high, scans)

@@ -24,7 +24,7 @@ from busi_core.files import write_atomically
 from busi_core.findings import read_finding
 from busi_core.imaging.decode import decode_image
 from busi_core.metrics.bootstrap import Interval, bootstrap_interval
-from busi_core.metrics.calibration import expected_calibration_error, reliability_curve
+from busi_core.metrics.calibration import CALIBRATION_ERROR, expected_calibration_error, reliability_curve
 from busi_core.metrics.classification import (
     confusion_matrix,
     macro_f1,
@@ -241,11 +241,15 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
         "macro-F1": lambda i: macro_f1(confusion_matrix(predicted[i], truth[i])),
         "AUC malignant against benign": auc,
         "sensitivity at 90 % specificity": sensitivity,
-        "expected calibration error": lambda i: expected_calibration_error(scores[i], truth[i]),
+        CALIBRATION_ERROR: lambda i: expected_calibration_error(scores[i], truth[i]),
     }
     table = {name: bootstrap_interval(values, groups) for name, values in measured.items()}
     undefined = Interval(math.nan, math.nan, math.nan)
-    table |= {name: bootstrap_interval(v, groups) if gives_class else undefined for name, v in of_class.items()}
+    for name, values in of_class.items():
+        interval = (
+            bootstrap_interval(values, groups, is_distance=name == CALIBRATION_ERROR) if gives_class else undefined
+        )
+        table[name] = interval
     flag = None
     if card.malignancy and gives_class:
         point = operating_point(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant, card.malignancy.threshold)

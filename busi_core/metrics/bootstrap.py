@@ -42,7 +42,13 @@ class Interval:
 
 
 def bootstrap_interval(
-    measured: Values | Statistic, groups: Groups, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+    measured: Values | Statistic,
+    groups: Groups,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    is_distance: bool = False,
 ) -> Interval:
     """Percentile interval over resampled groups.
 
@@ -55,6 +61,9 @@ def bootstrap_interval(
         draws: How many resamples.
         seed: Of the random numbers.
         level: Share of the draws inside, in (0, 1).
+        is_distance: What is measured is a distance from 0 that chance alone makes larger, as the calibration error.
+            A draw adds its own chance to that of the sample, so all draws lie higher; they are moved back until their
+            mean is the estimate, and none goes below 0. The estimate is still too high by the sample's own chance.
 
     Returns:
         The estimate on all images, and the ends of the interval.
@@ -69,8 +78,10 @@ def bootstrap_interval(
         results[draw] = statistic(np.concatenate([members[group] for group in picked]))
     defined = results[~np.isnan(results)]
     tail = (1 - level) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size else (np.nan, np.nan)
     estimate = statistic(np.arange(groups.size, dtype=np.intp))
+    if is_distance and defined.size:
+        defined = np.maximum(defined - (defined.mean() - estimate), 0.0)
+    low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size else (np.nan, np.nan)
     return Interval(float(estimate), float(low), float(high), draws - defined.size)
 
 

@@ -87,11 +87,12 @@ def accuracy(confusion: Counts) -> float:
 def macro_f1(confusion: Counts) -> float:
     """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN), in [0, 1]: each class weighs the same.
 
-    A class that is neither true nor predicted anywhere has no F1 and is left out; NaN without images.
+    A class that is true nowhere is left out, as BUS-BRA's normals: its F1 would be 0 or undefined, whatever was right,
+    by whether a single scan was called so. That scan counts as missed in its own class. NaN without images.
     """
     right = 2.0 * confusion.diagonal()
     named = confusion.sum(axis=0) + confusion.sum(axis=1)  # 2 TP + FP + FN
-    present = named > 0
+    present = confusion.sum(axis=1) > 0
     return float((right[present] / named[present]).mean()) if present.any() else float("nan")
 
 

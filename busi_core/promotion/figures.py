@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from busi_core.evaluation import CLASSES, ScanResult
 from busi_core.metrics.bootstrap import Groups, Indices, Interval, paired_difference_interval
-from busi_core.metrics.calibration import expected_calibration_error
+from busi_core.metrics.calibration import CALIBRATION_ERROR, expected_calibration_error
 from busi_core.metrics.classification import malignancy_score, roc_auc, sensitivity_at_specificity
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE
 from busi_core.promotion.protocol import Bootstrap
@@ -29,7 +29,6 @@ MISSED = "lesions missed"
 SENSITIVITY = "sensitivity at fixed specificity"
 FLAG_SENSITIVITY = "sensitivity of the flag"
 FLAG_SPECIFICITY = "specificity of the flag"
-CALIBRATION = "expected calibration error"
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -151,7 +150,7 @@ def measure_gains(paired: Paired, specificity: float, bootstrap: Bootstrap) -> d
         SENSITIVITY: (sensitivity, lesions, True),
         FLAG_SENSITIVITY: (lambda reading, drawn: _share(reading.flagged, drawn), malignant, True),
         FLAG_SPECIFICITY: (lambda reading, drawn: _share(~reading.flagged, drawn), ~malignant, True),
-        CALIBRATION: (
+        CALIBRATION_ERROR: (
             lambda reading, drawn: expected_calibration_error(reading.scores[drawn], paired.truth[drawn]),
             every,
             False,

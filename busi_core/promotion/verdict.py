@@ -22,6 +22,7 @@ from typing import Any
 from busi_core.errors import PromotionError
 from busi_core.files import write_atomically
 from busi_core.metrics.bootstrap import Interval
+from busi_core.metrics.calibration import CALIBRATION_ERROR
 from busi_core.metrics.power import scans_to_tell
 from busi_core.promotion import figures
 from busi_core.promotion.figures import Gain
@@ -261,7 +262,7 @@ def _margins(protocol: Protocol) -> dict[str, tuple[str, float]]:
         figures.SENSITIVITY: (NOT_WORSE, guards.sensitivity),
         figures.FLAG_SENSITIVITY: (NOT_WORSE, guards.flag_sensitivity),
         figures.FLAG_SPECIFICITY: (NOT_WORSE, guards.flag_specificity),
-        figures.CALIBRATION: (NOT_WORSE, guards.calibration_error),
+        CALIBRATION_ERROR: (NOT_WORSE, guards.calibration_error),
     }
 
 

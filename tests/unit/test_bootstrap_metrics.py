@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from busi_core.metrics.bootstrap import Interval, bootstrap_interval, paired_difference_interval
+from busi_core.metrics.calibration import expected_calibration_error
 from busi_core.metrics.classification import roc_auc
 
 ONE_EACH = np.arange(80)  # every image is its own scan
@@ -91,6 +92,21 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     intervals = [bootstrap_interval(generator.normal(5, 1, 60), np.arange(60), draws=200) for _ in range(200)]
     assert np.mean([interval.low <= 5 <= interval.high for interval in intervals]) == pytest.approx(0.95, abs=0.05)
+
+
+def test_an_interval_of_the_calibration_error_holds_its_estimate_and_no_negative_error() -> None:
+    """Of well calibrated models too, where resampling makes the error larger than it is in three draws of four."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores = rng.dirichlet([0.4, 0.4, 0.4], 200)
+        truth = np.array([rng.choice(3, p=row) for row in scores])
+
+        def error(drawn: np.ndarray, scores: np.ndarray = scores, truth: np.ndarray = truth) -> float:
+            return expected_calibration_error(scores[drawn], truth[drawn])
+
+        plain, moved = (bootstrap_interval(error, np.arange(200), draws=200, is_distance=way) for way in (False, True))
+        assert 0 <= moved.low <= moved.estimate <= moved.high
+        assert moved.high < plain.high
 
 
 def test_an_image_without_a_value_is_left_out_of_the_mean() -> None:

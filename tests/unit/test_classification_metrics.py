@@ -57,7 +57,7 @@ def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
         pytest.param("bmn", "nbm", 0, 0, id="all wrong"),
         pytest.param("bbbb", "nbbm", 1 / 2, (0 + 2 / 3 + 0) / 3, id="always benign"),
         pytest.param("bbmm", "bbmm", 1, 1, id="a class that is nowhere is left out"),
-        pytest.param("nbm", "bbm", 2 / 3, (0 + 2 / 3 + 1) / 3, id="a class that is only predicted counts"),
+        pytest.param("nbm", "bbm", 2 / 3, (2 / 3 + 1) / 2, id="a class that is only predicted is left out"),
         pytest.param("", "", float("nan"), float("nan"), id="no images"),
     ],
 )
@@ -74,6 +74,10 @@ def test_confusion_accuracy_and_f1_agree_with_scikit_learn() -> None:
         np.testing.assert_array_equal(matrix, sklearn.metrics.confusion_matrix(truth, predicted))
         assert accuracy(matrix) == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
         assert macro_f1(matrix) == pytest.approx(sklearn.metrics.f1_score(truth, predicted, average="macro"))
+        lesions = truth > 0
+        matrix = confusion_matrix(predicted[lesions], truth[lesions])
+        expected = sklearn.metrics.f1_score(truth[lesions], predicted[lesions], labels=[1, 2], average="macro")
+        assert macro_f1(matrix) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from busi_core.errors import PromotionError
 from busi_core.evaluation import ScanResult
+from busi_core.metrics.calibration import CALIBRATION_ERROR
 from busi_core.promotion import figures
 from busi_core.promotion.figures import Gain, Paired, measure_gains, measure_part, pair
 from busi_core.promotion.protocol import Bootstrap, Protocol, read_protocol
@@ -230,7 +231,7 @@ def test_scores_that_say_too_much_are_worse_calibrated() -> None:
         replace(one, probabilities=tuple(np.eye(3)[int(np.argmax(one.probabilities))].tolist()))  # type: ignore[arg-type]
         for one in results(sharpness=0.8)
     ]
-    assert standings(decided(wrong, results(sharpness=0.8)))[figures.CALIBRATION] in (BROKEN, OPEN)
+    assert standings(decided(wrong, results(sharpness=0.8)))[CALIBRATION_ERROR] in (BROKEN, OPEN)
 
 
 def test_a_loss_on_small_lesions_does_not_hide_behind_a_gain_on_large_ones() -> None:
