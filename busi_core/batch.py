@@ -31,7 +31,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.report import ReportPictures, ReportScan, reading_record
 from busi_core.service import Analyser
-from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, Mask, Rgb
+from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, ImageWarning, Mask, Rgb
 
 THUMBNAIL_SIDE_PX = 112
 THUMBNAIL_QUALITY = 78  # JPEG; about 3 KB
@@ -137,8 +137,15 @@ class Reading:
         return (given["normal"], given["benign"], given["malignant"]) if given else None
 
     @property
+    def withheld(self) -> bool:
+        """Whether the model kept its answer to itself: the empty mask is no finding then."""
+        return ImageWarning.WITHHELD.value in self.record["warnings"]
+
+    @property
     def lesion_share(self) -> float:
-        """Share of the image inside the mask."""
+        """Share of the image inside the mask; NaN of an answer withheld."""
+        if self.withheld:
+            return NAN
         return float(self.record["lesion_pixels"] / (self.record["width"] * self.record["height"]))
 
 

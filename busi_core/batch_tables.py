@@ -132,7 +132,7 @@ def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:
         "class": record.get("class") or NOT_AVAILABLE,
         **{f"score_{diagnosis}": score for diagnosis, score in zip(CLASSES, scores, strict=True)},
         "flagged": NOT_AVAILABLE if record.get("flagged") is None else record["flagged"],
-        "lesion_pixels": record.get("lesion_pixels", none),
+        "lesion_pixels": none if reading is None or reading.withheld else record["lesion_pixels"],
         "lesion_share": reading.lesion_share if reading else none,
         "longest": size.get("longest", none),
         "perpendicular": size.get("perpendicular", none),

@@ -246,10 +246,8 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
     table = {name: bootstrap_interval(values, groups) for name, values in measured.items()}
     undefined = Interval(math.nan, math.nan, math.nan)
     for name, values in of_class.items():
-        interval = (
-            bootstrap_interval(values, groups, is_distance=name == CALIBRATION_ERROR) if gives_class else undefined
-        )
-        table[name] = interval
+        is_distance = name == CALIBRATION_ERROR
+        table[name] = bootstrap_interval(values, groups, is_distance=is_distance) if gives_class else undefined
     flag = None
     if card.malignancy and gives_class:
         point = operating_point(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant, card.malignancy.threshold)

@@ -141,7 +141,9 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.2f})."
     size = record["size"]
     share = record["lesion_pixels"] / (record["width"] * record["height"])
-    if size is None:
+    if ImageWarning.WITHHELD.value in record["warnings"]:
+        yield "Whether there is a lesion is not said either."
+    elif size is None:
         yield f"No lesion at cut-off {record['threshold']:.2f}."
     else:
         digits = 1 if size["unit"] == "mm" else 0

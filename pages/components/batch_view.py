@@ -259,7 +259,7 @@ def masks_zip(rows: Sequence[ScanRow]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, row in enumerate(rows, start=1):
-            if row.reading and row.reading.pictures:
+            if row.reading and row.reading.pictures and not row.reading.withheld:
                 stem = safe_stem(row.name.replace("\\", "/").rsplit("/", 1)[-1])
                 archive.writestr(f"{number:04d} {stem}_mask.png", row.reading.pictures.mask)
         archive.writestr("batch.csv", rows_csv(rows))
@@ -285,10 +285,10 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        "no contrast" if no_contrast else reading.diagnosis or "none",
+        "no contrast" if no_contrast else "no answer" if reading.withheld else reading.diagnosis or "none",
         scores[2] if scores else None,
         FLAG if reading.record["flagged"] else "",
-        100 * reading.lesion_share,
+        None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,
         None if math.isnan(truth.dice) else truth.dice,
         None if math.isnan(truth.hd95_px) else truth.hd95_px,

@@ -1,5 +1,7 @@
 """A version knows its limits, says so, and keeps its answer to itself on what is no breast ultrasound."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pypdf import PdfReader
 from versions import make_analyser, make_card, make_weights, write_version
 
-from busi_core.batch import read_cases
+from busi_core.batch import read_cases, report_scan
+from busi_core.batch_tables import rows_csv
 from busi_core.data.pairing import pair_files
 from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
@@ -23,7 +27,8 @@ from busi_core.limits import LIMITS_FILE, Limits, read_limits, write_limits
 from busi_core.metrics.conformal import class_scores
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.registry import put_into_service
-from busi_core.report import reading_record
+from busi_core.report import Report, reading_record
+from busi_core.report_pdf import draw_report
 from busi_core.service import Analyser, Serving
 from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
@@ -118,6 +123,17 @@ def test_a_photograph_that_comes_with_its_truth_is_measured_and_not_called_misse
     assert ImageWarning.UNLIKE.value in known.reading.record["warnings"]
     assert unknown.reading.scores is None
     assert ImageWarning.WITHHELD.value in unknown.reading.record["warnings"]
+
+
+def test_an_answer_withheld_is_nowhere_called_no_lesion(knowing: Analyser, photograph: bytes) -> None:
+    cases = pair_files(list_uploads([("a.png", photograph)]), keep_all=True).cases
+    (row,) = read_cases(knowing, cases)
+    (line,) = csv.DictReader(io.StringIO(rows_csv([row]).decode("utf-8-sig")))
+    assert (line["class"], line["lesion_pixels"], line["lesion_share"]) == ("n/a", "n/a", "n/a")
+    report = Report([report_scan(row, cases[0])], "tiny", "2026-11-27 12:00 UTC")
+    said = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(draw_report(report))).pages)
+    assert "The answer is withheld: no class is given" in said
+    assert "No lesion" not in said
 
 
 # ---- Sets of classes -------------------------------------------------------------------------------------------
