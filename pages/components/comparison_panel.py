@@ -30,6 +30,7 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
     """
     if with_heading:
         st.html(label(f"Model {reading.analysis.model_version}", css="finding-name"))
+    show_warnings(reading.analysis)
     lesions, classes, heat = st.columns([1.5, 1, 1.35], gap="medium")
     comparison = reading.comparison
     with lesions:
@@ -38,7 +39,6 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
         st.html(class_block(reading.analysis, reference_class))
     with heat:
         st.html(heat_table(comparison))
-    show_warnings(reading.analysis)
 
 
 def lesion_table(comparison: Comparison | None, cutoff: float) -> str:
