@@ -64,7 +64,7 @@ def show_table(entries: Sequence[Entry], broken: int | None) -> None:
         },
         hide_index=True,
         height=min(MAX_TABLE_HEIGHT_PX, ROW_HEIGHT_PX * (max(1, len(entries)) + 1) + 3),
-        key="audit-table",
+        key=f"audit-table-{hash(tuple(entry.number for entry in entries))}",  # a pick is a place among these
         on_select="rerun",
         selection_mode="single-row",
         column_config={

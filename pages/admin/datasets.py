@@ -120,5 +120,5 @@ with upper:  # drawn last, as examining takes its time
         st.fragment(work_on, run_every=POLL_SECONDS)(examination, permit)
     else:
         show_head(examination)
-        show_report(examination, examination.report)
+        show_report(permit, examination, examination.report)
         show_decision(examination, examination.report, permit)

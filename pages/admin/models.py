@@ -149,8 +149,13 @@ def put_back(permit: Permit, version: str, in_service: str, comment_key: str | N
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def watch() -> None:
+def watch(permit: Permit) -> None:
     """How far the judgement is; the whole page once it is done."""
+    try:
+        permit.confirm()  # every few seconds this runs alone
+    except BusiError as error:
+        show_error(error)
+        return
     state = read_judging(read_settings())
     if state is None or not state.running:
         st.rerun(scope="app")
@@ -166,7 +171,7 @@ def watch() -> None:
 def show_judging(permit: Permit, row: VersionRow, state: Judging | None, *, is_refused: bool) -> None:
     """The way to a verdict: begin, watch, or learn why there is none."""
     if state is not None and state.running:
-        watch()
+        watch(permit)
         return
     if state is not None and state.candidate == row.name:
         if state.problem:

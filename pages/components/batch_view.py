@@ -23,7 +23,7 @@ from pages.components.page import label
 ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
 LATEST = 8  # thumbnails beside the progress bar
-NOT_READ = "not read"
+NOT_READ, NO_ANSWER, NO_CONTRAST, NO_CLASS = "not read", "no answer", "no contrast", "none"
 FLAG = "⚑"
 MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
@@ -71,11 +71,20 @@ def latest_strip(rows: Sequence[ScanRow]) -> str:
     tiles = []
     for row in reversed(rows[-LATEST:]):
         picture = row.reading.pictures if row.reading else None
-        said = (row.reading.diagnosis if row.reading else None) or NOT_READ
+        said = say_class(row)
         colour = CLASS_COLOURS.get(said, "#d29922") if isinstance(said, Diagnosis) else "#d29922"
         image = f'<img src="{data_url(picture.thumbnail)}" alt="">' if picture else '<span class="no-scan"></span>'
         tiles.append(f'<figure>{image}<figcaption style="color:{colour}">{escape(said)}</figcaption></figure>')
     return f'<div class="latest">{"".join(tiles)}</div>'
+
+
+def say_class(row: ScanRow) -> str:
+    """The class of a row, or why it has none."""
+    if row.reading is None:
+        return NOT_READ
+    if ImageWarning.NO_CONTRAST.value in row.reading.record["warnings"]:
+        return NO_CONTRAST
+    return NO_ANSWER if row.reading.withheld else row.reading.diagnosis or NO_CLASS
 
 
 def data_url(jpeg: bytes) -> str:
@@ -87,7 +96,7 @@ def show_filters(queue: BatchQueue) -> Filters:
     """Class, marks, and ranges of score, area and Dice."""
     with st.container(horizontal=True, vertical_alignment="center"):
         classes = st.pills(
-            "Class", [*(d.value for d in Diagnosis), NOT_READ], selection_mode="multi", key="batch-classes",
+            "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi", key="batch-classes",
             label_visibility="collapsed",
         )  # fmt: skip
         with st.popover("More filters", icon=":material/filter_alt:"):
@@ -285,7 +294,7 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        "no contrast" if no_contrast else "no answer" if reading.withheld else reading.diagnosis or "none",
+        say_class(row),
         scores[2] if scores else None,
         FLAG if reading.record["flagged"] else "",
         None if reading.withheld else 100 * reading.lesion_share,
@@ -297,8 +306,8 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
 
 
 def _passes(row: ScanRow, filters: Filters, copies: dict[str, str]) -> bool:
-    said = (row.reading.diagnosis if row.reading else None) or NOT_READ
-    if filters.classes and said not in filters.classes:
+    said = say_class(row)
+    if filters.classes and (NO_ANSWER if said == NO_CONTRAST else said) not in filters.classes:
         return False
     if filters.marks and not set(filters.marks) & marks_of(row, copies):
         return False

@@ -125,7 +125,8 @@ def ask_to_keep(edited: EditedMask, readings: list[ShownReading], reference_clas
     """Ask who corrected the mask and whether patient text is in the scan, then keep it."""
     reading = next(one for one in readings if one.analysis.model_version == edited.model_version)
     pixels = int(edited.mask.sum())
-    with st.form("keep-correction", clear_on_submit=False, border=False):
+    place = st.empty()  # gone once it is kept: a second press would keep it twice
+    with place.form("keep-correction", clear_on_submit=False, border=False):
         st.html(
             label(
                 f"Your mask of {pixels:,} pixels beside that of model {edited.model_version} at cut-off "
@@ -169,6 +170,7 @@ def ask_to_keep(edited: EditedMask, readings: list[ShownReading], reference_clas
     except BusiError as error:
         show_error(error)
         return
+    place.empty()
     st.success(f"Kept as case {kept.id}.", icon=":material/check:")
 
 

@@ -5,13 +5,14 @@ from html import escape
 
 import streamlit as st
 
-from busi_core import Diagnosis
+from busi_core import BusiError, Diagnosis
+from busi_core.access import Permit
 from busi_core.managed.report import Flag, InspectionReport, ScanReport, Weight
 from busi_core.managed.summary import MARK_FLAGS, count_classes, count_findings, find_cautions, measure_sizes
 from busi_core.metrics.bootstrap import Interval
 from pages.components.batch_view import data_url
 from pages.components.examination import Examination
-from pages.components.page import label, plain
+from pages.components.page import label, plain, show_error
 
 PER_PAGE = 12
 DETECTOR = (
@@ -22,13 +23,13 @@ DETECTOR = (
 )
 
 
-def show_report(examination: Examination, report: InspectionReport) -> None:
+def show_report(permit: Permit, examination: Examination, report: InspectionReport) -> None:
     """All of it but the decision."""
     for caution in find_cautions(report):
         st.warning(plain(caution), icon=":material/warning:")
     _show_tables(report)
     with st.container(border=True):
-        _show_flagged(examination, report)
+        _show_flagged(permit, examination, report)
 
 
 def _show_tables(report: InspectionReport) -> None:
@@ -98,8 +99,13 @@ def _css(flag: Flag) -> str:
 
 
 @st.fragment
-def _show_flagged(examination: Examination, report: InspectionReport) -> None:
+def _show_flagged(permit: Permit, examination: Examination, report: InspectionReport) -> None:
     """Thumbnails of the scans with one finding, a page at a time."""
+    try:
+        permit.confirm()  # turning a page runs this alone
+    except BusiError as error:
+        show_error(error)
+        return
     generation = examination.generation
     choices: list[Flag | None] = [flag for flag, _ in count_findings(report)]
     choices.append(None)

@@ -26,9 +26,8 @@ from busi_core.report import (
 from busi_core.report_pdf import draw_report
 from busi_core.types import Mask
 from pages.components.limits_panel import show_class_set, show_withheld
-from pages.components.page import label
+from pages.components.page import label, plain
 
-SUBJECT_KEY = "report-subject"
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
 
@@ -37,6 +36,7 @@ def show_finding(
     finding: Finding,
     *,
     name: str,
+    scan_id: str,
     position: str,
     simulated: bool,
     flag: MalignancyFlag | None,
@@ -51,6 +51,7 @@ def show_finding(
         analysis: What the model said.
         finding: The same at the cut-off the reader chose.
         name: File name, shown as plain text.
+        scan_id: Of the scan in this session.
         position: As in '3 of 12'.
         simulated: The scan was made by the phantom.
         flag: The model's operating point and what it reached on validation.
@@ -77,7 +78,9 @@ def show_finding(
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
     show_warnings(analysis)
-    _show_downloads(analysis, finding, name=name, position=position, simulated=simulated, taught=taught)
+    _show_downloads(
+        analysis, finding, name=name, scan_id=scan_id, position=position, simulated=simulated, taught=taught
+    )
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
@@ -157,14 +160,14 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
 
 
 def _show_downloads(
-    analysis: Analysis, finding: Finding, *, name: str, position: str, simulated: bool, taught: bool
+    analysis: Analysis, finding: Finding, *, name: str, scan_id: str, position: str, simulated: bool, taught: bool
 ) -> None:
     stem = f"{safe_stem(name)} - {position}"
     title = f"{name}   {position}{'   SIMULATED' if simulated else ''}"
     below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=name, taught=taught, position=position)
-    subject = typed_subject()
+    subject = typed_subject(scan_id)
 
     def make_report() -> bytes:
         report = single_report(
@@ -180,7 +183,7 @@ def _show_downloads(
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(label("Download"))
-        ask_subject()
+        ask_subject(scan_id)
     with st.container(horizontal=True, gap="small"):
         for text, content, file_name, kind in zip(
             ("Mask", "Overlay", "JSON", "Report (PDF)"),
@@ -192,15 +195,22 @@ def _show_downloads(
             st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
 
 
-def ask_subject() -> None:
-    """What stands on the report as its name; one for all scans of the session, and nothing unless typed in."""
-    with st.popover("Name on the report", type="tertiary"):
-        st.text_input("Name or number", key=SUBJECT_KEY, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in")
+def ask_subject(scan_id: str) -> None:
+    """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's."""
+    typed = typed_subject(scan_id)
+    with st.popover(f"On the report: {plain(typed)}" if typed else "Name on the report", type="tertiary"):
+        st.text_input(
+            "Name or number", key=_subject_key(scan_id), max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
+        )
 
 
-def typed_subject() -> str:
-    """What the reader typed in as the name on the report."""
-    return str(st.session_state.get(SUBJECT_KEY, ""))
+def typed_subject(scan_id: str) -> str:
+    """What the reader typed in as the name on the report of this scan."""
+    return str(st.session_state.get(_subject_key(scan_id), ""))
+
+
+def _subject_key(scan_id: str) -> str:
+    return f"report-subject-{scan_id}"
 
 
 def single_report(

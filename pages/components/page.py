@@ -27,9 +27,10 @@ def start_page() -> None:
         st.stop()
     if demo:
         st.info(DEMO, icon=":material/public:")
+    notice = st.empty()  # always there: what stands below keeps its place when the notice comes or goes
     problem = _find_model_problem(serving)
     if problem:
-        st.error(
+        notice.error(
             f"The newest model could not be loaded; the one before is still reading. {plain(problem)}",
             icon=":material/report:",
         )

@@ -52,6 +52,7 @@ class Tray:
         frames: Which frame, from 0, was chosen of a scan with several, by the scan's id.
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
         shelf: What was explained of the scans.
+        read_first: The reader looks before the model speaks; stays when the scans are cleared.
     """
 
     scans: list[Scan] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Tray:
     frames: dict[str, int] = field(default_factory=dict)
     generation: int = 0
     shelf: Shelf = field(default_factory=Shelf)
+    read_first: bool = False
 
     @property
     def open_scan(self) -> Scan | None:

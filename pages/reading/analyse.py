@@ -116,11 +116,13 @@ def show_options(tray: Tray) -> bool:
     """Which version reads, whether the reader reads first, and the way back to nothing."""
     st.space("stretch")
     show_version_switch()
-    chosen = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
+    if "read-first" not in st.session_state:  # Streamlit forgets a switch that was not on screen
+        st.session_state["read-first"] = tray.read_first
+    tray.read_first = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
     st.button(
         "Clear", key="clear", on_click=tray.clear, icon=":material/delete:", help="Forget all scans of this session."
     )
-    return chosen
+    return tray.read_first
 
 
 def show_version_switch() -> None:
@@ -213,6 +215,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             analysis,
             finding,
             name=scan.name,
+            scan_id=scan.id,
             position=position,
             simulated=scan.simulated,
             flag=analyser.card.malignancy,
@@ -229,8 +232,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
 
 start_page()
 tray = get_tray()
+notice = st.empty()  # always there: what stands below keeps its place, and the viewer its cut-off
 if tray.refused:
-    st.warning(
+    notice.warning(
         f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans and {MAX_BYTES / 1e6:.0f} MB. "
         "Clear some and add them again."
     )

@@ -168,9 +168,11 @@ def show_picked(queue: BatchQueue, row: ScanRow) -> None:
 
 def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
     """Filters, the table, and what to do with the row that is picked. Returns the rows that pass the filters."""
-    rows = filter_rows(queue.rows, show_filters(queue), copies)
+    filters = show_filters(queue)
+    rows = filter_rows(queue.rows, filters, copies)
     picked_place = st.container()
-    row = show_table(rows, copies, key=f"batch-table-{queue.generation}", with_truth=has_truth(queue.rows))
+    key = f"batch-table-{queue.generation}-{hash(filters)}"  # a pick is a place: with other rows it is another scan
+    row = show_table(rows, copies, key=key, with_truth=has_truth(queue.rows))
     queue.drawn = len(queue.rows)
     with picked_place:
         if row is not None:
@@ -206,14 +208,14 @@ if not queue.cases:
         for note in queue.notes:
             st.warning(plain(note), icon=":material/info:")
         show_welcome(queue)
-    st.stop()
-show_toolbar(queue)
-for note in queue.notes:
-    st.info(plain(note), icon=":material/info:")
-progress = st.container()
-if queue.rows and queue.running:
-    show_results(queue)  # first, since the next seconds go into reading
-with progress:
-    st.fragment(work_on, run_every=POLL_SECONDS if queue.running else None)(queue)
-if queue.rows and not queue.running:
-    show_results(queue)  # last: intervals and files take a moment, and the bar of a finished batch is not to wait
+else:  # no st.stop() above: after it Streamlit would keep the filters and the name typed for the batch before
+    show_toolbar(queue)
+    for note in queue.notes:
+        st.info(plain(note), icon=":material/info:")
+    progress = st.container()
+    if queue.rows and queue.running:
+        show_results(queue)  # first, since the next seconds go into reading
+    with progress:
+        st.fragment(work_on, run_every=POLL_SECONDS if queue.running else None)(queue)
+    if queue.rows and not queue.running:
+        show_results(queue)  # last: intervals and files take a moment, and the bar of a finished batch is not to wait

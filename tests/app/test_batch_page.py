@@ -79,6 +79,19 @@ def test_files_become_rows_and_a_bad_one_says_why(page: AppTest) -> None:
     assert "3 of 3 done, 1 could not be read" in texts(page)
 
 
+def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -> None:
+    """Neither the name typed for its report nor a filter that nobody sees any more."""
+    page = upload(page, ("a.png", scan()), ("b.png", scan(seed=2))).run()
+    page.text_input(key="batch-subject").set_value("PATIENT-A").run()
+    page.slider(key="batch-score").set_value((0.99, 1.0)).run()
+    assert "0 of 2 rows pass the filters" in texts(page)
+    next(button for button in page.button if button.label == "Clear").click().run()
+    page = upload(page, ("c.png", scan(seed=3))).run()
+    assert page.text_input(key="batch-subject").value == ""
+    assert "PATIENT-A" not in str(page.session_state.filtered_state)
+    assert len(page.dataframe[0].value["class"]) == 1
+
+
 def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
     files = {}
     for seed in range(3):

@@ -127,6 +127,14 @@ def test_read_first_offers_no_explanation_before_it_is_revealed(page: AppTest) -
     assert not page.expander
 
 
+def test_read_first_stays_on_when_the_scans_are_cleared_and_others_come(page: AppTest) -> None:
+    page.toggle(key="read-first").set_value(True).run()
+    page.button(key="clear").click().run()
+    page.button(key="sample-benign").click().run()
+    assert page.toggle(key="read-first").value
+    assert "Model score" not in said(page)
+
+
 def test_clear_forgets_the_explanations_too(page: AppTest) -> None:
     choose(page, methods=[Method.HIRES_CAM])
     page.button(key="explain").click().run()

@@ -56,6 +56,18 @@ def test_a_setting_that_cannot_be_is_named_with_its_remedy(file: Path, monkeypat
     assert "BUSI_DEVICE is 'gpu'. Set it to auto, cpu or cuda." in said
 
 
+def test_a_name_typed_for_one_scan_stands_on_no_other_scans_report(analyse_page: AppTest) -> None:
+    scans = [(f"{seed}.png", simulate_scan(Diagnosis.BENIGN, seed=seed).png()) for seed in (1, 2)]
+    page = upload(analyse_page, *scans)
+    (field,) = page.text_input
+    page = field.set_value("PATIENT-A").run()
+    assert page.text_input[0].value == "PATIENT-A"
+    page.session_state["tray"].open(1)
+    page = page.run()
+    assert "2 of 2 · 2.png" in texts(page)
+    assert page.text_input[0].value == ""
+
+
 def test_every_page_lies_in_a_subfolder_so_that_none_is_discovered_without_app() -> None:
     assert not list((ROOT / "pages").glob("*.py"))
 

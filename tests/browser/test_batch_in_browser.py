@@ -151,7 +151,10 @@ def test_a_filter_narrows_the_table_and_the_downloads(batch_page: Callable[..., 
     page = batch_page()
     upload(page, simulated_zip)
     wait_until_read(page, "14 of 14 done")
+    pick_row(page, 1)
+    expect(page.get_by_role("button", name="Open in Analyse")).to_be_visible()
     page.get_by_role("button", name="not read").click()
+    expect(page.get_by_role("button", name="Open in Analyse")).to_have_count(0)  # it would open another scan
     expect(page.get_by_text("1 of 14 rows pass the filters.")).to_be_visible(timeout=30_000)
     tab(page, "Downloads")
     (line,) = csv.DictReader(io.StringIO(download(page, "CSV").decode("utf-8-sig")))

@@ -321,6 +321,43 @@ def test_the_brush_is_moved_put_down_and_lifted_by_keys_alone(show: Callable[...
     assert shown.sent == 0
 
 
+def test_a_correction_begins_from_the_prediction_that_is_seen_and_says_its_cutoff(
+    show: Callable[..., Compared],
+) -> None:
+    """An untouched draft of another cut-off would be kept as a correction that nobody drew."""
+    shown = show()
+    shown.viewer.press("e")
+    first = shown.own_pixels()
+    shown.viewer.press("e")
+    shown.drag(shown.slider("[data-cutoff='0']"), [0.43, 0.9])()
+    shown.settle()
+    shown.viewer.press("e")
+    begun = shown.own_pixels()
+    assert begun != first
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    drawn = shown.own_pixels()
+    assert drawn != begun
+    shown.viewer.press("e")
+    shown.drag(shown.slider("[data-cutoff='0']"), [0.9, 0.43])()
+    shown.settle()
+    shown.viewer.press("e")
+    assert shown.own_pixels() == drawn  # what was drawn stays
+    shown.viewer.get_by_role("button", name="Keep for retraining…").click()
+    shown.settle()
+    assert shown.said()["edited"]["pixels"] == drawn
+    assert shown.said()["edited"]["cutoff"] > 0.7  # where it began, not where the slider stands now
+
+
+def test_space_works_a_checkbox_while_a_mask_is_corrected(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    box = shown.viewer.get_by_label("Fill the masks")
+    before = box.is_checked()
+    box.focus()
+    shown.page.keyboard.press("Space")
+    assert box.is_checked() != before
+
+
 def test_a_mask_handed_over_reaches_the_page_whole(show: Callable[..., Compared]) -> None:
     shown = show()
     shown.viewer.press("e")
@@ -458,6 +495,7 @@ def test_a_corrected_case_is_kept_once_somebody_looked_for_patient_text(
     page.get_by_text("I looked at the whole scan").click()
     page.get_by_role("button", name="Keep it").click()
     expect(page.get_by_text("Kept as case")).to_be_visible()
+    expect(page.get_by_role("button", name="Keep it")).to_have_count(0)  # or a second press would keep it twice
     (case,) = read_corrections(kept_in)
     assert (case.who, case.model_version, case.diagnosis) == ("A. Reader", "tiny", Diagnosis.MALIGNANT)
     grey, _, after = read_pictures(kept_in, case)

@@ -32,6 +32,7 @@ from busi_core.report_pdf import draw_report
 from busi_core.service import Analyser, Serving
 from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
+from pages.components.batch_view import NO_ANSWER, latest_strip, say_class
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,8 @@ def test_an_answer_withheld_is_nowhere_called_no_lesion(knowing: Analyser, photo
     (row,) = read_cases(knowing, cases)
     (line,) = csv.DictReader(io.StringIO(rows_csv([row]).decode("utf-8-sig")))
     assert (line["class"], line["lesion_pixels"], line["lesion_share"]) == ("n/a", "n/a", "n/a")
+    assert say_class(row) == NO_ANSWER
+    assert ">no answer<" in latest_strip([row])
     report = Report([report_scan(row, cases[0])], "tiny", "2026-11-27 12:00 UTC")
     said = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(draw_report(report))).pages)
     assert "The answer is withheld: no class is given" in said

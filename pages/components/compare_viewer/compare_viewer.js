@@ -4,6 +4,7 @@
  */
 
 const BLINK_MS = 700; // below 1.5 a second: well under what may harm
+const TAKES_SPACE = "button, input, select, summary, a, [role=button], [role=switch], [role=tab]"; // as its own key
 const MODES = ["panels", "difference", "split", "versions"];
 
 const preferences = { mode: "panels", split: null, both: true, fill: true, brightness: 1, contrast: 1, heatOf: null };
@@ -321,7 +322,7 @@ class Compare extends Correcting {
     if (event.ctrlKey || event.metaKey) return editing ? this.onControlKey(event, key) : undefined;
     if (ARROWS[event.key]) return this.onArrow(event, ARROWS[event.key]);
     if (key === " " && editing) {
-      if (!(event.composedPath()[0] instanceof HTMLButtonElement)) this.setMoving(true), event.preventDefault();
+      if (!event.composedPath()[0].closest?.(TAKES_SPACE)) this.setMoving(true), event.preventDefault();
       return;
     }
     if (this.onLetter(key, editing)) event.preventDefault();

@@ -11,7 +11,9 @@ class Correcting extends Painting {
     this.editor.current = null;
     this.editor.corners = [];
     if (preferences.mode !== "edit") return;
-    this.editor.current = this.editor.draft(header.scan_id, () => ({ mask: readings[0].maskAt(this.placeOf(0)), width, height }));
+    const { version, cutoffs } = readings[0].header;
+    const begin = () => ({ mask: readings[0].maskAt(this.placeOf(0)), width, height });
+    this.editor.current = this.editor.draft(`${header.scan_id} ${version}`, cutoffs[this.placeOf(0)], begin);
   }
 
   startFrom(source) {
@@ -22,6 +24,7 @@ class Correcting extends Painting {
       nothing: () => new Uint8Array(readings[0].index.length),
     };
     this.editor.current.change((mask) => mask.set(masks[source]()));
+    if (source === "prediction") this.editor.current.cutoff = readings[0].header.cutoffs[this.placeOf(0)];
     this.writeEditing();
     this.draw();
   }
@@ -62,10 +65,10 @@ class Correcting extends Painting {
   /** Give the mask to the page, which asks who, and whether patient text is in the scan. */
   async handOver() {
     const { header, readings } = this.case;
-    const { mask, width, height } = this.editor.current;
+    const { mask, width, height, cutoff } = this.editor.current; // the cut-off that it began from
     const text = base64(await deflate(packBits(mask)));
-    const { version, cutoffs } = readings[0].header;
-    this.ports.setTriggerValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff: cutoffs[this.placeOf(0)] });
+    const { version } = readings[0].header;
+    this.ports.setTriggerValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff });
   }
 
   travel(way) {

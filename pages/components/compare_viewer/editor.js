@@ -84,10 +84,13 @@ class Editor {
     });
   }
 
-  draft(id, begin) {
-    if (!this.drafts.has(id)) {
+  /** The reader's mask of a scan and a version; one that was not touched follows the cut-off. */
+  draft(id, cutoff, begin) {
+    const before = this.drafts.get(id);
+    const untouched = before && !before.done.length && !before.undone.length;
+    if (!before || (untouched && before.cutoff !== cutoff)) {
       const { mask, width, height } = begin();
-      this.drafts.set(id, new Draft(mask, width, height));
+      this.drafts.set(id, Object.assign(new Draft(mask, width, height), { cutoff }));
       if (this.drafts.size > MAX_DRAFTS) this.drafts.delete(this.drafts.keys().next().value);
     }
     return this.drafts.get(id);
