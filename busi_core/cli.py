@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 
 TRAINING_OPTIONS = (  # of `busi train`, named as in TrainingConfig
     "epochs",
+    "patience",
     "batch_size",
     "learning_rate",
+    "schedule",
+    "average_decay",
     "seed",
     "precision",
     "start",
     "normal_repeats",
     "teachers",
+    "teacher_share",
     "augmentation",
 )
 
@@ -114,16 +118,18 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--tissue", type=Path, metavar="DIR", help="BCSS, for the tissue recipe; else tiles are made")
     train.add_argument(
         "--test-fold",
-        type=int,
-        choices=range(5),
+        type=_fold_or_none,
         default=0,
         metavar="K",
-        help="BUSI fold kept for the test, 0 to 4 (default 0)",
+        help="BUSI fold kept for the test, 0 to 4 (default 0), or none: another hospital is the test, fold 0 chooses",
     )
     train.add_argument("--epochs", type=int, metavar="N")
+    train.add_argument("--patience", type=int, metavar="N", help="epochs without a better validation score")
     train.add_argument("--size", type=int, metavar="PX", help="side of the network's input, a multiple of 32")
     train.add_argument("--batch-size", type=int, metavar="N")
     train.add_argument("--learning-rate", type=float, metavar="R")
+    train.add_argument("--schedule", choices=("one-cycle", "constant", "exponential"), help="of the learning rate")
+    train.add_argument("--average-decay", type=float, metavar="D", help="of the moving average of the weights")
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
     train.add_argument(
@@ -137,6 +143,7 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="VERSION",
         help="versions whose joint answer is learned from beside the truth; what taught them taught this one too",
     )
+    train.add_argument("--teacher-share", type=float, metavar="S", help="of the loss that is about their answer")
     train.add_argument("--augmentation", choices=("ultrasound", "ultrasound-wide", "none"), help="of training scans")
     train.add_argument("--precision", choices=("bf16", "fp32"))
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
@@ -451,12 +458,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _cross_validate(options, analyser.card)
     fold = analyser.card.training.get("test_fold", 0) if options.test_fold is None else options.test_fold
     busi = read_busi(settings.data_root / "busi")
-    tests = [(f"busi fold {fold}", split_busi(busi, test_fold=fold).test)]
+    tests = [] if fold is None else [(f"busi fold {fold}", split_busi(busi, test_fold=fold).test)]
     known = list(busi)
     if not options.no_bus_bra:
         bus_bra = read_bus_bra(settings.data_root / "bus-bra")
         known += bus_bra
         tests.append((f"bus-bra fold {BUS_BRA_TEST_FOLD}", split_bus_bra(bus_bra).test))
+    if not tests:
+        raise DatasetError(
+            f"{analyser.card.version!r} kept no fold of BUSI for the test.", remedy="Leave out --no-bus-bra."
+        )
     reports = []
     for name, records in tests:
         report = evaluate(analyser, records, known, test_set=name, on_scan=_show_count)
@@ -783,6 +794,12 @@ def _count(text: str) -> int:
     if not 1 <= number <= 64:
         raise argparse.ArgumentTypeError(f"must be 1 to 64, got {text}")
     return number
+
+
+def _fold_or_none(text: str) -> int | None:
+    if text not in ("none", *map(str, range(5))):
+        raise argparse.ArgumentTypeError(f"must be 0 to 4 or none, got {text}")
+    return None if text == "none" else int(text)
 
 
 def _count_frame(text: str) -> int:

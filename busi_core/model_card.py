@@ -62,7 +62,7 @@ def format_model_card(
         f"- Trained {card.created} on {', '.join(card.training['data_sets'])}: {images['train']} images, "
         f"{images['validation']} for choices; best epoch {card.training['best_epoch']} of "
         f"{card.training['epochs_run']}, start {config['start']}, seed {config['seed']}, code {card.commit}\n"
-        f"- Never seen: fold {card.training['test_fold']} of BUSI and fold 3 of BUS-BRA\n"
+        f"- Never seen: {_name_unseen(card)}\n"
         f"- Chosen on validation: lesion cut-off {card.lesion_threshold:.2f}, temperature {card.temperature:.3f}"
         + (
             f", malignancy flag at {flag.threshold:.3f} (sensitivity {flag.sensitivity:.2f}, specificity "
@@ -103,6 +103,12 @@ def format_model_card(
         "Computer-aided Diagnosis Systems, Medical Physics 2023",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name_unseen(card: ModelCard) -> str:
+    fold = card.training["test_fold"]
+    elsewhere = "fold 3 of BUS-BRA" if "bus-bra" in card.training["data_sets"] else "BUS-BRA"
+    return elsewhere if fold is None else f"fold {fold} of BUSI and {elsewhere}"
 
 
 def _cell(value: Interval | None) -> str:

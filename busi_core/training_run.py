@@ -46,7 +46,7 @@ def train_version(
     recipe: Recipe,
     *,
     data_sets: tuple[str, ...],
-    test_fold: int,
+    test_fold: int | None,
     run: Path,
     settings: Settings,
     resume: bool,
@@ -60,7 +60,7 @@ def train_version(
             its files.
         recipe: What the run is made of; one for scans.
         data_sets: Names that `read_split` knows.
-        test_fold: BUSI fold that stays closed, 0 to 4.
+        test_fold: BUSI fold that stays closed, 0 to 4; None: none does, for a version that another hospital judges.
         run: Folder of the run, its own.
         settings: Where things lie.
         resume: Go on from the run's last checkpoint.

@@ -15,25 +15,26 @@ SCANS_PER_CLASS = 12
 HEIGHT_PX, WIDTH_PX = 160, 200
 
 
-def split_simulated(folder: Path, *, test_fold: int) -> Split:
+def split_simulated(folder: Path, *, test_fold: int | None) -> Split:
     """Three fifths to train on, one to choose by, one to test; dealt class by class.
 
     The scans are drawn and written into `folder` when it is not there; the same seeds give the same pixels.
 
     Args:
         folder: Of their own; made with all its files at once or not at all.
-        test_fold: 0 to 4.
+        test_fold: 0 to 4; None for none: fold 0 chooses and the other four teach.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     if not folder.is_dir():
         _write_scans(folder)
+    validation_fold = 0 if test_fold is None else (test_fold + 1) % FOLDS
     parts: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
     for diagnosis in Diagnosis:
         for number in range(SCANS_PER_CLASS):
             fold = number % FOLDS
-            part = "test" if fold == test_fold else "validation" if fold == (test_fold + 1) % FOLDS else "train"
+            part = "test" if fold == test_fold else "validation" if fold == validation_fold else "train"
             stem = f"{diagnosis.value}-{number}"
             masks = () if diagnosis is Diagnosis.NORMAL else (folder / f"{stem}_mask.png",)
             parts[part].append(Record(f"simulated/{stem}", folder / f"{stem}.png", masks, diagnosis))

@@ -1,7 +1,8 @@
 """Folds without leaks: all copies of a scan on one side, committed as names, never made anew in silence.
 
 `busi_folds.json` beside this file holds one line a scan: its files, its fold (null: training only) and the one
-file that is scored. For test fold k the next fold validates (thresholds, stopping) and the other three train.
+file that is scored. For test fold k the next fold validates (thresholds, stopping) and the other three train;
+without one, for a version that another hospital judges, fold 0 validates and the other four train.
 BUS-BRA brings its own folds by case: 1 and 2 train (a tenth of their cases validates), 3 tests.
 """
 
@@ -96,15 +97,15 @@ def read_folds(path: Path = FOLDS_FILE) -> list[Scan]:
     return [Scan(tuple(row["files"]), row["fold"], row["scored"], row["contradictory"]) for row in rows]
 
 
-def split_busi(records: Sequence[Record], *, test_fold: int = 0) -> Split:
-    """Train, validation and test records of BUSI for one test fold.
+def split_busi(records: Sequence[Record], *, test_fold: int | None = 0) -> Split:
+    """Train, validation and test records of BUSI for one test fold; None keeps none for the test.
 
     Validation and test hold one file a scan; training holds all copies of its scans.
 
     Raises:
         DatasetError: A record that the committed folds do not know.
     """
-    if not 0 <= test_fold < FOLDS:
+    if test_fold is not None and not 0 <= test_fold < FOLDS:
         raise ValueError(f"test_fold must be 0 to {FOLDS - 1}, got {test_fold}")
     scan_of = {name: scan for scan in read_folds() for name in scan.files}
     unknown = [record.name for record in records if record.name not in scan_of]
@@ -113,14 +114,16 @@ def split_busi(records: Sequence[Record], *, test_fold: int = 0) -> Split:
             f"{len(unknown)} images stand in no committed fold, the first is {unknown[0]!r}.",
             remedy="Use the development part of BUSI as published, or make folds for these files with 'busi splits'.",
         )
-    validation_fold = (test_fold + 1) % FOLDS
+    validation_fold = 0 if test_fold is None else (test_fold + 1) % FOLDS
+    kept = {validation_fold} if test_fold is None else {test_fold, validation_fold}
     scored = {fold: [r for r in records if _is_scored(r, scan_of[r.name], fold)] for fold in range(FOLDS)}
     train = [
         record
         for record in records
-        if scan_of[record.name].fold not in (test_fold, validation_fold) and not scan_of[record.name].contradictory
+        if scan_of[record.name].fold not in kept and not scan_of[record.name].contradictory
     ]
-    return Split(tuple(train), tuple(scored[validation_fold]), tuple(scored[test_fold]))
+    test = [] if test_fold is None else scored[test_fold]
+    return Split(tuple(train), tuple(scored[validation_fold]), tuple(test))
 
 
 def split_bus_bra(records: Sequence[Record]) -> Split:

@@ -47,8 +47,8 @@ def list_data_sets(settings: Settings) -> list[str]:
     return [*public, *(managed.id for managed in list_sets(settings.state_dir)), SIMULATED]
 
 
-def read_split(settings: Settings, data_sets: tuple[str, ...], *, test_fold: int) -> Split:
-    """The split of the named data sets; BUSI's test part is `test_fold`, BUS-BRA's its fold 3.
+def read_split(settings: Settings, data_sets: tuple[str, ...], *, test_fold: int | None) -> Split:
+    """The split of the named data sets; BUSI's test part is `test_fold` (None: it has none), BUS-BRA's its fold 3.
 
     Managed sets have no test part; their scans follow copies in the public sets (`split_sets`).
 

@@ -143,6 +143,17 @@ def test_over_the_five_folds_every_scored_scan_is_tested_once(
     assert tested == Counter(scan.scored for scan in committed if scan.scored)
 
 
+def test_without_a_test_fold_one_fold_chooses_and_all_others_teach(listed: Sequence[Record]) -> None:
+    groups, split = scan_groups(), split_busi(listed, test_fold=None)
+    taught = {groups[record.id] for record in split.train}
+    assert split.test == ()
+    assert set(split.validation) == set(split_busi(listed, test_fold=0).test)
+    assert not taught & {groups[record.id] for record in split.validation}
+    assert taught == {groups[r.id] for fold in range(FOLDS) for r in split_busi(listed, test_fold=fold).train} - {
+        groups[record.id] for record in split.validation
+    }
+
+
 @pytest.mark.parametrize("fold", [-1, FOLDS])
 def test_a_fold_that_is_not_there_is_refused(listed: Sequence[Record], fold: int) -> None:
     with pytest.raises(ValueError, match="test_fold must be 0 to 4"):
