@@ -216,6 +216,13 @@ def _make_parser() -> argparse.ArgumentParser:
 
     limits = commands.add_parser("limits", help="measure anew what a version knows of its limits, from its own data")
     limits.add_argument("version")
+    limits.add_argument(
+        "--siblings",
+        nargs="+",
+        default=(),
+        metavar="VERSION",
+        help="versions of the same recipe; the fold of BUSI that each kept counts for the sets of classes too",
+    )
     limits.set_defaults(run=_limits)
 
     serve = commands.add_parser("serve", help="put a version into service without the gate (the machine's owner)")
@@ -532,18 +539,28 @@ def _assess(
 
 
 def _limits(options: argparse.Namespace) -> int:
+    from busi_core.cross_validation import deal_kept_folds
+    from busi_core.data.records import read_busi
     from busi_core.limits import write_limits
     from busi_core.recipes.product import read_split
     from busi_core.registry import check_version_name
     from busi_core.release import fit_limits
-    from busi_core.service import Analyser, choose_device
+    from busi_core.service import Analyser, Serving, choose_device
+    from busi_core.types import Diagnosis
 
     settings = read_settings()
     folder = settings.weights_dir / check_version_name(options.version)
-    analyser = Analyser.load_without_limits(folder, choose_device(settings.device))
+    device = choose_device(settings.device)
+    analyser = Analyser.load_without_limits(folder, device)
     training = analyser.card.training
     split = read_split(settings, tuple(training["data_sets"]), test_fold=training["test_fold"])
-    write_limits(folder, fit_limits(analyser, split.train, split.validation, _show_count), analyser.card)
+    load = Serving(settings.weights_dir, device).load
+    busi = read_busi(settings.data_root / "busi") if options.siblings else []
+    siblings = deal_kept_folds(analyser.card, split.train, [load(name) for name in options.siblings], busi)
+    limits = fit_limits(analyser, split.train, split.validation, _show_count, siblings=siblings)
+    write_limits(folder, limits, analyser.card)
+    for diagnosis, scores in zip(Diagnosis, limits.class_scores, strict=False):
+        print(f"{len(scores)} scans called {diagnosis.value} stand behind its sets of classes.")
     print(f"written: {folder / 'limits.safetensors'}")
     return 0
 
@@ -564,6 +581,7 @@ def _card(options: argparse.Namespace) -> int:
     from busi_core.assessment import read_assessment
     from busi_core.cross_validation import read_cross_validation
     from busi_core.evaluation import read_reports
+    from busi_core.limits import read_limits
     from busi_core.model_card import format_figures, format_model_card
     from busi_core.models.checkpoint import read_card
     from busi_core.registry import check_version_name, read_registry
@@ -577,7 +595,7 @@ def _card(options: argparse.Namespace) -> int:
     else:
         found = read_card(folder)
         assessed = read_assessment(folder, sha256=found.sha256)
-        print(format_model_card(found, reports, assessed, crossed), end="")
+        print(format_model_card(found, reports, assessed, crossed, read_limits(folder, found)), end="")
     return 0
 
 

@@ -34,10 +34,12 @@ class Limits:
     class_scores: Of `metrics.conformal`, one sorted array a class in the order of `Diagnosis`; empty without a
         class head.
     familiarity: What the training scans look like.
+    siblings: Versions that scored scans beside the validation part, which taught this version and not them.
     """
 
     class_scores: tuple[NDArray[np.float64], ...]
     familiarity: Familiarity
+    siblings: tuple[str, ...] = ()
 
     def classes_left(self, prediction: Prediction, coverage: float) -> tuple[Diagnosis, ...] | None:
         """The classes that cannot be ruled out at this coverage (0.8 to 0.99); None without a class head."""
@@ -61,6 +63,7 @@ def write_limits(folder: Path, limits: Limits, card: ModelCard) -> None:
     tensors |= {name: getattr(familiarity, name) for name in ("mean", "scale", "precision")}
     tensors["distances"] = np.array([familiarity.unlike_from, familiarity.foreign_from])
     about = {"schema": LIMITS_SCHEMA, "weights": card.sha256, "sha256": _checksum(tensors)}
+    about["siblings"] = list(limits.siblings)
     write_atomically(folder / LIMITS_FILE, save(tensors, {"about": json.dumps(about)}))
 
 
@@ -85,6 +88,7 @@ def read_limits(folder: Path, card: ModelCard) -> Limits | None:
         return Limits(
             tuple(tensors[f"class_scores.{column}"] for column in range(columns)),
             Familiarity(tensors["mean"], tensors["scale"], tensors["precision"], unlike_from, foreign_from),
+            tuple(map(str, about.get("siblings", ()))),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailableError(

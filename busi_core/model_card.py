@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from busi_core.assessment import Figure, format_assessment
 from busi_core.evaluation import EvaluationReport
+from busi_core.limits import Limits
 from busi_core.metrics.bootstrap import Interval
 from busi_core.models.checkpoint import ModelCard
 from busi_core.report import RESEARCH_USE
+from busi_core.types import Diagnosis
 
 LIMITS = (
     "It saw two public collections (BUSI, Cairo; BUS-BRA, Rio de Janeiro). Other machines, settings and patients may "
@@ -38,6 +40,7 @@ def format_model_card(
     reports: Sequence[EvaluationReport],
     assessed: Sequence[Figure] = (),
     crossed: Sequence[EvaluationReport] = (),
+    limits: Limits | None = None,
 ) -> str:
     """The whole card as markdown.
 
@@ -46,6 +49,7 @@ def format_model_card(
         reports: Its evaluations.
         assessed: What it knows of its limits, where that was measured.
         crossed: What its recipe reaches on all folds and elsewhere (`cross_validation`), where that was measured.
+        limits: Beside its weights, where it has any.
     """
     config, preprocess = card.training["config"], card.preprocess
     images = card.training["images"]
@@ -91,6 +95,7 @@ def format_model_card(
             "Printed by `busi evaluate --all`. 'No answer' is beyond 1.5 times the distance that 99 % of the "
             "validation scans stay within; a set of classes is promised to hold the truth in that share of the scans "
             "of each class. The pictures that are no breast ultrasound are few, and easy ones.",
+            *([_describe_sets(limits)] if limits and limits.class_scores else []),
             format_assessment(assessed),
         ]
     parts += ["## What it cannot know", "\n".join(f"- {limit}" for limit in LIMITS)]
@@ -103,6 +108,17 @@ def format_model_card(
         "Computer-aided Diagnosis Systems, Medical Physics 2023",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _describe_sets(limits: Limits) -> str:
+    counts = [len(scores) for scores in limits.class_scores]
+    stand = ", ".join(f"{count} {diagnosis.value}" for diagnosis, count in zip(Diagnosis, counts, strict=True))
+    if not limits.siblings:
+        return f"Behind the sets stand the validation scans: {stand}."
+    return (
+        f"Behind the sets stand {stand} scans: those of validation, and scans of the training part, each read by a "
+        f"version of the same recipe that it did not teach ({', '.join(limits.siblings)})."
+    )
 
 
 def _name_unseen(card: ModelCard) -> str:

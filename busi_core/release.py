@@ -211,14 +211,21 @@ def fit_limits(
     training: Sequence[Record],
     validation: Sequence[Record],
     on_scan: Callable[[int, int], None] | None = None,
+    *,
+    siblings: Sequence[tuple[Analyser, Sequence[Record]]] = (),
 ) -> Limits:
     """Measure what a version knows of its limits.
+
+    A class of which the validation part holds a dozen scans can never be ruled out at 95 %. `siblings` bring more:
+    scans of the training part, each read by a version of the same recipe that was not taught by it, as in
+    cross-conformal prediction (Vovk, Annals of Mathematics and AI 74 (2015) 9-28; Barber et al., arXiv:1905.02928).
 
     Args:
         analyser: Of the version, with its final temperature.
         training: What scans look like is learned from these.
         validation: Limits and the scores of the classes come from these.
         on_scan: Called with how many scans are done, of how many.
+        siblings: Other versions, each with scans that it never saw.
 
     Raises:
         DatasetError: The network has no such limits, or there are too few scans.
@@ -232,17 +239,22 @@ def fit_limits(
     described: list[Description] = []
     scores: list[list[float]] = []
     records = [*training, *validation]
+    scored = [(analyser, validation), *siblings]
+    count = len(records) + sum(len(part) for _, part in scored)
     for number, record in enumerate(records, start=1):
-        image = decode_image(record.image.read_bytes())
-        described.append(analyser.describe(image))
-        if number > len(training):
-            probabilities = analyser.analyse_image(image, insist=True).prediction.probabilities
-            scores.append([probabilities[diagnosis] for diagnosis in Diagnosis] if probabilities else [])
+        described.append(analyser.describe(decode_image(record.image.read_bytes())))
         if on_scan:
-            on_scan(number, len(records))
-    truths = np.array([list(Diagnosis).index(record.diagnosis) for record in validation])
+            on_scan(number, count)
+    for reader, part in scored:
+        for record in part:
+            probabilities = reader.analyse(record.image.read_bytes(), insist=True).prediction.probabilities
+            scores.append([probabilities[diagnosis] for diagnosis in Diagnosis] if probabilities else [])
+            if on_scan:
+                on_scan(len(records) + len(scores), count)
+    truths = np.array([list(Diagnosis).index(record.diagnosis) for _, part in scored for record in part])
     by_class = class_scores(np.array(scores), truths) if scores and scores[0] else ()
-    return Limits(by_class, fit_familiarity(described[: len(training)], described[len(training) :]))
+    familiarity = fit_familiarity(described[: len(training)], described[len(training) :])
+    return Limits(by_class, familiarity, tuple(sibling.card.version for sibling, _ in siblings))
 
 
 def _some_inputs(records: Sequence[Record], spec: PreprocessSpec) -> list[Tensor]:

@@ -17,6 +17,7 @@ from busi_core.cli import _make_parser, main
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.limits import read_limits
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import read_registry
 from busi_core.taught import read_taught
@@ -218,6 +219,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["analyse", "scan.png", "--out", "x", "--frame", "0"],
         ["train"],
         ["train", "x", "--test-fold", "5"],
+        ["train", "x", "--test-fold", "last"],
+        ["train", "x", "--schedule", "none"],
         ["train", "x", "--precision", "fp16"],
         ["evaluate", "--test-fold", "-1"],
         ["serve"],
@@ -322,6 +325,42 @@ def test_from_scans_to_a_version_in_service(
     assert second >= first  # what taught the version it started from counts as seen
     assert main(["evaluate", "--model", "second", "--no-bus-bra"]) == 1
     assert "have a copy among those that taught 'second'" in capsys.readouterr().err
+
+
+def test_a_sibling_brings_the_fold_that_it_never_saw_to_the_sets_of_classes(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two scans of each class in the validation part, and two more in the fold that the sibling kept."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert main(["train", "first", *SMALL_RUN, *runs]) == 0
+    assert main(["train", "other", *SMALL_RUN, *runs, "--test-fold", "2", "--seed", "1"]) == 0
+    before = read_limits(weights_dir / "first", read_card(weights_dir / "first"))
+    assert main(["limits", "first", "--siblings", "other"]) == 0
+    assert "4 scans called benign stand behind its sets of classes" in capsys.readouterr().out
+    after = read_limits(weights_dir / "first", read_card(weights_dir / "first"))
+    assert before is not None
+    assert after is not None
+    assert [len(scores) for scores in (*before.class_scores, *after.class_scores)] == [2, 2, 2, 4, 4, 4]
+    assert all(set(few) <= set(more) for few, more in zip(before.class_scores, after.class_scores, strict=True))
+    assert (before.siblings, after.siblings) == ((), ("other",))
+    assert after.familiarity.unlike_from == before.familiarity.unlike_from
+
+    for names in (["first"], ["other", "other"]):  # its own test fold; a fold twice
+        assert main(["limits", "first", "--siblings", *names]) == 1
+        assert f"'{names[-1]}' has no scans to bring" in capsys.readouterr().err
+
+
+def test_a_version_for_another_hospital_learns_from_four_folds_and_chooses_by_one(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "away", *SMALL_RUN, "--runs", str(tmp_path / "runs"), "--test-fold", "none"]) == 0
+    assert "24 images to train on, 6 to choose by" in capsys.readouterr().out
+    assert main(["card", "--model", "away"]) == 0
+    assert "Never seen: BUS-BRA\n" in capsys.readouterr().out
+    assert main(["evaluate", "--model", "away", "--no-bus-bra"]) == 1
+    assert "kept no fold of BUSI for the test" in capsys.readouterr().err
+    assert main(["evaluate", "--model", "away", "--no-bus-bra", "--test-fold", "0"]) == 1
+    assert "have a copy among those that taught 'away'" in capsys.readouterr().err
 
 
 def test_a_run_is_resumed_only_with_the_options_it_was_started_with(

@@ -10,6 +10,7 @@ from busi_core.assessment import read_assessment
 from busi_core.cli import _make_parser
 from busi_core.cross_validation import read_cross_validation
 from busi_core.evaluation import read_reports
+from busi_core.limits import read_limits
 from busi_core.model_card import format_figures, format_model_card
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import read_registry
@@ -38,7 +39,8 @@ def test_the_model_card_is_that_of_the_version_in_service(version: Path) -> None
     card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
     found = read_card(version)
     assessed = read_assessment(version, sha256=found.sha256)
-    assert card == format_model_card(found, read_reports(version), assessed, read_cross_validation(version))
+    limits, crossed = read_limits(version, found), read_cross_validation(version)
+    assert card == format_model_card(found, read_reports(version), assessed, crossed, limits)
 
 
 def test_the_evaluation_is_of_the_weights_beside_it(version: Path) -> None:
