@@ -132,12 +132,12 @@ def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:
         "class": record.get("class") or NOT_AVAILABLE,
         **{f"score_{diagnosis}": score for diagnosis, score in zip(CLASSES, scores, strict=True)},
         "flagged": NOT_AVAILABLE if record.get("flagged") is None else record["flagged"],
-        "lesion_pixels": none if reading is None or reading.withheld else record["lesion_pixels"],
+        "lesion_pixels": none if record.get("lesion_pixels") is None else record["lesion_pixels"],
         "lesion_share": reading.lesion_share if reading else none,
         "longest": size.get("longest", none),
         "perpendicular": size.get("perpendicular", none),
         "unit": size.get("unit", NOT_AVAILABLE),
-        "regions": record.get("regions", none),
+        "regions": none if record.get("regions") is None else record["regions"],
         "disagreement": record.get("disagreement") or "",
         "warnings": "; ".join(record.get("warnings", ())),
         "same_pixels_as": same_as,
@@ -160,7 +160,7 @@ def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:
 def _summarise(title: str, rows: Sequence[ScanRow], caution: str) -> Summary:
     groups = distinct_scans(rows)
     lesion = np.array([bool(row.truth.has_lesion) for row in rows])
-    has_mask = np.array([row.reading is not None and row.reading.record["lesion_pixels"] > 0 for row in rows], float)
+    has_mask = np.sign([row.reading.lesion_share if row.reading else math.nan for row in rows])
     dice = np.array([row.truth.dice for row in rows])
     figures = [
         _figure("lesion Dice", dice, groups),

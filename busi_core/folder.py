@@ -3,7 +3,8 @@
     paths -plan-> (input, target) -a few at a time: decode, network, draw, write-> mask, heat map, record
 
 The record is written last and says which input it is of (size, time, content), so a record always has its pictures,
-and a run that was killed goes on where it was: what is done is not read again, what changed since is.
+and a run that was killed goes on where it was: what is done is not read again, what changed since is. Of an answer
+withheld there is the record alone: an empty mask would be taken for 'no lesion'.
 """
 
 import hashlib
@@ -22,15 +23,16 @@ from busi_core.explain.catalogue import DEEPEST, WORDS, Method
 from busi_core.explain.gradcam import LESION
 from busi_core.explain.methods import Explanation
 from busi_core.files import write_atomically
-from busi_core.findings import read_finding
+from busi_core.findings import Finding, read_finding
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.report import reading_record
 from busi_core.service import Analyser
-from busi_core.types import Analysis, DecodedImage, Heatmap
+from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
+_KINDS = ("mask", "heatmap", *(f"heatmap_{method}" for method in Method))  # of the pictures beside a record
 _HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
 
@@ -194,7 +196,7 @@ def _require_free(source: Path, target: Path) -> None:
     """Refuse to write over a reference mask or another scan: what lies beside a scan without a record is not ours."""
     if not _is_in_place(source, target) or _is_ours(target):
         return
-    for picture in (_beside(target, kind) for kind in ("mask", "heatmap", *(f"heatmap_{m}" for m in Method))):
+    for picture in (_beside(target, kind) for kind in _KINDS):
         if picture.exists():
             raise OutputError(
                 f"{picture} is there already and is no result of this program.", remedy="Choose another folder."
@@ -206,8 +208,17 @@ def _is_in_place(source: Path, target: Path) -> bool:
 
 
 def _is_ours(target: Path) -> bool:
-    """Whether results of this stem are a finished reading, or one that was killed while it was written."""
-    return target.with_name(f"{target.name}.json").exists() or _claim_of(target).exists()
+    """Whether pictures of this stem are of a finished reading, or of one that was killed while it was written.
+
+    Beside the record of an answer withheld there are none of ours.
+    """
+    record = target.with_name(f"{target.name}.json")
+    if not record.exists() or _claim_of(target).exists():
+        return _claim_of(target).exists()
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["lesion_pixels"] is not None
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -246,8 +257,9 @@ def _read_record(target: Path, version: str, frame: int | None, asked: Asked) ->
         stamp: dict[str, Any] = record["input"]
         same = record["model"] == version and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
-        methods = asked.methods if "explanations" in record else ()  # of an answer withheld there are none
-        kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in methods))
+        withheld = ImageWarning.WITHHELD.value in record["warnings"]
+        same = same and withheld == (record["lesion_pixels"] is None)  # 0 and an empty mask: of an earlier program
+        kinds = () if withheld else ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
         return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -255,30 +267,56 @@ def _read_record(target: Path, version: str, frame: int | None, asked: Asked) ->
 
 
 def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation], *, taught: bool) -> str:
-    finding = read_finding(analysis)
-    diagnosis, target = analysis.prediction.diagnosis, prepared.target
+    finding, target = read_finding(analysis), prepared.target
     record = reading_record(analysis, finding, file=str(prepared.source), taught=taught) | {"input": prepared.stamp}
     if explanations:
         record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
     in_place = _is_in_place(prepared.source, target)
+    if analysis.withheld:
+        _remove_pictures(target)
+    else:
+        if in_place:
+            write_atomically(_claim_of(target), b"")
+        _write_pictures(target, analysis, finding, explanations)
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(target.with_name(f"{target.name}.json"), text.encode("utf-8", "replace"))
     if in_place:
-        write_atomically(_claim_of(target), b"")
+        _claim_of(target).unlink(missing_ok=True)
+    return _say(analysis, finding, explanations, taught=taught)
+
+
+def _write_pictures(target: Path, analysis: Analysis, finding: Finding, explanations: Sequence[Explanation]) -> None:
+    diagnosis = analysis.prediction.diagnosis
     write_atomically(_beside(target, "mask"), mask_png(finding.lesion_mask))
     heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
     write_atomically(_beside(target, "heatmap"), _draw(analysis.image, heat))
     for one in explanations:
         write_atomically(_beside(target, f"heatmap_{one.method}"), _draw(analysis.image, one.heatmap))
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(target.with_name(f"{target.name}.json"), text.encode("utf-8", "replace"))
-    if in_place:
-        _claim_of(target).unlink(missing_ok=True)
-    scores = analysis.prediction.probabilities
+
+
+def _remove_pictures(target: Path) -> None:
+    """Those of an earlier reading, which an answer would have written over."""
+    if not _is_ours(target):
+        return
+    try:
+        for kind in _KINDS:
+            _beside(target, kind).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The pictures of an earlier reading of {target.name!r} could not be removed ({error.strerror}).",
+            remedy="Remove them, or choose another folder.",
+        ) from error
+
+
+def _say(analysis: Analysis, finding: Finding, explanations: Sequence[Explanation], *, taught: bool) -> str:
+    known = "; taught the model" if taught else ""
+    if analysis.withheld:
+        return f"answer withheld, {ImageWarning.WITHHELD.partition(':')[0]}{known}"
+    diagnosis, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     score = f" {scores[diagnosis]:.2f}" if scores and diagnosis else ""
     without = [WORDS[one.method].title for one in explanations if not one.found]
     silent = f"; no evidence found by {', '.join(without)}" if without else ""
-    known = "; taught the model" if taught else ""
-    named = diagnosis or ("answer withheld" if analysis.withheld else "no class")
-    return f"{named}{score}, lesion {finding.lesion_pixels} px{silent}{known}"
+    return f"{diagnosis or 'no class'}{score}, lesion {finding.lesion_pixels} px{silent}{known}"
 
 
 def _draw(image: DecodedImage, heatmap: Heatmap) -> bytes:

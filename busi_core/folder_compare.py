@@ -3,7 +3,7 @@
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 
 A finished row stays in rows.jsonl with the sizes and times of its files: it is read again only when one of those, or
-the model, changed.
+the model, changed, and when there was no answer.
 """
 
 import base64
@@ -124,7 +124,12 @@ def _line(key: str, row: ScanRow) -> bytes:
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
-    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out."""
+    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out.
+
+    So is what could not be read, and what got no answer: it may be readable now, and `busi limits` may have measured
+    anew what is answered. Such rows of an earlier program are wrong besides: a scan that came with its mask counted
+    as a lesion missed.
+    """
     rows: dict[str, ScanRow] = {}
     try:
         lines = path.read_bytes().splitlines()
@@ -133,8 +138,9 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
     for line in lines:
         try:
             content = json.loads(line)
-            if content["problem"] is None:  # what could not be read may be readable now
-                rows[content["key"]] = _read_row(content)
+            row = _read_row(content)
+            if row.reading is not None and not row.reading.withheld:
+                rows[content["key"]] = row
         except (ValueError, KeyError, TypeError):
             continue
     return rows

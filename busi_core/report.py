@@ -148,6 +148,9 @@ def reading_record(
 ) -> dict[str, Any]:
     """One reading as plain values.
 
+    Of an answer withheld nothing is measured: 'class', 'probabilities', 'flagged', 'lesion_pixels', 'regions', 'size'
+    and 'disagreement' are None, and 'warnings' says why. A 0 would say that there is no lesion.
+
     Args:
         analysis: What the model said.
         finding: The same at a cut-off.
@@ -169,8 +172,8 @@ def reading_record(
         "malignancy_threshold": analysis.malignancy_threshold,
         "threshold": finding.threshold,
         "model_threshold": analysis.lesion_threshold,
-        "lesion_pixels": finding.lesion_pixels,
-        "regions": finding.regions,
+        "lesion_pixels": None if analysis.withheld else finding.lesion_pixels,
+        "regions": None if analysis.withheld else finding.regions,
         "size": {"longest": size.longest, "perpendicular": size.perpendicular, "unit": finding.unit} if size else None,
         "disagreement": finding.disagreement,
         "model": analysis.model_version,

@@ -118,9 +118,7 @@ def split_busi(records: Sequence[Record], *, test_fold: int | None = 0) -> Split
     kept = {validation_fold} if test_fold is None else {test_fold, validation_fold}
     scored = {fold: [r for r in records if _is_scored(r, scan_of[r.name], fold)] for fold in range(FOLDS)}
     train = [
-        record
-        for record in records
-        if scan_of[record.name].fold not in kept and not scan_of[record.name].contradictory
+        record for record in records if scan_of[record.name].fold not in kept and not scan_of[record.name].contradictory
     ]
     test = [] if test_fold is None else scored[test_fold]
     return Split(tuple(train), tuple(scored[validation_fold]), tuple(test))

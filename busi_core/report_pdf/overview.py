@@ -70,12 +70,12 @@ def _table_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     if "problem" in record:
         return record["file"], "not read", "n/a", "n/a", "", "n/a"
     scores, truth = record["probabilities"], record.get("truth") or {}
-    share = record["lesion_pixels"] / (record["width"] * record["height"])
+    pixels = record["lesion_pixels"]  # None of an answer withheld
     return (
         record["file"],
         record["class"] or "none",
         score_words(scores["malignant"]) if scores else "n/a",
-        f"{share:.1%}",
+        "n/a" if pixels is None else f"{pixels / (record['width'] * record['height']):.1%}",
         truth.get("class") or "",
         figure_words(truth.get("dice"), 3),
     )

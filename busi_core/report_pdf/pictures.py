@@ -19,11 +19,13 @@ HEAT_CUTOFF = 0.3  # evidence below it is mostly the map's floor; as the viewer'
 Caption: TypeAlias = tuple[tuple[str, str], ...]  # words, each with its colour
 
 
-def caption_pictures(drawn: ReportPictures) -> list[tuple[Rgb, Caption]]:
-    """Each picture with its caption; three, or four with a reference."""
+def caption_pictures(drawn: ReportPictures, *, withheld: bool) -> list[tuple[Rgb, Caption]]:
+    """Each picture with its caption; three, or four with a reference; of an answer withheld the scan alone."""
     faint = "#59636e"
-    pictures: list[tuple[Rgb, Caption]] = [
-        (drawn.rgb, (("scan", faint),)),
+    pictures: list[tuple[Rgb, Caption]] = [(drawn.rgb, (("scan", faint),))]
+    if withheld:
+        return pictures
+    pictures += [
         (draw_mask(drawn.rgb, drawn.mask), (("lesion by the model", faint),)),
         (
             draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),

@@ -20,7 +20,7 @@ def draw_single(pages: Pages, scan: ReportScan) -> None:
     _draw_title(pages, scan.record, 12)
     drawn = _try_draw(pages, scan)
     if drawn is not None:
-        shown = caption_pictures(drawn)
+        shown = caption_pictures(drawn, withheld=_is_withheld(scan.record))
         width, height = (INNER - GAP) / 2, 72 * mm
         for start in range(0, len(shown), 2):
             for column, (rgb, caption) in enumerate(shown[start : start + 2]):
@@ -43,7 +43,7 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
         top = pages.y
         drawn = _try_draw(pages, scan)
         if drawn is not None:
-            for place, (rgb, caption) in enumerate(caption_pictures(drawn)):
+            for place, (rgb, caption) in enumerate(caption_pictures(drawn, withheld=_is_withheld(scan.record))):
                 row, column = divmod(place, 2)
                 left, upper_edge = MARGIN + column * (SMALL + 2 * mm), top - row * (SMALL_HIGH + 2 * mm)
                 pages.picture(rgb, caption, left, upper_edge, SMALL, SMALL_HIGH)
@@ -108,11 +108,15 @@ def _draw_truth(pages: Pages, record: Mapping[str, Any], x: float, width: float)
     pages.text(f"Model {record['model']}", x, width, size=7.5, colour=FAINT)
 
 
+def _is_withheld(record: Mapping[str, Any]) -> bool:
+    return ImageWarning.WITHHELD.value in record["warnings"]
+
+
 def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
     if ImageWarning.NO_CONTRAST.value in record["warnings"]:
         pages.text("No contrast in the image: the class is not shown.", x, width)
         return
-    if ImageWarning.WITHHELD.value in record["warnings"]:
+    if _is_withheld(record):
         pages.text("The answer is withheld: no class is given.", x, width)
         return
     if not record["probabilities"]:
@@ -140,13 +144,13 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
         said = "Flagged" if record["flagged"] else "Not flagged"
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.2f})."
     size = record["size"]
-    share = record["lesion_pixels"] / (record["width"] * record["height"])
-    if ImageWarning.WITHHELD.value in record["warnings"]:
+    if _is_withheld(record):
         yield "Whether there is a lesion is not said either."
     elif size is None:
         yield f"No lesion at cut-off {record['threshold']:.2f}."
     else:
         digits = 1 if size["unit"] == "mm" else 0
+        share = record["lesion_pixels"] / (record["width"] * record["height"])
         yield (
             f"Lesion {size['longest']:.{digits}f} x {size['perpendicular']:.{digits}f} {size['unit']} "
             f"(longest diameter x perpendicular), {share:.1%} of the image, cut-off {record['threshold']:.2f}."
@@ -169,10 +173,9 @@ def truth_lines(record: Mapping[str, Any]) -> list[str]:
     if truth["problem"]:
         lines.append(f"Reference mask: {truth['problem']}")
     elif truth["lesion_pixels"] == 0:
-        outlined = (
-            f"{record['lesion_pixels']} pixels were outlined." if record["lesion_pixels"] else "None was outlined."
-        )
-        lines.append(f"No lesion in the reference. {outlined} Dice n/a.")
+        pixels = record["lesion_pixels"]  # None of an answer withheld
+        outlined = f" {pixels} pixels were outlined." if pixels else "" if pixels is None else " None was outlined."
+        lines.append(f"No lesion in the reference.{outlined} Dice n/a.")
     else:
         figures = ", ".join(f"{name} {figure_words(truth[key], 3)}" for name, key in FIGURES_OF_SCAN)
         lines.append(f"Against the reference: {figures}, HD95 {figure_words(truth['hd95_px'], 1)} px.")

@@ -289,12 +289,12 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     if truth.problem and not truth.missing:
         notes.append(f"No reference: {truth.problem}")
     notes += truth.notes
-    no_contrast = ImageWarning.NO_CONTRAST.value in reading.record["warnings"]  # the model's answer is not shown then
-    scores = None if no_contrast else reading.scores
+    said = say_class(row)
+    scores = None if said == NO_CONTRAST else reading.scores  # the model's answer is not shown then
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        say_class(row),
+        said,
         scores[2] if scores else None,
         FLAG if reading.record["flagged"] else "",
         None if reading.withheld else 100 * reading.lesion_share,

@@ -32,6 +32,7 @@ class CaseList:
         generation: Counts additions; part of ids and of the uploaders' keys.
         simulated: Ids of cases that the phantom made.
         opened: For the pixels of each scan opened so far, the case that showed them first.
+        subjects: What the reader typed in as the name on a case's report, by the case's id.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -40,6 +41,7 @@ class CaseList:
     generation: int = 0
     simulated: set[str] = field(default_factory=set)
     opened: dict[str, Case] = field(default_factory=dict)
+    subjects: dict[str, str] = field(default_factory=dict)
 
     @property
     def open_case(self) -> Case | None:
@@ -102,7 +104,7 @@ class CaseList:
 
     def clear(self) -> None:
         """Forget every case."""
-        self.cases, self.index, self.notes, self.simulated, self.opened = [], 0, [], set(), {}
+        self.cases, self.index, self.notes, self.simulated, self.opened, self.subjects = [], 0, [], set(), {}, {}
         self.generation += 1
 
     def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:

@@ -43,6 +43,7 @@ def show_finding(
     report: EvaluationReport | None,
     limits: Limits | None,
     taught: bool,
+    subjects: dict[str, str],
     on_insist: Callable[[], None],
 ) -> None:
     """Draw the finding of one scan.
@@ -58,6 +59,7 @@ def show_finding(
         report: The version's evaluation on scans it never saw; None when there is none.
         limits: What the version knows of its limits; None when nothing.
         taught: This scan, or a copy of it, taught the version.
+        subjects: The names on the reports of this session's scans, by the scan's id; what is typed goes in.
         on_insist: Called when the reader wants an answer that was withheld.
     """
     st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
@@ -79,7 +81,14 @@ def show_finding(
     st.html(_lesion_block(analysis, finding))
     show_warnings(analysis)
     _show_downloads(
-        analysis, finding, name=name, scan_id=scan_id, position=position, simulated=simulated, taught=taught
+        analysis,
+        finding,
+        name=name,
+        scan_id=scan_id,
+        position=position,
+        simulated=simulated,
+        taught=taught,
+        subjects=subjects,
     )
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
@@ -160,14 +169,22 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
 
 
 def _show_downloads(
-    analysis: Analysis, finding: Finding, *, name: str, scan_id: str, position: str, simulated: bool, taught: bool
+    analysis: Analysis,
+    finding: Finding,
+    *,
+    name: str,
+    scan_id: str,
+    position: str,
+    simulated: bool,
+    taught: bool,
+    subjects: dict[str, str],
 ) -> None:
     stem = f"{safe_stem(name)} - {position}"
     title = f"{name}   {position}{'   SIMULATED' if simulated else ''}"
     below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=name, taught=taught, position=position)
-    subject = typed_subject(scan_id)
+    subject = typed_subject(scan_id, subjects)
 
     def make_report() -> bytes:
         report = single_report(
@@ -183,7 +200,7 @@ def _show_downloads(
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.html(label("Download"))
-        ask_subject(scan_id)
+        ask_subject(scan_id, subjects)
     with st.container(horizontal=True, gap="small"):
         for text, content, file_name, kind in zip(
             ("Mask", "Overlay", "JSON", "Report (PDF)"),
@@ -195,18 +212,20 @@ def _show_downloads(
             st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
 
 
-def ask_subject(scan_id: str) -> None:
+def ask_subject(scan_id: str, subjects: dict[str, str]) -> None:
     """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's."""
-    typed = typed_subject(scan_id)
+    typed, key = typed_subject(scan_id, subjects), _subject_key(scan_id)
+    if key not in st.session_state:  # Streamlit forgets a field that was not on screen
+        st.session_state[key] = typed
     with st.popover(f"On the report: {plain(typed)}" if typed else "Name on the report", type="tertiary"):
-        st.text_input(
-            "Name or number", key=_subject_key(scan_id), max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
+        subjects[scan_id] = st.text_input(
+            "Name or number", key=key, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
         )
 
 
-def typed_subject(scan_id: str) -> str:
+def typed_subject(scan_id: str, subjects: dict[str, str]) -> str:
     """What the reader typed in as the name on the report of this scan."""
-    return str(st.session_state.get(_subject_key(scan_id), ""))
+    return str(st.session_state.get(_subject_key(scan_id), subjects.get(scan_id, "")))
 
 
 def _subject_key(scan_id: str) -> str:

@@ -52,6 +52,7 @@ class Tray:
         frames: Which frame, from 0, was chosen of a scan with several, by the scan's id.
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
         shelf: What was explained of the scans.
+        subjects: What the reader typed in as the name on a scan's report, by the scan's id.
         read_first: The reader looks before the model speaks; stays when the scans are cleared.
     """
 
@@ -61,6 +62,7 @@ class Tray:
     frames: dict[str, int] = field(default_factory=dict)
     generation: int = 0
     shelf: Shelf = field(default_factory=Shelf)
+    subjects: dict[str, str] = field(default_factory=dict)
     read_first: bool = False
 
     @property
@@ -94,7 +96,7 @@ class Tray:
 
     def clear(self) -> None:
         """Forget every scan."""
-        self.scans, self.index, self.refused, self.frames, self.shelf = [], 0, 0, {}, Shelf()
+        self.scans, self.index, self.refused, self.frames, self.shelf, self.subjects = [], 0, 0, {}, Shelf(), {}
         self.generation += 1
 
 

@@ -222,6 +222,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             report=reports[0] if reports else None,
             limits=analyser.limits,
             taught=taught,
+            subjects=tray.subjects,
             on_insist=lambda: insisted().add(scan.id),
         )
         if answered:

@@ -231,7 +231,7 @@ def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: R
         position=f"{cases.index + 1} of {len(cases.cases)}",
         simulated=case.id in cases.simulated,
         taught=taught,
-        subject=typed_subject(case.id),
+        subject=typed_subject(case.id, cases.subjects),
         truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_known else None,
         reference=reference.mask,
     )
@@ -280,7 +280,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         show_reading(reading, case.diagnosis, with_heading=len(readings) > 1)
         version = reading.analysis.model_version
         show_report(report_case(cases, case, reading, reference, taught=version in taught), name=case.name)
-    ask_subject(case.id)
+    ask_subject(case.id, cases.subjects)
 
 
 start_page()

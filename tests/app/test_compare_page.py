@@ -98,6 +98,20 @@ def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:
     assert "Reference</td><td><b>benign" in said
 
 
+def test_a_name_typed_for_one_scan_stays_with_it_until_the_scans_are_cleared(page: AppTest) -> None:
+    page = compare(page, [("a.png", SCAN.png()), ("b.png", png(255 - SCAN.grey))])
+    page = page.text_input[0].set_value("PATIENT-A").run()
+    cases = page.session_state["cases"]
+    cases.open(1)
+    page = page.run()
+    assert page.text_input[0].value == ""
+    cases.open(0)
+    page = page.run()
+    assert page.text_input[0].value == "PATIENT-A"
+    page.button(key="clear-cases").click().run()
+    assert cases.subjects == {}
+
+
 def test_masks_of_any_name_belong_to_the_only_scan_and_each_is_a_lesion(page: AppTest) -> None:
     half = SCAN.mask.copy()
     half[:, : int(np.flatnonzero(SCAN.mask.any(axis=0)).mean())] = False

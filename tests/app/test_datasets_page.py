@@ -1,15 +1,18 @@
 """The Data sets page as an administrator meets it: upload, read the report, accept, find the version, remove it."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
 from files import dicom, save
+from fragments import run_fragment_alone
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 from uploads import pack, scan_files, texture, three_classes, write_public_sets
 
+from busi_core.access import password
 from busi_core.audit import AuditLog
 from busi_core.managed.store import list_sets
 
@@ -147,6 +150,27 @@ def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path)
     assert not page.exception
     assert list_sets(state_dir) == []
     assert "its scans are deleted" in texts(page)
+
+
+@pytest.mark.parametrize("how", ["signed out", "expired"])
+def test_who_is_signed_in_no_more_sees_no_scan_when_a_page_is_turned(
+    page: AppTest, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A5: turning a page runs only the fragment with the scans, not what the page begins with."""
+    examine(page, three_classes(1))
+    (turned,) = run_fragment_alone(page).selectbox
+    assert turned.label == "Scans to look at"
+    assert "<figure>" in texts(page)
+    if how == "signed out":  # in another tab
+        page.session_state["admin-permit"].sign_out()
+    else:
+        monkeypatch.setattr(password, "MAX_AGE", timedelta(0))
+    run_fragment_alone(page)
+    assert not page.exception
+    assert len(page.error) == 1
+    assert "<figure>" not in texts(page)
+    assert not page.selectbox
+    assert not page.number_input
 
 
 def test_names_of_files_are_shown_as_text(page: AppTest) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fragments import run_fragment_alone
 from gate import Gate, OnePerson, copy_gate, copy_version, make_gate, scored
 from streamlit.testing.v1 import AppTest
 from versions import write_version
@@ -226,6 +227,19 @@ def test_a_second_judgement_waits_for_the_first(gate: Gate) -> None:
     page = open_page("same")
     assert "is being judged, for Dr. Eve" in texts(page)
     assert "judge" not in keys(page)
+
+
+def test_who_is_no_administrator_any_more_sees_nothing_of_a_judgement(gate: Gate, person: OnePerson) -> None:
+    """A5: every few seconds only the fragment that watches it runs, not what the page begins with."""
+    judging._write(gate.settings, Judging("leaked", "Dr. Eve", time.time()))
+    page = run_fragment_alone(open_page("same"))
+    assert "leaked is being judged, for Dr. Eve" in texts(page).replace("*", "")
+    person.is_administrator = False
+    run_fragment_alone(page)
+    assert not page.exception
+    assert "no administrator any more" in page.error[0].value
+    assert "leaked" not in texts(page)
+    assert "Eve" not in texts(page)
 
 
 def test_why_a_judgement_failed_is_shown(gate: Gate) -> None:

@@ -66,6 +66,15 @@ def test_a_name_typed_for_one_scan_stands_on_no_other_scans_report(analyse_page:
     page = page.run()
     assert "2 of 2 · 2.png" in texts(page)
     assert page.text_input[0].value == ""
+    page = page.text_input[0].set_value("PATIENT-B").run()
+    page.session_state["tray"].open(0)
+    page = page.run()
+    assert page.text_input[0].value == "PATIENT-A", "kept while another scan is open"
+    page = page.button(key="clear").click().run()
+    assert page.session_state["tray"].subjects == {}
+    page = upload(page, *scans)
+    assert page.text_input[0].value == ""
+    assert set(page.session_state["tray"].subjects.values()) == {""}
 
 
 def test_every_page_lies_in_a_subfolder_so_that_none_is_discovered_without_app() -> None:

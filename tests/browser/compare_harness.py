@@ -1,8 +1,8 @@
 """A page with nothing but the comparison, and the library's own figures as text. Run by test_compare_in_browser.py.
 
 Query parameters: `case` a simulated class, or a scan of BUSI by its path below the data set; `versions` 1 or 2;
-`side` of a simulated scan; `taught`. The reading is made up from the reference (blurred and moved), so that no weights
-are needed and every cut-off has another mask.
+`side` of a simulated scan, or '448,96' for two to switch between; `taught`. The reading is made up from the reference
+(blurred and moved), so that no weights are needed and every cut-off has another mask.
 """
 
 import json
@@ -69,9 +69,12 @@ def main() -> None:
     """Show one case and say what the library measures."""
     st.set_page_config(layout="wide")
     asked = st.query_params
-    image, truth, name = read_case(asked.get("case", "malignant"), int(asked.get("side", 448)))
+    sides = asked.get("side", "448").split(",")
+    place = st.radio("Scan", range(len(sides)), format_func=lambda n: f"of side {sides[n]}") if len(sides) > 1 else 0
+    scan_id = f"case-{place}"
+    image, truth, name = read_case(asked.get("case", "malignant"), int(sides[place]))
     versions = ["2026.1-test", "2026.2-test"][: int(asked.get("versions", 1))]
-    cutoffs = chosen_cutoffs("compare", "case-0", versions)
+    cutoffs = chosen_cutoffs("compare", scan_id, versions)
     readings = []
     for seed, version in enumerate(versions):
         analysis = made_up(image, truth, version, seed)
@@ -80,7 +83,7 @@ def main() -> None:
     message = pack_case(
         readings,
         truth,
-        scan_id="case-0",
+        scan_id=scan_id,
         name=asked.get("name", name),
         position=1,
         count=1,

@@ -125,6 +125,36 @@ def test_arrow_keys_and_filmstrip_step_through_the_scans(open_app: Callable[...,
     expect(name).to_have_text("3 of 3 · scan malignant.png", timeout=15_000)
 
 
+def test_the_filmstrip_gives_back_every_picture_that_it_showed(
+    open_app: Callable[..., Reading], tmp_path: Path
+) -> None:
+    reading = open_app()
+    reading.page.evaluate(
+        """() => {
+            const [make, end] = [URL.createObjectURL, URL.revokeObjectURL];
+            window.held = new Set();
+            URL.createObjectURL = (blob) => {
+                const url = make.call(URL, blob);
+                if (blob.type === "image/jpeg") window.held.add(url);
+                return url;
+            };
+            URL.revokeObjectURL = (url) => { window.held.delete(url); end.call(URL, url); };
+        }"""
+    )
+    files = [tmp_path / f"{seed}.png" for seed in (1, 2)]
+    for seed, file in enumerate(files):
+        file.write_bytes(simulate_scan(Diagnosis.BENIGN, seed=seed).png())
+    reading.upload(*files)
+    assert reading.page.evaluate("window.held.size") == 2
+    reading.page.get_by_role("option", name="2 of 2: 2.png").click()
+    expect(reading.page.locator(".finding-name")).to_have_text("2 of 2 · 2.png", timeout=15_000)
+    reading.settle()
+    assert reading.page.evaluate("window.held.size") == 2
+    reading.page.get_by_role("button", name="Clear").click()
+    reading.page.get_by_text("Read a breast ultrasound scan").wait_for(timeout=15_000)
+    reading.page.wait_for_function("window.held.size === 0", timeout=15_000)
+
+
 def test_read_first_shows_nothing_of_the_model_until_asked(open_app: Callable[..., Reading], simulated: Path) -> None:
     reading = open_app()
     reading.upload(simulated)

@@ -321,6 +321,46 @@ def test_the_brush_is_moved_put_down_and_lifted_by_keys_alone(show: Callable[...
     assert shown.sent == 0
 
 
+def test_the_brush_of_the_keys_begins_anew_in_the_middle_of_another_scan(show: Callable[..., Compared]) -> None:
+    """Left where it was, it lay outside a smaller scan."""
+    shown = show(side="448,96")
+    shown.viewer.press("e")
+    hand = shown.page.get_by_test_id("hand")
+    hand.focus()
+    for key in (" ", *["ArrowRight"] * 6, " "):
+        hand.press(key)
+    drawn = shown.own_pixels()
+    assert "column 310 of 560" in (hand.get_attribute("aria-label") or "")
+    shown.page.get_by_text("of side 96").click()
+    shown.settle()
+    begun = shown.own_pixels()
+    hand.focus()
+    assert "column 60 of 120, row 48 of 96: lifted" in (hand.get_attribute("aria-label") or "")
+    hand.press("ArrowRight")
+    assert shown.own_pixels() == begun
+    shown.page.get_by_text("of side 448").click()
+    shown.settle()
+    assert shown.own_pixels() == drawn
+
+
+def test_a_stroke_of_the_keys_ends_when_the_mask_is_left(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    shown.viewer.get_by_role("button", name="From nothing").click()
+    errors: list[str] = []
+    shown.page.on("pageerror", lambda error: errors.append(str(error)))
+    hand = shown.page.get_by_test_id("hand")
+    hand.focus()
+    for key in (" ", "ArrowRight", "e"):
+        hand.press(key)
+    shown.page.keyboard.press("e")
+    drawn = shown.own_pixels()
+    assert drawn > 0
+    shown.page.keyboard.press("Control+z")
+    assert shown.own_pixels() == 0
+    assert not errors
+
+
 def test_a_correction_begins_from_the_prediction_that_is_seen_and_says_its_cutoff(
     show: Callable[..., Compared],
 ) -> None:

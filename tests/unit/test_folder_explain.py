@@ -15,7 +15,7 @@ from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.service import Analyser
-from busi_core.types import Analysis, DecodedImage, Diagnosis
+from busi_core.types import Analysis, DecodedImage, Diagnosis, ImageWarning
 
 pytestmark = pytest.mark.usefixtures("weights_dir")
 
@@ -55,7 +55,8 @@ def test_an_answer_withheld_is_written_without_explanations_and_done_once(
         analysis = read(self, image)
         nothing = replace(analysis.prediction, probabilities=None)
         heat = {LESION: next(iter(analysis.heatmaps.values()))}
-        return replace(analysis, withheld=True, prediction=nothing, heatmaps=heat)
+        warnings = (*analysis.warnings, ImageWarning.WITHHELD)
+        return replace(analysis, withheld=True, prediction=nothing, heatmaps=heat, warnings=warnings)
 
     monkeypatch.setattr(Analyser, "analyse_for_batch", withhold)
     out = tmp_path / "out"

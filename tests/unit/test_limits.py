@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ from pypdf import PdfReader
 from versions import make_analyser, make_card, make_weights, write_version
 
 from busi_core.batch import read_cases, report_scan
-from busi_core.batch_tables import rows_csv
+from busi_core.batch_tables import rows_csv, summarise
 from busi_core.data.pairing import pair_files
 from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
-from busi_core.errors import ModelUnavailableError
+from busi_core.errors import ModelUnavailableError, OutputError
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
+from busi_core.folder import Outcome, analyse_plan, plan_paths
+from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
@@ -29,6 +32,7 @@ from busi_core.models.familiarity import fit_familiarity
 from busi_core.registry import put_into_service
 from busi_core.report import Report, reading_record
 from busi_core.report_pdf import draw_report
+from busi_core.report_pdf.scan import truth_lines
 from busi_core.service import Analyser, Serving
 from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
@@ -97,6 +101,7 @@ def test_what_is_withheld_stands_in_the_record_with_its_reason(knowing: Analyser
     assert record["class"] is None
     assert record["probabilities"] is None
     assert record["flagged"] is None
+    assert [record[key] for key in ("lesion_pixels", "regions", "size", "disagreement")] == [None] * 4
     assert ImageWarning.WITHHELD.value in json.dumps(record)
 
 
@@ -130,13 +135,100 @@ def test_an_answer_withheld_is_nowhere_called_no_lesion(knowing: Analyser, photo
     cases = pair_files(list_uploads([("a.png", photograph)]), keep_all=True).cases
     (row,) = read_cases(knowing, cases)
     (line,) = csv.DictReader(io.StringIO(rows_csv([row]).decode("utf-8-sig")))
-    assert (line["class"], line["lesion_pixels"], line["lesion_share"]) == ("n/a", "n/a", "n/a")
+    assert {line[key] for key in ("class", "lesion_pixels", "lesion_share", "longest", "regions")} == {"n/a"}
     assert say_class(row) == NO_ANSWER
     assert ">no answer<" in latest_strip([row])
     report = Report([report_scan(row, cases[0])], "tiny", "2026-11-27 12:00 UTC")
     said = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(draw_report(report))).pages)
     assert "The answer is withheld: no class is given" in said
     assert "No lesion" not in said
+    assert "lesion by the model" not in said
+    assert "heat map" not in said
+    table = draw_report(Report([report_scan(row, cases[0])] * 2, "tiny", "2026-11-27 12:00 UTC"))
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(table)).pages]
+    assert "0.0%" not in pages[0]
+    assert "lesion by the model" not in " ".join(pages)
+
+
+def test_an_answer_withheld_is_no_normal_without_a_mask(knowing: Analyser, photograph: bytes) -> None:
+    """A row of a program that withheld the answer although a truth came with the scan."""
+    (row,) = read_cases(knowing, pair_files(list_uploads([("a.png", photograph)]), keep_all=True).cases)
+    truth = replace(row.truth, diagnosis=Diagnosis.NORMAL)
+    assert row.reading is not None
+    assert row.reading.withheld
+    figures = {figure.name: figure for figure in summarise([replace(row, truth=truth)])[0].figures}
+    assert figures["normals given a mask"].scans == 0
+    (line,) = truth_lines(row.reading.record | {"truth": truth.record() | {"problem": None, "lesion_pixels": 0}})[1:]
+    assert line == "No lesion in the reference. Dice n/a."
+
+
+# ---- In folders ------------------------------------------------------------------------------------------------
+
+
+def read_folder(analyser: Analyser, folder: Path, out: Path) -> list[Outcome]:
+    return list(analyse_plan(analyser, plan_paths([folder], out)))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+@pytest.fixture
+def holiday(tmp_path: Path, photograph: bytes) -> Path:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday/a.png").write_bytes(photograph)
+    return tmp_path / "holiday"
+
+
+def test_an_answer_withheld_leaves_a_record_with_its_reason_and_no_picture(
+    knowing: Analyser, holiday: Path, tmp_path: Path
+) -> None:
+    (outcome,) = read_folder(knowing, holiday, tmp_path / "out")
+    assert outcome.error is None
+    assert outcome.summary == "answer withheld, not like a breast ultrasound as the model knows them"
+    assert names_in(tmp_path / "out") == {"a.json"}
+    record = json.loads((tmp_path / "out/a.json").read_text())
+    assert record["lesion_pixels"] is None
+    assert ImageWarning.WITHHELD.value in record["warnings"]
+    (again,) = read_folder(knowing, holiday, tmp_path / "out")
+    assert again.already_done
+
+
+def test_the_empty_mask_of_an_earlier_program_goes(knowing: Analyser, holiday: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    read_folder(knowing, holiday, out)
+    record = json.loads((out / "a.json").read_text()) | {"lesion_pixels": 0, "regions": 0}
+    (out / "a.json").write_text(json.dumps(record))
+    for kind in ("mask", "heatmap"):
+        (out / f"a_{kind}.png").write_bytes(b"empty")
+    (outcome,) = read_folder(knowing, holiday, out)
+    assert not outcome.already_done
+    assert names_in(out) == {"a.json"}
+
+
+def test_a_mask_put_beside_an_answer_withheld_is_somebodys_and_stays(knowing: Analyser, holiday: Path) -> None:
+    read_folder(knowing, holiday, holiday)
+    assert names_in(holiday) == {"a.png", "a.json"}
+    (holiday / "a_mask.png").write_bytes(b"somebody's work")
+    with pytest.raises(OutputError, match="no result of this program"):
+        read_folder(make_analyser(), holiday, holiday)
+    assert (holiday / "a_mask.png").read_bytes() == b"somebody's work"
+
+
+def test_a_comparison_asks_again_for_an_answer_that_was_withheld(
+    knowing: Analyser, holiday: Path, scan: bytes, tmp_path: Path
+) -> None:
+    """`busi limits` may have measured anew what is answered; the weights are the same then."""
+    (holiday / "b.png").write_bytes(scan)
+    batch = list_cases(holiday, holiday)
+    before = list(compare_cases(knowing, batch, tmp_path / "out"))
+    assert [row.reading is not None and row.reading.withheld for row in before] == [True, False]
+    without_limits = make_analyser()
+    assert without_limits.card.sha256 == knowing.card.sha256
+    after = list(compare_cases(without_limits, batch, tmp_path / "out"))
+    assert [row.reading is not None and row.reading.withheld for row in after] == [False, False]
+    assert after[0].reading is not None
+    assert after[0].reading.record["lesion_pixels"] is not None
 
 
 # ---- Sets of classes -------------------------------------------------------------------------------------------

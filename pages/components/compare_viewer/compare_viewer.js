@@ -296,7 +296,7 @@ class Compare extends Correcting {
     } else {
       this.before = preferences.mode === "edit" ? "split" : preferences.mode;
       preferences.mode = "split";
-      this.editor.current = null;
+      this.editor.leave();
       this.blinking = true;
       this.blinkShows = "truth";
       if (!calm) this.timer = setInterval(() => this.turn(), BLINK_MS);

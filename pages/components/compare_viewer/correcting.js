@@ -8,12 +8,11 @@ const MAX_BRUSH_PX = 60; // across, as the slider offers
 class Correcting extends Painting {
   startEditing() {
     const { header, width, height, readings } = this.case;
-    this.editor.current = null;
-    this.editor.corners = [];
+    this.editor.leave();
     if (preferences.mode !== "edit") return;
     const { version, cutoffs } = readings[0].header;
     const begin = () => ({ mask: readings[0].maskAt(this.placeOf(0)), width, height });
-    this.editor.current = this.editor.draft(`${header.scan_id} ${version}`, cutoffs[this.placeOf(0)], begin);
+    this.editor.take(this.editor.draft(`${header.scan_id} ${version}`, cutoffs[this.placeOf(0)], begin));
   }
 
   startFrom(source) {

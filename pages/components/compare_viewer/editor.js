@@ -96,6 +96,19 @@ class Editor {
     return this.drafts.get(id);
   }
 
+  /** Correct this draft from now on. */
+  take(draft) {
+    this.current = draft;
+    this.hand.show();
+  }
+
+  /** Correct nothing until another draft is taken; what is being painted becomes a step to undo. */
+  leave() {
+    if (this.before) this.current.commit(this.before);
+    Object.assign(this, { current: null, before: null, corners: [] });
+    this.hand.forget();
+  }
+
   at(event) {
     const box = this.stage.getBoundingClientRect();
     return this.hooks.view().toGrid(event.clientX - box.left, event.clientY - box.top);

@@ -1,6 +1,5 @@
 /** Thumbnails of the session's scans; names are text, never markup. */
-const urls = new WeakMap();
-const keys = new WeakMap();
+const ends = new WeakMap(); // what ends the last drawing of a strip
 
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
@@ -9,7 +8,7 @@ export default function (component) {
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
 
-  for (const url of urls.get(strip) ?? []) URL.revokeObjectURL(url);
+  ends.get(strip)?.();
   const made = [];
   let offset = 4 + length;
   const tiles = header.tiles.map((tile, index) => {
@@ -34,17 +33,20 @@ export default function (component) {
     button.addEventListener("click", () => setTriggerValue("picked", index));
     return button;
   });
-  urls.set(strip, made);
-  removeEventListener("keydown", keys.get(strip));
-  keys.set(strip, (event) => {
+  const onKey = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const index = header.current + by;
     const isTyping = event.composedPath()[0].matches?.("input, textarea, select, [contenteditable]");
     if (header.keys && by && !isTyping && index >= 0 && index < tiles.length) setTriggerValue("picked", index);
-  });
-  addEventListener("keydown", keys.get(strip));
+  };
+  addEventListener("keydown", onKey);
   strip.replaceChildren(...tiles);
   const current = tiles[header.current];
   if (current) strip.scrollLeft = current.offsetLeft - (strip.clientWidth - current.clientWidth) / 2;
-  return () => removeEventListener("keydown", keys.get(strip));
+  const end = () => {
+    removeEventListener("keydown", onKey);
+    for (const url of made) URL.revokeObjectURL(url);
+  };
+  ends.set(strip, end);
+  return end;
 }
