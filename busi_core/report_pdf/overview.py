@@ -19,9 +19,11 @@ def draw_overview(pages: Pages, report: Report) -> None:
     pages.text(f"{len(report.scans)} scans", MARGIN, INNER, size=15, bold=True)
     by_class = {d.value: sum(scan.record["class"] == d.value for scan in read) for d in Diagnosis}
     flagged = sum(bool(scan.record["flagged"]) for scan in read)
+    withheld = sum(scan.record["lesion_pixels"] is None for scan in read)
     classes = ", ".join(f"{count} read as {name}" for name, count in by_class.items())
+    unanswered = f"{withheld} without an answer; " if withheld else ""
     pages.text(
-        f"{classes}; {flagged} flagged for malignancy; {len(report.scans) - len(read)} could not be read.",
+        f"{classes}; {flagged} flagged for malignancy; {unanswered}{len(report.scans) - len(read)} could not be read.",
         MARGIN,
         INNER,
     )
@@ -73,7 +75,7 @@ def _table_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     pixels = record["lesion_pixels"]  # None of an answer withheld
     return (
         record["file"],
-        record["class"] or "none",
+        record["class"] or ("no answer" if pixels is None else "none"),
         score_words(scores["malignant"]) if scores else "n/a",
         "n/a" if pixels is None else f"{pixels / (record['width'] * record['height']):.1%}",
         truth.get("class") or "",

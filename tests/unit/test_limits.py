@@ -147,6 +147,8 @@ def test_an_answer_withheld_is_nowhere_called_no_lesion(knowing: Analyser, photo
     table = draw_report(Report([report_scan(row, cases[0])] * 2, "tiny", "2026-11-27 12:00 UTC"))
     pages = [page.extract_text() for page in PdfReader(io.BytesIO(table)).pages]
     assert "0.0%" not in pages[0]
+    assert "2 without an answer" in pages[0]
+    assert "no answer" in pages[0]
     assert "lesion by the model" not in " ".join(pages)
 
 
