@@ -138,12 +138,11 @@ def analyse_plan(
     Raises:
         ExplanationError: The model has no such class or layer; nothing was read.
     """
-    version = analyser.card.version
     if asked.methods:
         analyser.find_layer(asked.layer, of=asked.of or next(iter(analyser.card.architecture.image_classes), LESION))
 
     def read(item: tuple[Path, Path]) -> Outcome:
-        prepared = _prepare(*item, frame, version, asked)
+        prepared = _prepare(*item, frame, analyser.identity, asked)
         if prepared.image is None:
             return prepared.outcome
         try:
@@ -230,12 +229,13 @@ def _claim_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.reading")
 
 
-def _prepare(source: Path, target: Path, frame: int | None, version: str, asked: Asked) -> _Prepared:
+def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: Asked) -> _Prepared:
     try:
         status = source.stat()
         stamp: dict[str, Any] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "frame": frame}
+        stamp["read_by"] = reader
         stamp |= {"explained": asked.record()} if asked.methods else {}
-        before = _read_record(target, version, frame, asked)
+        before = _read_record(target, reader, frame, asked)
         if before and before["bytes"] == stamp["bytes"] and before["modified_ns"] == stamp["modified_ns"]:
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
         data = source.read_bytes()
@@ -250,15 +250,14 @@ def _prepare(source: Path, target: Path, frame: int | None, version: str, asked:
         return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
 
 
-def _read_record(target: Path, version: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
-    """The stamp in a finished record of the same model version, frame and explanations; None when there is none."""
+def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
+    """The stamp in a finished record of the same model, frame and explanations; None when there is none."""
     try:
         record = json.loads(target.with_name(f"{target.name}.json").read_text(encoding="utf-8"))
         stamp: dict[str, Any] = record["input"]
-        same = record["model"] == version and stamp["frame"] == frame
+        same = stamp["read_by"] == reader and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
         withheld = ImageWarning.WITHHELD.value in record["warnings"]
-        same = same and withheld == (record["lesion_pixels"] is None)  # 0 and an empty mask: of an earlier program
         kinds = () if withheld else ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
         return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None

@@ -3,7 +3,7 @@
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 
 A finished row stays in rows.jsonl with the sizes and times of its files: it is read again only when one of those, or
-the model, changed, and when there was no answer.
+the model or its limits, changed, and when it could not be read.
 """
 
 import base64
@@ -51,7 +51,7 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
         OutputError: `out` cannot be written.
     """
     before = _read_rows(out / ROWS_FILE)
-    keys = {case.id: _key(case, analyser.card.sha256) for case in batch.cases}
+    keys = {case.id: _key(case, analyser.identity) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
     fresh = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
     kept = {keys[case.id]: before[keys[case.id]] for case in batch.cases if keys[case.id] in before}
@@ -100,10 +100,10 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
     return summaries
 
 
-def _key(case: Case, sha256: str) -> str:
-    """What a row depends on: names, sizes and times of its files, class, weights."""
+def _key(case: Case, reader: str) -> str:
+    """What a row depends on: names, sizes and times of its files, class, model."""
     files = [[file.name, file.size, file.modified_ns] for file in (case.scan, *case.masks)]
-    return json.dumps([sha256, case.diagnosis, files])
+    return json.dumps([reader, case.diagnosis, files])
 
 
 def _line(key: str, row: ScanRow) -> bytes:
@@ -124,11 +124,8 @@ def _line(key: str, row: ScanRow) -> bytes:
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
-    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out.
-
-    So is what could not be read, and what got no answer: it may be readable now, and `busi limits` may have measured
-    anew what is answered. Such rows of an earlier program are wrong besides: a scan that came with its mask counted
-    as a lesion missed.
+    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out, and what could not be read:
+    it may be readable now.
     """
     rows: dict[str, ScanRow] = {}
     try:
@@ -139,7 +136,7 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
         try:
             content = json.loads(line)
             row = _read_row(content)
-            if row.reading is not None and not row.reading.withheld:
+            if row.reading is not None:
                 rows[content["key"]] = row
         except (ValueError, KeyError, TypeError):
             continue

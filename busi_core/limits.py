@@ -49,6 +49,19 @@ class Limits:
         kept = class_set(scores, self.class_scores, coverage)
         return tuple(diagnosis for diagnosis, stays in zip(Diagnosis, kept, strict=True) if stays)
 
+    def tensors(self) -> dict[str, NDArray[np.floating[Any]]]:
+        """All the numbers, by the names that they have in the file."""
+        known = self.familiarity
+        return {
+            **{f"class_scores.{column}": scores for column, scores in enumerate(self.class_scores)},
+            **{name: getattr(known, name) for name in ("mean", "scale", "precision")},
+            "distances": np.array([known.unlike_from, known.foreign_from]),
+        }
+
+    def checksum(self) -> str:
+        """SHA-256 of the numbers."""
+        return _checksum(self.tensors())
+
 
 def write_limits(folder: Path, limits: Limits, card: ModelCard) -> None:
     """Write the limits of the weights that `card` vouches for.
@@ -56,15 +69,9 @@ def write_limits(folder: Path, limits: Limits, card: ModelCard) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    familiarity = limits.familiarity
-    tensors: dict[str, NDArray[np.floating[Any]]] = {
-        f"class_scores.{column}": scores for column, scores in enumerate(limits.class_scores)
-    }
-    tensors |= {name: getattr(familiarity, name) for name in ("mean", "scale", "precision")}
-    tensors["distances"] = np.array([familiarity.unlike_from, familiarity.foreign_from])
-    about = {"schema": LIMITS_SCHEMA, "weights": card.sha256, "sha256": _checksum(tensors)}
+    about = {"schema": LIMITS_SCHEMA, "weights": card.sha256, "sha256": limits.checksum()}
     about["siblings"] = list(limits.siblings)
-    write_atomically(folder / LIMITS_FILE, save(tensors, {"about": json.dumps(about)}))
+    write_atomically(folder / LIMITS_FILE, save(limits.tensors(), {"about": json.dumps(about)}))
 
 
 def read_limits(folder: Path, card: ModelCard) -> Limits | None:

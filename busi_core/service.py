@@ -10,11 +10,14 @@ A scan that is foreign to the model gets no answer unless the caller insists.
 Nothing here writes to a disk. Logs carry sizes and versions; never names, pixels or scores.
 """
 
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -73,7 +76,11 @@ class _Raw(NamedTuple):
 
 
 class Analyser:
-    """One model version, ready to read scans; safe to share between threads, and deterministic."""
+    """One model version, ready to read scans; safe to share between threads, and deterministic.
+
+    Attributes:
+        identity: Another one whenever a scan may be read otherwise: weights, cut-offs, limits, what taught the version.
+    """
 
     def __init__(
         self,
@@ -92,6 +99,7 @@ class Analyser:
         self.card = card
         self.limits = limits
         self.taught = taught or TaughtScans(card.trained_on)
+        self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
         self._device = device
@@ -363,6 +371,12 @@ def _no_answer(prediction: Prediction, features: Tensor) -> tuple[Prediction, di
     return Prediction(empty, None), {LESION: Heatmap(empty, LESION, 0.0, grid)}
 
 
+def _identify(card: ModelCard, limits: Limits | None, taught: TaughtScans) -> str:
+    """Of all that decides what is said of a scan: the card, which names the weights; the limits; what taught them."""
+    decides = [asdict(card), limits.checksum() if limits else None, sorted(taught.hashes)]
+    return hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
+
+
 class Serving:
     """The analyser of the version in service, loaded once however many sessions ask, renewed when it changes.
 
@@ -393,7 +407,7 @@ class Serving:
             seen: _Seen = ("", ())
             try:
                 wanted = read_registry(self._weights_dir).in_service
-                seen = (wanted, self._stamp(wanted))
+                seen = (wanted, self.stamp(wanted))
                 if self._analyser is not None and seen == self._loaded:
                     self._refused = None
                 elif self._analyser is None or self._refused is None or self._refused[0] != seen:
@@ -416,7 +430,7 @@ class Serving:
         folder = self._weights_dir / check_version_name(version)
         return Analyser.load(folder, self._device)
 
-    def _stamp(self, version: str) -> tuple[int, ...]:
+    def stamp(self, version: str) -> tuple[int, ...]:
         """Another one whenever a file of the version is replaced, edited or removed."""
         found: tuple[int, ...] = ()
         for name in (CARD_FILE, MODEL_FILE, LIMITS_FILE, TAUGHT_FILE):

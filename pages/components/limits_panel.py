@@ -17,7 +17,7 @@ from busi_core.models.checkpoint import ModelCard
 from busi_core.report import score_words
 from busi_core.types import DecodedImage
 from pages.components.page import label
-from pages.components.serving import get_assessment
+from pages.components.serving import get_assessment, identify
 
 USUAL_COVERAGE = 90  # per cent
 
@@ -75,7 +75,7 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan
             st.rerun()
         return
     image = analysis.image
-    doubt = _measure(scan_key, analysis.model_version, analyser, image)
+    doubt = _measure(scan_key, analyser, image)
     outline = outline_doubt(doubt, image.height, image.width, finding.threshold)
     st.html(label(f"{READINGS} readings of this scan: mirrored, brighter, darker", css="label spaced"))
     picture = draw_doubt(image.rgb, outline.certain, outline.possible)
@@ -83,11 +83,13 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan
     st.html(_doubt_lines(doubt, outline.smallest, outline.largest, image) + _area_line(analyser.card))
 
 
-@st.cache_data(show_spinner="Reading the scan six times…", max_entries=2, scope="session")
-def _measure(scan_key: str, version: str, _analyser: Analyser, _image: DecodedImage) -> Doubt:
+@st.cache_data(
+    show_spinner="Reading the scan six times…", max_entries=2, scope="session", hash_funcs={Analyser: identify}
+)
+def _measure(scan_key: str, analyser: Analyser, _image: DecodedImage) -> Doubt:
     """For this session only: it holds patient data."""
-    del scan_key, version  # the key; analyser and image are not hashed
-    return measure_doubt(_analyser, _image)
+    del scan_key  # stands for the image in the key
+    return measure_doubt(analyser, _image)
 
 
 def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage) -> str:

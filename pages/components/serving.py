@@ -1,5 +1,7 @@
 """The model in service for the whole process, and readings for one session."""
 
+from operator import attrgetter
+
 import streamlit as st
 
 from busi_core import (
@@ -23,6 +25,9 @@ FRESH_SECONDS = 60  # what another process writes beside the weights is on the p
 MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
 
 
+identify = attrgetter("identity")  # of an analyser, for Streamlit's caches
+
+
 @st.cache_resource(show_spinner=False)
 def get_serving() -> Serving:
     """One for the whole server: weights are large, hold no patient data, and are safe to share."""
@@ -39,7 +44,6 @@ def current_analyser() -> Analyser:
     return get_serving().current()
 
 
-@st.cache_resource(show_spinner="Loading the model…", max_entries=2)
 def get_analyser(version: str) -> Analyser:
     """Any version by name, for a comparison; two are kept beside the one in service.
 
@@ -48,7 +52,13 @@ def get_analyser(version: str) -> Analyser:
     """
     serving = get_serving()
     current = serving.current()
-    return current if current.card.version == version else serving.load(version)
+    return current if current.card.version == version else _load(version, serving.stamp(version))
+
+
+@st.cache_resource(show_spinner="Loading the model…", max_entries=2)
+def _load(version: str, stamp: tuple[int, ...]) -> Analyser:
+    del stamp  # of its files: part of the key, so that what was replaced is loaded again
+    return get_serving().load(version)
 
 
 def servable_versions() -> list[str]:
@@ -82,15 +92,17 @@ def chosen_analyser() -> Analyser:
     return get_analyser(version)
 
 
-@st.cache_data(show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session")
-def analyse(data: bytes, frame: int | None, version: str, _analyser: Analyser, insist: bool = False) -> Analysis:
+@st.cache_data(
+    show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session", hash_funcs={Analyser: identify}
+)
+def analyse(data: bytes, frame: int | None, analyser: Analyser, insist: bool = False) -> Analysis:
     """One reading of one upload by one model version, for this session only: it holds patient data.
 
     Raises:
         InvalidImageError: The upload is not an image we accept.
     """
-    with measure_reading(version):  # the version is part of the key; the analyser itself is not hashed
-        return _analyser.analyse(data, frame=frame, insist=insist)
+    with measure_reading(analyser.card.version):
+        return analyser.analyse(data, frame=frame, insist=insist)
 
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)

@@ -172,11 +172,11 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         analyser = chosen_analyser()
         version = analyser.card.version
         insist = scan.id in insisted()
-        analysis = analyse(scan.data, None, version, analyser, insist)
+        analysis = analyse(scan.data, None, analyser, insist)
         if analysis.image.frames > 1:
             with left:
                 frame = choose_frame(tray, analysis.image.frames, scan)
-            analysis = analyse(scan.data, frame, version, analyser, insist)
+            analysis = analyse(scan.data, frame, analyser, insist)
             position += f", frame {frame + 1} of {analysis.image.frames}"
     except BusiError as error:
         show_error(error, name=f"{position} · {scan.name}")

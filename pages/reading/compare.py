@@ -173,11 +173,10 @@ def read_case(case: Case, data: bytes, analyser: Analyser) -> Analysis:
 
     A scan that is foreign to the model gets an answer, and a warning: whoever knows the truth asks how wrong it is.
     """
-    version = analyser.card.version
-    analysis = analyse(data, None, version, analyser, insist=True)
+    analysis = analyse(data, None, analyser, insist=True)
     if analysis.image.frames > 1:
         frame = st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, 1, key=f"frame-{case.id}")
-        analysis = analyse(data, int(frame) - 1, version, analyser, insist=True)
+        analysis = analyse(data, int(frame) - 1, analyser, insist=True)
     return analysis
 
 
@@ -244,7 +243,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         analysers = [current_analyser() if version is None else get_analyser(version) for version in versions]
         analyses = [read_case(case, data, analyser) for analyser in analysers[:1]]
         frame = analyses[0].image.frame if analyses[0].image.frames > 1 else None
-        analyses += [analyse(data, frame, other.card.version, other, insist=True) for other in analysers[1:]]
+        analyses += [analyse(data, frame, other, insist=True) for other in analysers[1:]]
     except BusiError as error:
         show_error(error, name=f"{cases.index + 1} of {len(cases.cases)} · {case.name}")
         return

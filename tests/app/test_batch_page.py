@@ -16,7 +16,7 @@ from busi_core.types import Diagnosis
 from pages.components import batch_queue
 from pages.components.batch_queue import BatchQueue, list_server_folders
 from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip
-from pages.components.serving import get_analyser, get_serving
+from pages.components.serving import get_serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages/reading/batch.py"
@@ -31,7 +31,6 @@ def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path / "weights"))
     monkeypatch.setenv("BUSI_DEVICE", "cpu")
     get_serving.clear()
-    get_analyser.clear()
 
 
 @pytest.fixture

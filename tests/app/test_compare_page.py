@@ -26,7 +26,7 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
 from pages.components.finding_panel import single_report
-from pages.components.serving import get_analyser, get_serving
+from pages.components.serving import get_serving
 
 PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
 SCAN = simulate_scan(Diagnosis.BENIGN, seed=3, height=120, width=150)
@@ -52,11 +52,9 @@ def two_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("BUSI_DEVICE", "cpu")
     monkeypatch.delenv("BUSI_CORRECTIONS_DIR", raising=False)
-    for cached in (get_serving, get_analyser):
-        cached.clear()
+    get_serving.clear()
     yield
-    for cached in (get_serving, get_analyser):
-        cached.clear()
+    get_serving.clear()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the model does not know, as a reader meets it on Analyse."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.limits import LIMITS_FILE
+from busi_core.registry import REGISTRY_FILE, read_registry
 from busi_core.report import TAUGHT
+from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
@@ -52,6 +56,25 @@ def test_who_insists_sees_the_answer_and_is_warned(page: AppTest) -> None:
     said = texts(page)
     assert "Model score" in said
     assert "unlike the scans that the model learned from" in said.lower()
+
+
+def test_an_open_scan_is_judged_anew_when_the_limits_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights = PROJECT_ROOT / "weights"
+    version = read_registry(weights).in_service
+    shutil.copytree(weights / version, tmp_path / version, ignore=shutil.ignore_patterns(LIMITS_FILE))
+    shutil.copy(weights / REGISTRY_FILE, tmp_path)
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path))
+    st.cache_resource.clear()
+    page = upload(AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run(), "a.png", encode_png(astronaut()))
+    assert "Model score" in texts(page)
+    shutil.copy(weights / version / LIMITS_FILE, tmp_path / version)
+    page = page.run()
+    assert not page.exception
+    assert "No answer." in texts(page)
+    monkeypatch.undo()
+    st.cache_resource.clear()
 
 
 def test_compare_answers_all_the_same_and_warns(page: AppTest) -> None:

@@ -17,7 +17,7 @@ from busi_core.promotion.judging import Judging, judge_on_record, main, read_jud
 from busi_core.registry import put_into_service, read_registry
 from busi_core.types import Diagnosis
 from pages.components import admin
-from pages.components.serving import get_analyser, get_serving
+from pages.components.serving import get_serving
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages/admin/models.py"
@@ -54,10 +54,8 @@ def gate(written: Gate, tmp_path: Path, person: OnePerson, monkeypatch: pytest.M
     for name, value in gate.environment().items():
         monkeypatch.setenv(name, value)
     get_serving.clear()
-    get_analyser.clear()
     yield gate
     get_serving.clear()
-    get_analyser.clear()
 
 
 def open_page(version: str | None = None) -> AppTest:

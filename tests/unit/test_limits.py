@@ -200,6 +200,7 @@ def test_the_empty_mask_of_an_earlier_program_goes(knowing: Analyser, holiday: P
     out = tmp_path / "out"
     read_folder(knowing, holiday, out)
     record = json.loads((out / "a.json").read_text()) | {"lesion_pixels": 0, "regions": 0}
+    del record["input"]["read_by"]
     (out / "a.json").write_text(json.dumps(record))
     for kind in ("mask", "heatmap"):
         (out / f"a_{kind}.png").write_bytes(b"empty")
@@ -217,10 +218,17 @@ def test_a_mask_put_beside_an_answer_withheld_is_somebodys_and_stays(knowing: An
     assert (holiday / "a_mask.png").read_bytes() == b"somebody's work"
 
 
-def test_a_comparison_asks_again_for_an_answer_that_was_withheld(
+def test_scans_are_read_again_when_the_limits_were_made_anew(knowing: Analyser, holiday: Path, tmp_path: Path) -> None:
+    """The weights are the same then, and what is answered is not."""
+    read_folder(make_analyser(), holiday, tmp_path / "out")
+    (outcome,) = read_folder(knowing, holiday, tmp_path / "out")
+    assert outcome.summary.startswith("answer withheld")
+    assert names_in(tmp_path / "out") == {"a.json"}
+
+
+def test_a_comparison_reads_again_when_the_limits_were_made_anew(
     knowing: Analyser, holiday: Path, scan: bytes, tmp_path: Path
 ) -> None:
-    """`busi limits` may have measured anew what is answered; the weights are the same then."""
     (holiday / "b.png").write_bytes(scan)
     batch = list_cases(holiday, holiday)
     before = list(compare_cases(knowing, batch, tmp_path / "out"))
