@@ -1,6 +1,6 @@
 """A model version over the test part of a split, through the front door: file bytes in, EvaluationReport out.
 
-    test records -Analyser.analyse(bytes)-> ScanResult each -metrics, bootstrap-> EvaluationReport -> evaluation.json
+    test records -Analyser.analyse_for_batch-> ScanResult each -metrics, bootstrap-> EvaluationReport -> evaluation.json
 
 A report is refused when a scored scan has a copy among those that taught the model.
 """
@@ -127,7 +127,7 @@ def score_record(analyser: Analyser, record: Record) -> ScanResult:
         InvalidImageError: The file is no image we accept.
         DatasetError: Its mask cannot be read or does not fit.
     """
-    analysis = analyser.analyse(record.image.read_bytes(), insist=True)
+    analysis = analyser.analyse_for_batch(decode_image(record.image.read_bytes()), insist=True)
     truth = read_truth(record, analysis.image.height, analysis.image.width)
     mask = read_finding(analysis).lesion_mask
     counts = count_overlap(mask, truth)

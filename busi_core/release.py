@@ -247,7 +247,8 @@ def fit_limits(
             on_scan(number, count)
     for reader, part in scored:
         for record in part:
-            probabilities = reader.analyse(record.image.read_bytes(), insist=True).prediction.probabilities
+            image = decode_image(record.image.read_bytes())
+            probabilities = reader.analyse_for_batch(image, insist=True).prediction.probabilities
             scores.append([probabilities[diagnosis] for diagnosis in Diagnosis] if probabilities else [])
             if on_scan:
                 on_scan(len(records) + len(scores), count)
@@ -272,8 +273,8 @@ def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) 
     overlaps: list[list[float]] = []
     scores: list[list[float]] = []
     for record in validation:
-        analysis = analyser.analyse(record.image.read_bytes())
-        image, prediction = analysis.image, analysis.prediction
+        image = decode_image(record.image.read_bytes())
+        prediction = analyser.analyse_for_batch(image).prediction
         truth = read_truth(record, image.height, image.width)
         probability = upsample(prediction.lesion_probability, image.height, image.width)
         overlaps.append([_overlap(probability >= cutoff, truth) for cutoff in CUTOFFS])

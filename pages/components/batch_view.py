@@ -17,7 +17,8 @@ from busi_core.batch_tables import rows_csv
 from busi_core.report import MAX_SUBJECT, Report, Summary, report_json
 from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
-from pages.components.finding_panel import CLASS_COLOURS, safe_stem
+from pages.components.downloads import safe_stem
+from pages.components.finding_panel import CLASS_COLOURS
 from pages.components.page import label
 
 ROW_HEIGHT_PX = 72

@@ -14,7 +14,8 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
 from pages.components.compare_viewer import EditedMask, ShownReading
-from pages.components.finding_panel import CLASS_COLOURS, safe_stem, score_text, show_warnings
+from pages.components.downloads import safe_stem
+from pages.components.finding_panel import CLASS_COLOURS, score_text, show_warnings
 from pages.components.page import label, show_error
 
 UNKNOWN = "not stated"

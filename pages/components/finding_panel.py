@@ -1,32 +1,16 @@
-"""What the model says about one scan, beside the viewer: class, flag, size, disagreement, downloads."""
+"""What the model says about one scan, beside the viewer: class, flag, size, disagreement."""
 
 from collections.abc import Callable
-from datetime import datetime
 from html import escape
 
 import streamlit as st
 
-from busi_core import Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
-from busi_core.batch import Truth
-from busi_core.explain.gradcam import LESION
-from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
-from busi_core.imaging.preprocess import upsample
-from busi_core.limits import Limits
+from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.models.checkpoint import MalignancyFlag
-from busi_core.report import (
-    MAX_SUBJECT,
-    RESEARCH_USE,
-    Report,
-    ReportPictures,
-    ReportScan,
-    reading_json,
-    reading_record,
-    score_words,
-)
-from busi_core.report_pdf import draw_report
-from busi_core.types import Mask
+from busi_core.report import score_words
+from pages.components.downloads import ScanOnScreen, show_downloads
 from pages.components.limits_panel import show_class_set, show_withheld
-from pages.components.page import label, plain
+from pages.components.page import label
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
@@ -34,15 +18,10 @@ CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagn
 def show_finding(
     analysis: Analysis,
     finding: Finding,
+    scan: ScanOnScreen,
+    analyser: Analyser,
     *,
-    name: str,
-    scan_id: str,
-    position: str,
-    simulated: bool,
-    flag: MalignancyFlag | None,
     report: EvaluationReport | None,
-    limits: Limits | None,
-    taught: bool,
     subjects: dict[str, str],
     on_insist: Callable[[], None],
 ) -> None:
@@ -51,18 +30,13 @@ def show_finding(
     Args:
         analysis: What the model said.
         finding: The same at the cut-off the reader chose.
-        name: File name, shown as plain text.
-        scan_id: Of the scan in this session.
-        position: As in '3 of 12'.
-        simulated: The scan was made by the phantom.
-        flag: The model's operating point and what it reached on validation.
+        scan: Whose finding it is.
+        analyser: Of the version that read it: its flag, and what it knows of its limits.
         report: The version's evaluation on scans it never saw; None when there is none.
-        limits: What the version knows of its limits; None when nothing.
-        taught: This scan, or a copy of it, taught the version.
         subjects: The names on the reports of this session's scans, by the scan's id; what is typed goes in.
         on_insist: Called when the reader wants an answer that was withheld.
     """
-    st.html(label(f"{position} · {name}{' · SIMULATED' if simulated else ''}", css="finding-name"))
+    st.html(label(" · ".join(scan.title()), css="finding-name"))
     if ImageWarning.NO_CONTRAST in analysis.warnings:
         st.error("No contrast: every pixel has nearly the same grey. The model's answer is not shown; check the file.")
         return
@@ -73,23 +47,14 @@ def show_finding(
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
         st.html(_class_block(analysis))
-        if limits is not None:
-            show_class_set(analysis, limits, report)
-        _show_flag(analysis, finding, flag, report)
+        if analyser.limits is not None:
+            show_class_set(analysis, analyser.limits, report)
+        _show_flag(analysis, finding, analyser.card.malignancy, report)
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
     show_warnings(analysis)
-    _show_downloads(
-        analysis,
-        finding,
-        name=name,
-        scan_id=scan_id,
-        position=position,
-        simulated=simulated,
-        taught=taught,
-        subjects=subjects,
-    )
+    show_downloads(analysis, finding, scan, subjects)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
@@ -168,117 +133,6 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
     )
 
 
-def _show_downloads(
-    analysis: Analysis,
-    finding: Finding,
-    *,
-    name: str,
-    scan_id: str,
-    position: str,
-    simulated: bool,
-    taught: bool,
-    subjects: dict[str, str],
-) -> None:
-    stem = f"{safe_stem(name)} - {position}"
-    title = f"{name}   {position}{'   SIMULATED' if simulated else ''}"
-    below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
-    overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
-    record = reading_json(analysis, finding, file=name, taught=taught, position=position)
-    subject = typed_subject(scan_id, subjects)
-
-    def make_report() -> bytes:
-        report = single_report(
-            analysis, finding, name=name, position=position, simulated=simulated, taught=taught, subject=subject
-        )
-        return draw_report(report)
-
-    contents: tuple[bytes | Callable[[], bytes], ...] = (
-        mask_png(finding.lesion_mask),
-        encode_png(overlay),
-        record,
-        make_report,
-    )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.html(label("Download"))
-        ask_subject(scan_id, subjects)
-    with st.container(horizontal=True, gap="small"):
-        for text, content, file_name, kind in zip(
-            ("Mask", "Overlay", "JSON", "Report (PDF)"),
-            contents,
-            (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json", f"{stem}.pdf"),
-            ("image/png", "image/png", "application/json", "application/pdf"),
-            strict=True,
-        ):
-            st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
-
-
-def ask_subject(scan_id: str, subjects: dict[str, str]) -> None:
-    """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's."""
-    typed, key = typed_subject(scan_id, subjects), _subject_key(scan_id)
-    if key not in st.session_state:  # Streamlit forgets a field that was not on screen
-        st.session_state[key] = typed
-    with st.popover(f"On the report: {plain(typed)}" if typed else "Name on the report", type="tertiary"):
-        subjects[scan_id] = st.text_input(
-            "Name or number", key=key, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
-        )
-
-
-def typed_subject(scan_id: str, subjects: dict[str, str]) -> str:
-    """What the reader typed in as the name on the report of this scan."""
-    return str(st.session_state.get(_subject_key(scan_id), subjects.get(scan_id, "")))
-
-
-def _subject_key(scan_id: str) -> str:
-    return f"report-subject-{scan_id}"
-
-
-def single_report(
-    analysis: Analysis,
-    finding: Finding,
-    *,
-    name: str,
-    position: str,
-    simulated: bool,
-    taught: bool,
-    subject: str,
-    truth: Truth | None = None,
-    reference: Mask | None = None,
-) -> Report:
-    """One reading as a report; its pictures are drawn when the file is asked for.
-
-    Args:
-        analysis: What the model said.
-        finding: The same at the cut-off the reader chose.
-        name: The file's name.
-        position: As in '3 of 12'.
-        simulated: The scan was made by the phantom.
-        taught: It, or a copy of it, taught the version that read it.
-        subject: What the reader typed in; empty when nothing.
-        truth: How the reading compares with its reference; None where nothing is known.
-        reference: (height, width) bool, the reference mask; None where there is none.
-    """
-    diagnosis = analysis.prediction.diagnosis
-    explains = diagnosis.value if diagnosis else LESION
-    image = analysis.image
-
-    def draw() -> ReportPictures:
-        evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
-        return ReportPictures(image.rgb, finding.lesion_mask, reference, evidence, explains)
-
-    record = reading_record(analysis, finding, file=name, taught=taught, position=position) | {"simulated": simulated}
-    if truth is not None:
-        record["truth"] = truth.record()
-    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
-
-
 def score_text(score: float) -> str:
     """A score in words, as HTML."""
     return escape(score_words(score))
-
-
-def safe_stem(name: str) -> str:
-    """A file name's stem that is safe on every system: letters, digits and a few signs, at most 80 characters."""
-    stem = name.rsplit(".", 1)[0] if "." in name else name
-    kept = "".join(c if c.isalnum() or c in " ()-_" else "_" for c in stem).strip()
-    return kept[:80] or "scan"

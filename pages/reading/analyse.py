@@ -5,6 +5,7 @@ import streamlit as st
 from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
+from pages.components.downloads import ScanOnScreen
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
@@ -214,14 +215,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         show_finding(
             analysis,
             finding,
-            name=scan.name,
-            scan_id=scan.id,
-            position=position,
-            simulated=scan.simulated,
-            flag=analyser.card.malignancy,
+            ScanOnScreen(scan.id, scan.name, position, scan.simulated, taught),
+            analyser,
             report=reports[0] if reports else None,
-            limits=analyser.limits,
-            taught=taught,
             subjects=tray.subjects,
             on_insist=lambda: insisted().add(scan.id),
         )

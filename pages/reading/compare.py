@@ -18,7 +18,7 @@ from busi_core.types import Analysis, Grey
 from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
-from pages.components.finding_panel import ask_subject, safe_stem, single_report, typed_subject
+from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import analyse, current_analyser, get_analyser
 
@@ -223,13 +223,11 @@ def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: R
     """One reading of the open case with its reference, as a report."""
     finding = read_finding(reading.analysis, reading.cutoff)
     is_known = case.diagnosis is not None or not reference.missing
+    position = f"{cases.index + 1} of {len(cases.cases)}"
     return single_report(
         reading.analysis,
         finding,
-        name=case.name,
-        position=f"{cases.index + 1} of {len(cases.cases)}",
-        simulated=case.id in cases.simulated,
-        taught=taught,
+        ScanOnScreen(case.id, case.name, position, case.id in cases.simulated, taught),
         subject=typed_subject(case.id, cases.subjects),
         truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_known else None,
         reference=reference.mask,

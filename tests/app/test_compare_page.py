@@ -25,7 +25,7 @@ from busi_core.report import report_json
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
-from pages.components.finding_panel import single_report
+from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
 
 PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
@@ -257,10 +257,8 @@ def test_the_report_of_a_compared_scan_holds_the_reference_and_its_figures() -> 
     finding = read_finding(analysis, 0.3)
     reference = read_reference(list_uploads([("a_mask.png", MASK)]), *SCAN.mask.shape)
     truth = measure_truth(Diagnosis.BENIGN, reference, finding, taught=True)
-    report = single_report(
-        analysis, finding, name="a.png", position="1 of 1", simulated=False, taught=True, subject="", truth=truth,
-        reference=reference.mask,
-    )  # fmt: skip
+    scan = ScanOnScreen("a", "a.png", "1 of 1", simulated=False, taught=True)
+    report = single_report(analysis, finding, scan, subject="", truth=truth, reference=reference.mask)
     (page,) = PdfReader(io.BytesIO(draw_report(report))).pages
     said = " ".join(page.extract_text().split())
     dice = count_overlap(finding.lesion_mask, SCAN.mask).dice

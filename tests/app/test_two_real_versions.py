@@ -16,7 +16,7 @@ from busi_core import Analyser
 from busi_core.comparison import compare_scan
 from busi_core.data.records import Record, read_busi, read_truth
 from busi_core.settings import PROJECT_ROOT
-from pages.components.serving import get_analyser, get_serving
+from pages.components.serving import get_serving
 
 pytestmark = pytest.mark.realdata
 
@@ -30,11 +30,9 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path,
     first, second = copy_two_real_versions(folder)
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(folder))
     monkeypatch.setenv("BUSI_DEVICE", "cpu")
-    for cached in (get_serving, get_analyser):
-        cached.clear()
+    get_serving.clear()
     yield folder, first, second
-    for cached in (get_serving, get_analyser):
-        cached.clear()
+    get_serving.clear()
 
 
 def find_scan(data_root: Path, name: str) -> Record:

@@ -1,0 +1,134 @@
+"""What a reader takes along of one scan: mask, overlay, JSON and a report under the name that was typed for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import streamlit as st
+
+from busi_core import Analysis, Finding
+from busi_core.batch import Truth
+from busi_core.explain.gradcam import LESION
+from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
+from busi_core.imaging.preprocess import upsample
+from busi_core.report import MAX_SUBJECT, RESEARCH_USE, Report, ReportPictures, ReportScan, reading_json, reading_record
+from busi_core.report_pdf import draw_report
+from busi_core.types import Mask
+from pages.components.page import label, plain
+
+
+@dataclass(frozen=True)
+class ScanOnScreen:
+    """What is known of the open scan beside its reading.
+
+    Attributes:
+        id: In this session.
+        name: Of the file, as given: data.
+        position: As in '3 of 12'.
+        simulated: It was made by the phantom.
+        taught: It, or a copy of it, taught the version that read it.
+    """
+
+    id: str
+    name: str
+    position: str
+    simulated: bool
+    taught: bool
+
+    def title(self) -> list[str]:
+        """What a reader must see of it wherever it is shown."""
+        return [self.position, self.name, *(["SIMULATED"] if self.simulated else [])]
+
+
+def show_downloads(analysis: Analysis, finding: Finding, scan: ScanOnScreen, subjects: dict[str, str]) -> None:
+    """Mask, overlay, JSON and report of one reading; arguments as in `finding_panel.show_finding`."""
+    stem = f"{safe_stem(scan.name)} - {scan.position}"
+    title = "   ".join(scan.title())
+    below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
+    overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
+    record = reading_json(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
+    subject = typed_subject(scan.id, subjects)
+
+    def make_report() -> bytes:
+        return draw_report(single_report(analysis, finding, scan, subject=subject))
+
+    contents: tuple[bytes | Callable[[], bytes], ...] = (
+        mask_png(finding.lesion_mask),
+        encode_png(overlay),
+        record,
+        make_report,
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(label("Download"))
+        ask_subject(scan.id, subjects)
+    with st.container(horizontal=True, gap="small"):
+        for text, content, file_name, kind in zip(
+            ("Mask", "Overlay", "JSON", "Report (PDF)"),
+            contents,
+            (f"{stem} - mask.png", f"{stem} - overlay.png", f"{stem}.json", f"{stem}.pdf"),
+            ("image/png", "image/png", "application/json", "application/pdf"),
+            strict=True,
+        ):
+            st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
+
+
+def ask_subject(scan_id: str, subjects: dict[str, str]) -> None:
+    """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's."""
+    typed, key = typed_subject(scan_id, subjects), _subject_key(scan_id)
+    if key not in st.session_state:  # Streamlit forgets a field that was not on screen
+        st.session_state[key] = typed
+    with st.popover(f"On the report: {plain(typed)}" if typed else "Name on the report", type="tertiary"):
+        subjects[scan_id] = st.text_input(
+            "Name or number", key=key, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
+        )
+
+
+def typed_subject(scan_id: str, subjects: dict[str, str]) -> str:
+    """What the reader typed in as the name on the report of this scan."""
+    return str(st.session_state.get(_subject_key(scan_id), subjects.get(scan_id, "")))
+
+
+def _subject_key(scan_id: str) -> str:
+    return f"report-subject-{scan_id}"
+
+
+def single_report(
+    analysis: Analysis,
+    finding: Finding,
+    scan: ScanOnScreen,
+    *,
+    subject: str,
+    truth: Truth | None = None,
+    reference: Mask | None = None,
+) -> Report:
+    """One reading as a report; its pictures are drawn when the file is asked for.
+
+    Args:
+        analysis: What the model said.
+        finding: The same at the cut-off the reader chose.
+        scan: Whose reading it is.
+        subject: What the reader typed in; empty when nothing.
+        truth: How the reading compares with its reference; None where nothing is known.
+        reference: (height, width) bool, the reference mask; None where there is none.
+    """
+    diagnosis = analysis.prediction.diagnosis
+    explains = diagnosis.value if diagnosis else LESION
+    image = analysis.image
+
+    def draw() -> ReportPictures:
+        evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
+        return ReportPictures(image.rgb, finding.lesion_mask, reference, evidence, explains)
+
+    record = reading_record(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
+    record["simulated"] = scan.simulated
+    if truth is not None:
+        record["truth"] = truth.record()
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
+
+
+def safe_stem(name: str) -> str:
+    """A file name's stem that is safe on every system: letters, digits and a few signs, at most 80 characters."""
+    stem = name.rsplit(".", 1)[0] if "." in name else name
+    kept = "".join(c if c.isalnum() or c in " ()-_" else "_" for c in stem).strip()
+    return kept[:80] or "scan"
