@@ -13,7 +13,7 @@ from files import animated, dicom
 from PIL import Image
 from versions import write_version
 
-from busi_core.cli import _make_parser, main
+from busi_core.cli import main, make_parser
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
 from busi_core.imaging.phantom import simulate_scan
@@ -33,7 +33,7 @@ SMALL_RUN = (
 
 
 def commands() -> list[str]:
-    (action,) = [a for a in _make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    (action,) = [a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return list(action.choices)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from busi_core.assessment import read_assessment
-from busi_core.cli import _make_parser
+from busi_core.cli import make_parser
 from busi_core.cross_validation import read_cross_validation
 from busi_core.evaluation import read_reports
 from busi_core.limits import read_limits
@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = [a for a in _make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    (action,) = [a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return dict(action.choices)
 
 

@@ -1,0 +1,39 @@
+"""The command line: `busi COMMAND`. The files beside this one hold the commands by subject, a function for each.
+
+The only room of the core that prints.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+
+from busi_core.cli import data, measuring, reading, server, service, training
+from busi_core.errors import BusiError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when all went well, 1 when something was reported, 2 for wrong usage."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return int(options.run(options))
+    except BusiError as error:
+        print(f"busi: {error.problem} {error.remedy}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("busi: stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="busi", description="Read breast-ultrasound scans. Research use only, not a medical device."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subject in (reading, training, measuring, service, data, server):
+        subject.add_commands(commands)
+    return parser

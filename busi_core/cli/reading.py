@@ -1,0 +1,123 @@
+"""Commands that read scans: analyse, compare."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from busi_core.cli.terminal import Commands, Progress
+from busi_core.explain.catalogue import DEEPEST, Method
+from busi_core.settings import read_settings
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them to the parser."""
+    analyse = commands.add_parser("analyse", help="read scans: mask, class and heat map as files")
+    analyse.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders; *_mask* are skipped")
+    analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
+    analyse.add_argument("--frame", type=_count_frame, metavar="N", help="frame of a file with several, from 1")
+    analyse.add_argument("--model", metavar="VERSION", help="another version than the one in service")
+    analyse.add_argument(
+        "--jobs",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="scans read side by side (default 2)",
+    )
+    analyse.add_argument(
+        "--explain",
+        nargs="+",
+        choices=[method.value for method in Method],
+        default=[],
+        metavar="METHOD",
+        help=f"more heat maps, as files of their own: {', '.join(Method)}",
+    )
+    analyse.add_argument(
+        "--of", metavar="CLASS", help="explain this class, or 'lesion mask' (default: the likeliest class)"
+    )
+    analyse.add_argument(
+        "--layer",
+        default=DEEPEST,
+        metavar="NAME",
+        help="explain at this layer: deepest (default), encoder-4 and so on, or decoder (for the mask)",
+    )
+    analyse.set_defaults(run=_analyse)
+
+    compare = commands.add_parser("compare", help="read scans and compare them with their reference masks")
+    compare.add_argument("images", type=Path, metavar="IMAGES", help="folder of scans, as BUSI or BUS-BRA")
+    compare.add_argument("masks", type=Path, metavar="MASKS", help="folder of their masks; may be the same")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="compare.csv and summary.json go here")
+    compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
+    compare.add_argument("--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)")
+    compare.set_defaults(run=_compare)
+
+
+def _analyse(options: argparse.Namespace) -> int:
+    from busi_core.folder import Asked, analyse_plan, plan_paths
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    analyser = serving.load(options.model) if options.model else serving.current()
+    plan = plan_paths(options.paths, options.out)
+    progress, failed, before = Progress(len(plan.targets)), 0, 0
+    asked = Asked(tuple(dict.fromkeys(map(Method, options.explain))), options.of, options.layer)
+    frame = None if options.frame is None else options.frame - 1  # people and DICOM count from 1
+    for outcome in analyse_plan(analyser, plan, frame=frame, jobs=options.jobs, asked=asked):
+        progress.clear()
+        if outcome.error is not None:
+            failed += 1
+            print(f"{outcome.path}: {outcome.error.problem} {outcome.error.remedy}", file=sys.stderr)
+        elif outcome.already_done:
+            before += 1
+        else:
+            print(f"{outcome.path}: {outcome.summary}")
+        progress.step(failed, counts=not outcome.already_done)
+    if before:
+        print(f"busi: {before} files were done before and left alone.", file=sys.stderr)
+    if failed:
+        print(f"busi: {failed} files could not be read.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from busi_core.folder_compare import compare_cases, list_cases, write_comparison
+    from busi_core.service import Serving, choose_device
+
+    settings = read_settings()
+    serving = Serving(settings.weights_dir, choose_device(settings.device))
+    analyser = serving.load(options.model) if options.model else serving.current()
+    batch = list_cases(options.images, options.masks)
+    progress, failed, rows = Progress(len(batch.cases)), 0, []
+    for row in compare_cases(analyser, batch, options.out, jobs=options.jobs):
+        rows.append(row)
+        reason = row.problem or row.truth.problem
+        if reason:
+            failed += 1
+            progress.clear()
+            print(f"{row.name}: {reason}", file=sys.stderr)
+        progress.step(failed)
+    progress.clear()
+    for mask in batch.lone_masks:
+        print(f"{mask.name}: no scan came with this mask.", file=sys.stderr)
+    for summary in write_comparison(analyser, rows, batch, options.out):
+        print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
+        for figure in summary.figures:
+            print(f"  {figure.name:<34} {figure!s:<24} ({figure.scans} scans)")
+    print(f"written: {options.out / 'compare.csv'} and {options.out / 'summary.json'}")
+    if failed:
+        print(f"busi: {failed} of {len(rows)} scans could not be compared.", file=sys.stderr)
+    return 1 if failed or batch.lone_masks else 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:
+        raise argparse.ArgumentTypeError(f"must be 1 to 64, got {text}")
+    return number
+
+
+def _count_frame(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"frames are counted from 1, got {text}")
+    return number

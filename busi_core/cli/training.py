@@ -1,0 +1,215 @@
+"""Commands that train: train, recipes, reproduce, sweep."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from busi_core.cli.terminal import Commands, say
+from busi_core.errors import TrainingError
+from busi_core.settings import read_settings
+
+if TYPE_CHECKING:
+    from busi_core.data.splits import Split
+    from busi_core.imaging.preprocess import PreprocessSpec
+    from busi_core.recipes.recipe import Recipe
+    from busi_core.training.log import Epoch
+
+TRAINING_OPTIONS = (  # of `busi train`, named as in TrainingConfig
+    "epochs",
+    "patience",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "average_decay",
+    "seed",
+    "precision",
+    "start",
+    "normal_repeats",
+    "teachers",
+    "teacher_share",
+    "augmentation",
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add them to the parser."""
+    train = commands.add_parser("train", help="train a model version; resumes with --resume")
+    train.add_argument("version", help="name of the new version, a folder under weights/")
+    train.add_argument(
+        "--data",
+        nargs="+",
+        metavar="SET",
+        help="busi, bus-bra, or the id of a data set that was accepted here (default: the recipe's own)",
+    )
+    train.add_argument(
+        "--recipe", default="product", metavar="NAME", help="a published system, see 'busi recipes' (default product)"
+    )
+    train.add_argument("--tissue", type=Path, metavar="DIR", help="BCSS, for the tissue recipe; else tiles are made")
+    train.add_argument(
+        "--test-fold",
+        type=_fold_or_none,
+        default=0,
+        metavar="K",
+        help="BUSI fold kept for the test, 0 to 4 (default 0), or none: another hospital is the test, fold 0 chooses",
+    )
+    train.add_argument("--epochs", type=int, metavar="N")
+    train.add_argument("--patience", type=int, metavar="N", help="epochs without a better validation score")
+    train.add_argument("--size", type=int, metavar="PX", help="side of the network's input, a multiple of 32")
+    train.add_argument("--batch-size", type=int, metavar="N")
+    train.add_argument("--learning-rate", type=float, metavar="R")
+    train.add_argument("--schedule", choices=("one-cycle", "constant", "exponential"), help="of the learning rate")
+    train.add_argument("--average-decay", type=float, metavar="D", help="of the moving average of the weights")
+    train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
+    train.add_argument(
+        "--padding", choices=("symmetric", "same"), help="of the encoder; 'same' as TensorFlow pads (timm's only)"
+    )
+    train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
+    train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
+    train.add_argument(
+        "--teachers",
+        nargs="+",
+        metavar="VERSION",
+        help="versions whose joint answer is learned from beside the truth; what taught them taught this one too",
+    )
+    train.add_argument("--teacher-share", type=float, metavar="S", help="of the loss that is about their answer")
+    train.add_argument("--augmentation", choices=("ultrasound", "ultrasound-wide", "none"), help="of training scans")
+    train.add_argument("--precision", choices=("bf16", "fp32"))
+    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
+    train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    train.set_defaults(run=_train)
+
+    recipes = commands.add_parser("recipes", help="list the published systems that can be trained")
+    recipes.set_defaults(run=_recipes)
+
+    reproduce = commands.add_parser(
+        "reproduce", help="train the published systems under a budget; goes on where it was"
+    )
+    reproduce.add_argument(
+        "--budget", choices=("full", "cpu"), default="cpu", help="full as printed; cpu (default) small"
+    )
+    reproduce.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
+    reproduce.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
+    reproduce.add_argument("--hours", type=float, metavar="H", help="wall-clock of all runs together")
+    reproduce.add_argument("--only", nargs="+", metavar="NAME", help="'leak' or recipes, in this order; default all")
+    reproduce.add_argument(
+        "--seeds", type=int, nargs="+", choices=range(5), default=[0, 1, 2], metavar="K", help="of leak"
+    )
+    reproduce.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    reproduce.add_argument(
+        "--out", type=Path, default=Path("docs"), metavar="DIR", help="for reproduction.md and .json"
+    )
+    reproduce.set_defaults(run=_reproduce)
+
+    sweep = commands.add_parser("sweep", help="the ablation of unet-roi-segnet: learning rates and filters")
+    sweep.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
+    sweep.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
+    sweep.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    sweep.set_defaults(run=_sweep)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from busi_core.recipe_run import scaled_for
+    from busi_core.recipes.catalogue import get_recipe
+    from busi_core.registry import check_version_name
+    from busi_core.training_run import Listener, train_version
+
+    settings = read_settings()
+    recipe = get_recipe(options.recipe)
+    run = options.runs / check_version_name(options.version)
+    recipe = scaled_for(recipe, _given(options, *TRAINING_OPTIONS))
+    if options.size is not None:
+        recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})
+    if parts := _given(options, "encoder", "padding"):
+        recipe = scaled_for(recipe, {"architecture": replace(recipe.final.architecture, **parts)})
+    if recipe.is_tissue:
+        return _train_tissue(options, recipe, run)
+
+    def count(split: "Split") -> None:
+        print(
+            f"{len(split.train)} images to train on, {len(split.validation)} to choose by; the test part stays closed."
+        )
+
+    def report(epoch: "Epoch") -> None:
+        print(epoch.describe(recipe.final.epochs), flush=True)
+
+    made = train_version(
+        options.version,
+        recipe,
+        data_sets=tuple(options.data or recipe.data_sets),
+        test_fold=options.test_fold,
+        run=run,
+        settings=settings,
+        resume=options.resume,
+        listener=Listener(on_split=count, on_epoch=report),
+    )
+    if made is not None:
+        card, progress = made
+        folder = settings.weights_dir / card.version
+        print(f"{folder}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
+        print(f"Next: busi evaluate --model {card.version} --save")
+    return 0
+
+
+def _train_tissue(options: argparse.Namespace, recipe: "Recipe", run: Path) -> int:
+    from busi_core.study.budget import Clock
+    from busi_core.study.tissue import run_tissue
+
+    done = run_tissue(recipe, run, clock=Clock(run, cap=None), say=say, data=options.tissue)
+    print(f"{recipe.name}, {done.extra['note']}:")
+    for name, value in done.extra["figures"].items():
+        print(f"  {name:<20} {value['estimate']:.3f}  [{value['low']:.3f} - {value['high']:.3f}]")
+    print(f"written: {run / 'versions' / recipe.name}; it reads no scans and is never served")
+    return 0
+
+
+def _resized(spec: "PreprocessSpec", side: int) -> "PreprocessSpec":
+    try:
+        return replace(spec, side=side)
+    except ValueError as error:
+        raise TrainingError(f"No run can have these options: {error}.", remedy="See 'busi train --help'.") from error
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the options that were typed."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _fold_or_none(text: str) -> int | None:
+    if text not in ("none", *map(str, range(5))):
+        raise argparse.ArgumentTypeError(f"must be 0 to 4 or none, got {text}")
+    return None if text == "none" else int(text)
+
+
+def _recipes(_options: argparse.Namespace) -> int:
+    from busi_core.recipes.catalogue import RECIPES
+
+    for recipe in RECIPES.values():
+        paper = f"paper {recipe.paper}" if recipe.paper else "the product"
+        print(f"{recipe.name:<22} {paper:<11} {recipe.summary}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from busi_core.recipes.catalogue import get_recipe
+    from busi_core.study.budget import BUDGETS
+    from busi_core.study.reproduce import Study
+
+    budget = replace(BUDGETS[options.budget], **_given(options, "epochs", "size", "hours"))
+    only = None if options.only is None else [get_recipe(name).name for name in options.only if name != "leak"]
+    study = Study(read_settings(), budget, options.runs, options.out, say)
+    study.run(leak=options.only is None or "leak" in options.only, recipes=only, seeds=options.seeds)
+    print(f"written: {options.out / 'reproduction.md'} and {options.out / 'reproduction.json'}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from busi_core.study.reproduce import run_sweep
+
+    for name, figures in run_sweep(read_settings(), options.runs, say, epochs=options.epochs, size=options.size):
+        shown = ", ".join(
+            f"{figure} {value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})" for figure, value in figures
+        )
+        print(f"{name}: {shown}", flush=True)
+    return 0
