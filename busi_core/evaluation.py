@@ -297,7 +297,7 @@ def read_reports(folder: Path, *, file_name: str = EVALUATION_FILE) -> list[Eval
         if content["schema"] != SCHEMA:
             return []
         reports = [_read_report(report) for report in content["reports"]]
-    except (ModelUnavailableError, OSError, ValueError, KeyError, TypeError):
+    except (ModelUnavailableError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [report for report in reports if report.sha256 == sha256]
 

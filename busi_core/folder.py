@@ -2,9 +2,10 @@
 
     paths -plan-> (input, target) -a few at a time: decode, network, draw, write-> mask, heat map, record
 
-The record is written last and says which input it is of (size, time, content), so a record always has its pictures,
-and a run that was killed goes on where it was: what is done is not read again, what changed since is. Of an answer
-withheld there is the record alone: an empty mask would be taken for 'no lesion'.
+While a scan's results are written a small file claims their names; the record comes last and says which input and
+which model it is of. So a record without a claim always has its pictures, and a run that was killed goes on where it
+was: what is done is not read again, what changed since is. Of an answer withheld there is the record alone: an empty
+mask would be taken for 'no lesion'. Nothing that is not ours is written over, wherever it lies.
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
 _KINDS = ("mask", "heatmap", *(f"heatmap_{method}" for method in Method))  # of the pictures beside a record
+_RECORD_BEGINS = '{\n "file": '  # as `reading_record` does
 _HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
 
@@ -118,7 +120,7 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
                     f"{targets[target]} and {source} would both write {target}.json.",
                     remedy="Rename one of them, or give their folder instead of the files.",
                 )
-            _require_free(source, target)
+            _require_free(target)
             targets[target] = source
     return Plan(tuple((source, target) for target, source in targets.items()))
 
@@ -166,7 +168,7 @@ def _list_scans(folder: Path) -> list[Path]:
 
 def _stem(file: Path) -> str:
     """What results are named after: the name without its suffix; in '1.2.840.7' the last part is none."""
-    return file.name if file.suffix[1:].isdigit() else file.stem
+    return file.name if file.suffix[1:].isdigit() or not file.stem.strip(".") else file.stem
 
 
 def _is_scan(file: Path) -> bool:
@@ -191,33 +193,65 @@ def _is_nameless_dicom(file: Path) -> bool:
         return False
 
 
-def _require_free(source: Path, target: Path) -> None:
-    """Refuse to write over a reference mask or another scan: what lies beside a scan without a record is not ours."""
-    if not _is_in_place(source, target) or _is_ours(target):
+def _require_free(target: Path) -> None:
+    """Refuse to write over a reference mask, notes of another program or another scan."""
+    if _is_ours(target):
         return
-    for picture in (_beside(target, kind) for kind in _KINDS):
-        if picture.exists():
+    others = [_beside(target, kind) for kind in _KINDS]
+    if not _is_our_record(_record_of(target)):
+        others.append(_record_of(target))
+    for file in others:
+        if _exists(file):
             raise OutputError(
-                f"{picture} is there already and is no result of this program.", remedy="Choose another folder."
+                f"{file} is there already and is no result of this program.",
+                remedy="Move it away, or choose another folder.",
             )
-
-
-def _is_in_place(source: Path, target: Path) -> bool:
-    return source.parent.resolve() == target.parent.resolve()
 
 
 def _is_ours(target: Path) -> bool:
     """Whether pictures of this stem are of a finished reading, or of one that was killed while it was written.
 
-    Beside the record of an answer withheld there are none of ours.
+    Beside the record of an answer withheld there are none of ours. Where the record was lost, a mask with a heat map
+    beside it is; a mask alone may be somebody's reference.
     """
-    record = target.with_name(f"{target.name}.json")
-    if not record.exists() or _claim_of(target).exists():
-        return _claim_of(target).exists()
-    try:
-        return json.loads(record.read_text(encoding="utf-8"))["lesion_pixels"] is not None
-    except (OSError, ValueError, KeyError, TypeError):
+    if _exists(_claim_of(target)):
         return True
+    record = _record_of(target)
+    if not _exists(record):
+        return _exists(_beside(target, "mask")) and _exists(_beside(target, "heatmap"))
+    return _is_our_record(record) and not _is_withheld(record)
+
+
+def _is_our_record(path: Path) -> bool:
+    """Whether a JSON file is a record of a reading; one of ours that was cut short on its way is known by its begin."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text.startswith(_RECORD_BEGINS)
+    return isinstance(content, dict) and {"input", "lesion_pixels"} <= set(content)
+
+
+def _is_withheld(record: Path) -> bool:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["lesion_pixels"] is None
+    except (OSError, ValueError):
+        return False
+
+
+def _exists(path: Path) -> bool:
+    """False as well for a name that is too long for the disk: writing it is refused, for that scan alone."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _record_of(target: Path) -> Path:
+    return target.with_name(f"{target.name}.json")
 
 
 def _beside(target: Path, kind: str) -> Path:
@@ -225,7 +259,7 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def _claim_of(target: Path) -> Path:
-    """Says, among the scans themselves, that the pictures of this stem are being written by us."""
+    """Says that what lies under this stem is being written by us."""
     return target.with_name(f".{target.name}.reading")
 
 
@@ -252,8 +286,10 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
 
 def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
     """The stamp in a finished record of the same model, frame and explanations; None when there is none."""
+    if _exists(_claim_of(target)):
+        return None
     try:
-        record = json.loads(target.with_name(f"{target.name}.json").read_text(encoding="utf-8"))
+        record = json.loads(_record_of(target).read_text(encoding="utf-8"))
         stamp: dict[str, Any] = record["input"]
         same = stamp["read_by"] == reader and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
@@ -270,17 +306,15 @@ def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Expla
     record = reading_record(analysis, finding, file=str(prepared.source), taught=taught) | {"input": prepared.stamp}
     if explanations:
         record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
-    in_place = _is_in_place(prepared.source, target)
-    if analysis.withheld:
+    has_pictures = _is_ours(target)
+    write_atomically(_claim_of(target), b"")
+    if has_pictures:
         _remove_pictures(target)
-    else:
-        if in_place:
-            write_atomically(_claim_of(target), b"")
+    if not analysis.withheld:
         _write_pictures(target, analysis, finding, explanations)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(target.with_name(f"{target.name}.json"), text.encode("utf-8", "replace"))
-    if in_place:
-        _claim_of(target).unlink(missing_ok=True)
+    write_atomically(_record_of(target), text.encode("utf-8", "replace"))
+    _claim_of(target).unlink(missing_ok=True)
     return _say(analysis, finding, explanations, taught=taught)
 
 
@@ -294,9 +328,7 @@ def _write_pictures(target: Path, analysis: Analysis, finding: Finding, explanat
 
 
 def _remove_pictures(target: Path) -> None:
-    """Those of an earlier reading, which an answer would have written over."""
-    if not _is_ours(target):
-        return
+    """Those of an earlier reading: what is not written anew must not stand beside another record."""
     try:
         for kind in _KINDS:
             _beside(target, kind).unlink(missing_ok=True)

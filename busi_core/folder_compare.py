@@ -96,7 +96,8 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
         "summaries": [summary.record() for summary in summaries],
     }
     write_atomically(out / CSV_FILE, rows_csv(rows))
-    write_atomically(out / SUMMARY_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(out / SUMMARY_FILE, text.encode("utf-8", "replace"))  # names as the disk has them
     return summaries
 
 
@@ -124,8 +125,9 @@ def _line(key: str, row: ScanRow) -> bytes:
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
-    """Rows of scans that an earlier run read, by key; a line that a kill tore is left out, and what could not be read:
-    it may be readable now.
+    """Rows that an earlier run finished, by key.
+
+    A line that a kill tore is left out, and a scan or mask that could not be read: it may be readable now.
     """
     rows: dict[str, ScanRow] = {}
     try:
@@ -136,7 +138,7 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
         try:
             content = json.loads(line)
             row = _read_row(content)
-            if row.reading is not None:
+            if row.reading is not None and (row.truth.problem is None or row.truth.missing):
                 rows[content["key"]] = row
         except (ValueError, KeyError, TypeError):
             continue

@@ -191,7 +191,7 @@ def reading_json(
 ) -> bytes:
     """`reading_record` as UTF-8 JSON."""
     record = reading_record(analysis, finding, file=file, taught=taught, position=position)
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
 def report_json(report: Report) -> bytes:

@@ -86,7 +86,7 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
     scans: list[SourceFile] = []
     for file in pictures:
         stem = _path(file.name).stem
-        if is_mask_name(stem) or re.fullmatch(r"mask_.+", stem):
+        if _is_mask(stem):
             masks.setdefault(_scan_key_of_mask(file.name), []).append(file)
         else:
             scans.append(file)
@@ -116,7 +116,7 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
             by_path.setdefault(key, []).append(file)
             by_stem.setdefault(_path(key).name, []).append(file)
     scans = sorted(
-        (f for f in images if _is_picture(f.name) and not is_mask_name(_path(f.name).stem)),
+        (f for f in images if _is_picture(f.name) and not _is_mask(_path(f.name).stem)),
         key=lambda file: natural_key(file.name),
     )
     cases: list[Case] = []
@@ -132,6 +132,11 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
     left_out = tuple(file.name for file in images if not _is_picture(file.name))
     return Batch(tuple(cases), lone, left_out)
+
+
+def _is_mask(stem: str) -> bool:
+    """Whether a stem is a mask's, by BUSI's naming or BUS-BRA's."""
+    return is_mask_name(stem) or re.fullmatch(r"mask_.+", stem) is not None
 
 
 def _make_case(

@@ -54,8 +54,9 @@ class Record:
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that puts 'benign (2)' before 'benign (10)'."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text))
+    """Sort key that puts 'benign (2)' before 'benign (10)'; for any text, also numbers too long to compute with."""
+    parts = re.split(r"(\d+)", text)
+    return tuple((0, len(p.lstrip("0")), p.lstrip("0")) if p.isdecimal() else (1, 0, p) for p in parts)
 
 
 def is_mask_name(stem: str) -> bool:

@@ -94,7 +94,7 @@ def caption(rgb: Rgb, lines: tuple[str, ...]) -> Rgb:
     line_px = round(font_px * 1.5)
     strip = Image.new("RGB", (width, line_px * len(lines) + font_px // 2))
     pen = ImageDraw.Draw(strip)
-    for number, line in enumerate(lines):
+    for number, line in enumerate(" ".join(line.split()) for line in lines):  # a file's name may hold a line break
         font = ImageFont.load_default(font_px)
         longest = max(pen.textlength(line, font=font), 1.0)
         if longest > width - 8:

@@ -40,7 +40,9 @@ class BatchQueue:
         rows: What became of the first of them, in the same order.
         running: It goes on at the next run of the fragment.
         notes: What was left out or found no room, one sentence each; plain text.
+        problem: Why it stands still, with a remedy; empty when it need not.
         version: The model version that reads this batch, from its first scan to its last.
+        reader: Its `Analyser.identity`; empty before the first scan.
         generation: Counts additions; part of ids and of widget keys.
         seconds: Spent reading so far.
         drawn: How many rows the table on screen has.
@@ -51,7 +53,9 @@ class BatchQueue:
     rows: list[ScanRow] = field(default_factory=list)
     running: bool = False
     notes: list[str] = field(default_factory=list)
+    problem: str = ""
     version: str | None = None
+    reader: str = ""
     generation: int = 0
     seconds: float = 0.0
     drawn: int = 0
@@ -149,9 +153,14 @@ class BatchQueue:
         """Stop after what is under way; what was read stays."""
         self.running = False
 
+    def stop(self, reason: str) -> None:
+        """As `cancel`, and say why."""
+        self.cancel()
+        self.problem = reason
+
     def go_on(self) -> None:
         """Read the rest."""
-        self.running = not self.is_done
+        self.running, self.problem = not self.is_done, ""
 
     def clear(self) -> None:
         """Forget everything."""
@@ -161,6 +170,7 @@ class BatchQueue:
 
     def _add(self, batch: Batch) -> None:
         self.generation += 1
+        self.problem = ""
         room = MAX_CASES - len(self.cases)
         added = [replace(case, id=f"{self.generation}-{case.id}") for case in batch.cases[:room]]
         self.cases += added

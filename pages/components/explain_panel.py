@@ -70,7 +70,7 @@ def show_explain_panel(
         analysis: The reading on screen.
         analyser: That made it.
         shelf: Of the session.
-        scan_id: Names scan, frame and model version.
+        scan_id: Names scan, frame and model.
         lesion_cutoff: Where the lesion is outlined.
     """
     if ImageWarning.NO_CONTRAST in analysis.warnings or not analyser.layers():
@@ -141,7 +141,8 @@ def _answer(analysis: Analysis, analyser: Analyser, shelf: Shelf, question: Ques
     finally:
         bar.empty()
     answer = Answer(result, time.monotonic() - start)
-    shelf.keep(question, method, answer)
+    if isinstance(result, Explanation):  # what failed is tried again when it is asked for again
+        shelf.keep(question, method, answer)
     return answer
 
 

@@ -183,7 +183,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         show_error(error, name=f"{position} · {scan.name}")
         return
 
-    scan_id = f"{scan.id}-{analysis.image.frame}-{version}{'-insisted' if insist else ''}"
+    scan_id = f"{scan.id}-{analysis.image.frame}-{analyser.identity}{'-insisted' if insist else ''}"
     scene = pack_scene(
         analysis,
         scan_id=scan_id,

@@ -115,10 +115,12 @@ def work_on(queue: BatchQueue) -> None:
     try:
         analyser = current_analyser() if queue.version is None else get_analyser(queue.version)
     except BusiError as error:
-        queue.cancel()
-        show_error(error)
-        return
-    queue.version = analyser.card.version
+        queue.stop(f"{error.problem} {error.remedy}")
+        st.rerun()
+    if queue.reader not in ("", analyser.identity):
+        queue.stop(f"What {queue.version} answers was changed while it read this batch. Clear, and read again.")
+        st.rerun()
+    queue.version, queue.reader = analyser.card.version, analyser.identity
     queue.advance(analyser, seconds=CHUNK_SECONDS, on_row=show_row)
     strip.html(latest_strip(queue.rows))
     if not queue.running or len(queue.rows) >= max(queue.drawn + 12, 1.5 * queue.drawn):
@@ -210,6 +212,8 @@ if not queue.cases:
         show_welcome(queue)
 else:  # no st.stop() above: after it Streamlit would keep the filters and the name typed for the batch before
     show_toolbar(queue)
+    if queue.problem:
+        st.error(plain(queue.problem))
     for note in queue.notes:
         st.info(plain(note), icon=":material/info:")
     progress = st.container()

@@ -1,6 +1,7 @@
 """The Batch page without a browser: rows as they come, caps, filters, stop and go on, downloads."""
 
 import io
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,26 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     page = upload(page, ("c.png", scan(seed=3))).run()
     assert page.text_input(key="batch-subject").value == ""
     assert len(page.dataframe[0].value["class"]) == 1
+
+
+def test_a_batch_is_not_read_on_when_what_the_model_answers_was_changed(page: AppTest) -> None:
+    """Else one table would hold two readers under one name."""
+    page = upload(page, ("a.png", scan()))
+    queue_of(page).reader = "as it was before 'busi limits'"
+    page = upload(page, ("b.png", scan(seed=2)))
+    assert not page.exception
+    assert [row.name for row in queue_of(page).rows] == ["a.png"]
+    assert "Clear, and read again" in page.error[0].value
+
+
+def test_a_batch_whose_model_goes_away_stops_with_the_reason(page: AppTest, tmp_path: Path) -> None:
+    page = upload(page, ("a.png", scan()))
+    shutil.rmtree(tmp_path / "weights")
+    get_serving.clear()
+    page = upload(page, ("b.png", scan(seed=2)))
+    assert not page.exception
+    assert [row.name for row in queue_of(page).rows] == ["a.png"]
+    assert "No model is in service" in page.error[0].value
 
 
 def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:

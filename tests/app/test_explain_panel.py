@@ -144,6 +144,20 @@ def test_clear_forgets_the_explanations_too(page: AppTest) -> None:
     assert page.session_state["tray"].shelf.asked is None
 
 
+def test_what_failed_is_tried_again_when_it_is_asked_for_again(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ExplanationError("The graphics card's memory is too full.", remedy="Try again later.")
+
+    choose(page, methods=[Method.HIRES_CAM])
+    with monkeypatch.context() as patch:
+        patch.setattr(Analyser, "explain", fail)
+        page.button(key="explain").click().run()
+        assert "memory is too full" in said(page)
+    page.button(key="explain").click().run()
+    assert "memory is too full" not in said(page)
+    assert page.session_state["tray"].shelf.answers
+
+
 def test_another_session_sees_none_of_it(page: AppTest) -> None:
     """C5."""
     choose(page, methods=[Method.HIRES_CAM])

@@ -16,6 +16,7 @@ from versions import make_analyser
 from busi_core import batch
 from busi_core.cli import main
 from busi_core.data.pixel_hash import pixel_hash
+from busi_core.data.truth import Reference
 from busi_core.errors import InvalidImageError, OutputError
 from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.overlay import mask_png
@@ -214,6 +215,83 @@ def test_a_reading_among_the_scans_that_was_killed_is_made_again(
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.json", "a_mask.png", "a_heatmap.png"}
 
 
+def killed_while(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the process were killed when it is about to write a file that ends so."""
+    import busi_core.folder as folder
+
+    write = folder.write_atomically
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name.endswith(written):
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(folder, "write_atomically", killed)
+
+
+def test_pictures_of_a_killed_reading_are_no_scans(
+    analyser: Analyser, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the results below the scans."""
+    with monkeypatch.context() as patch:
+        killed_while(".json", patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(analyser, scans, scans / "results")
+    assert len(run(analyser, scans, scans / "results")) == 3
+    assert not list(scans.rglob(".*"))
+
+
+def test_a_record_never_stands_beside_pictures_of_another_reading(
+    analyser: Analyser, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model was tried, its run killed before the record, and the model before it put back."""
+    (tmp_path / "a.png").write_bytes(simulated[Diagnosis.BENIGN].png())
+    out = tmp_path / "out"
+    run(analyser, tmp_path / "a.png", out)
+    mask = (out / "a_mask.png").read_bytes()
+    with monkeypatch.context() as patch:
+        killed_while(".json", patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_analyser(version="other", lesion_threshold=0.01), tmp_path / "a.png", out)
+    assert (out / "a_mask.png").read_bytes() != mask
+    assert [outcome.already_done for outcome in run(analyser, tmp_path / "a.png", out)] == [False]
+    assert (out / "a_mask.png").read_bytes() == mask
+
+
+@pytest.mark.parametrize("place", ["beside the scans", "elsewhere"])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a_mask.png", b"somebody's mask"), ("a.json", b'{"shapes": []}'), ("a.json", b"[1]")]
+)
+def test_what_is_no_result_is_never_written_over(
+    analyser: Analyser,
+    tmp_path: Path,
+    simulated: dict[Diagnosis, SimulatedScan],
+    place: str,
+    name: str,
+    content: bytes,
+) -> None:
+    """Masks in BUSI's naming, outlines of an annotation program: whatever folder the results are sent to."""
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.png").write_bytes(simulated[Diagnosis.BENIGN].png())
+    out = tmp_path / ("scans" if place == "beside the scans" else "masks")
+    out.mkdir(exist_ok=True)
+    (out / name).write_bytes(content)
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, tmp_path / "scans", out)
+    assert (out / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("stem", ["n" * 251, "."])
+def test_a_name_that_gives_no_result_file_stops_no_other(
+    analyser: Analyser, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], stem: str
+) -> None:
+    for name in (f"{stem}.png", "b.png"):
+        (tmp_path / name).write_bytes(simulated[Diagnosis.BENIGN].png())
+    outcomes = {outcome.path.name: outcome for outcome in run(analyser, tmp_path, tmp_path)}
+    assert outcomes["b.png"].error is None
+    assert (outcomes[f"{stem}.png"].error is None) == (stem == ".")
+
+
 def test_compare_writes_a_line_a_scan_and_figures_with_intervals(
     weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +355,27 @@ def test_compare_tries_again_what_could_not_be_read(
     assert main(arguments) == 0
     lines = list(csv.DictReader((tmp_path / "out/compare.csv").open(encoding="utf-8-sig")))
     assert [line["problem"] for line in lines] == [""] * 3
+
+
+def test_compare_tries_again_a_mask_that_could_not_be_opened(
+    weights_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_masks: object, height: int, width: int, **_: object) -> Reference:
+        del height, width
+        return Reference(None, (), "The file cannot be opened.")
+
+    arguments = ["compare", str(scans / "benign"), str(scans / "benign"), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "read_reference", fail)
+        assert main(arguments) == 1
+    assert main(arguments) == 0
+
+
+def test_a_lone_mask_of_any_name_is_listed(weights_dir: Path, scans: Path, tmp_path: Path) -> None:
+    """Names on a disk are bytes, not always text."""
+    (scans / "benign/benign (1)_mask.png").rename(scans / os.fsdecode(b"b\xe9_mask.png"))
+    assert main(["compare", str(scans), str(scans), "--out", str(tmp_path / "out")]) == 1
+    assert len(json.loads((tmp_path / "out/summary.json").read_text())["masks_without_a_scan"]) == 1
 
 
 def test_compare_refuses_a_folder_without_scans(weights_dir: Path, tmp_path: Path) -> None:

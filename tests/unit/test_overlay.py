@@ -139,7 +139,8 @@ def test_a_mask_file_is_8_bits_of_0_and_255_at_the_scans_size(lesion: Mask) -> N
 
 
 @pytest.mark.parametrize(
-    "lines", [("one",), ("one", "two", "three"), ("a line far too long for so small a scan " * 4,)]
+    "lines",
+    [("one",), ("one", "two", "three"), ("a line far too long for so small a scan " * 4,), ("a name\nwith a break",)],
 )
 def test_a_caption_stands_below_the_scan_and_covers_none_of_it(scan: Rgb, lines: tuple[str, ...]) -> None:
     captioned = caption(scan, lines)

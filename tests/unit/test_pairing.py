@@ -81,6 +81,12 @@ def test_masks_of_another_folder_are_found_by_path_then_by_name() -> None:
     assert sorted(mask.name for mask in batch.lone_masks) == ["p/z.png", "q/z.png"]
 
 
+def test_masks_of_bus_bra_below_the_folder_of_scans_are_no_scans() -> None:
+    images = list_uploads([("Images/bus_0001-l.png", b""), ("Masks/mask_0001-l.png", b"")])
+    batch = pair_folders(images, list_uploads([("mask_0001-l.png", b"")]))
+    assert [case.name for case in batch.cases] == ["Images/bus_0001-l.png"]
+
+
 @pytest.mark.realdata
 @pytest.mark.parametrize(("name", "scans"), [("busi", 633), ("bus-bra", 1127)])
 def test_every_scan_of_the_public_sets_finds_its_mask_and_class(data_root: Path, name: str, scans: int) -> None:

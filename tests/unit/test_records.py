@@ -236,6 +236,11 @@ def test_natural_order_counts_as_a_person_does() -> None:
     assert sorted(names, key=natural_key) == ["a (3)", "b (1)", "b (1)_x", "b (2)", "b (10)"]
 
 
+@pytest.mark.parametrize("name", ["1²2.png", "9" * 5000, "٣ (1).png", ""])
+def test_names_with_any_digits_are_sorted(name: str) -> None:
+    assert sorted([name, "b (2)", "b (10)"], key=natural_key).index("b (2)") < 2
+
+
 @pytest.mark.parametrize(
     ("stem", "expected"),
     [
