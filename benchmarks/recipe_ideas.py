@@ -46,10 +46,8 @@ LEARNED_FOLDS, LEARNED_BUS_BRA_FOLD = (2, 3, None), 1
 SCORED_FOLDS, SCORED_BUS_BRA_FOLD = (1, 4), 2
 SMALL = replace(
     PRODUCT,
-    architecture=replace(PRODUCT.architecture, padding="same"),
     preprocess=replace(PRODUCT.preprocess, side=128),
     epochs=10,
-    normal_repeats=2,
     average_decay=0.99,
 )
 AT_ONCE = 32  # scans a pass when scoring

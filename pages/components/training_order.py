@@ -56,7 +56,7 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
     going_on = start not in ("imagenet", "random")
     product = RECIPES[recipe].final
     with st.container(horizontal=True):
-        epochs = st.number_input("Epochs", 1, MAX_EPOCHS, product.epochs, key="order-epochs", width=110)
+        epochs = st.number_input("Epochs", 1, MAX_EPOCHS, JobSpec.epochs, key="order-epochs", width=110)
         sizes = sorted({*SIZES, side})
         size = st.selectbox("Size (px)", sizes, index=sizes.index(side), key="order-size", width=110)
         rate = st.number_input(

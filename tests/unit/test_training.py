@@ -4,7 +4,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ from busi_core.files import write_atomically
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import fit_mask, fit_to_square
 from busi_core.metrics.classification import macro_f1
+from busi_core.models.checkpoint import read_card
 from busi_core.models.network import LesionNet, Outputs
+from busi_core.recipes.product import PRODUCT
+from busi_core.registry import read_registry
+from busi_core.settings import PROJECT_ROOT
 from busi_core.training import augment as augmentation
 from busi_core.training import loop, step
 from busi_core.training.augment import Chance, augment
@@ -597,3 +601,16 @@ def test_validation_changes_nothing_but_the_mode(samples: Samples) -> None:
     first = validate(network, samples, CONFIG, CPU)
     assert first == validate(network, samples, CONFIG, CPU)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+# ---- The product's own recipe ----------------------------------------------------------------------------------
+
+
+def test_busi_train_does_what_the_version_in_service_was_trained_by() -> None:
+    """But for patience: that version was to show its whole curve, and was best at the same epoch."""
+    weights = PROJECT_ROOT / "weights"
+    config = read_card(weights / read_registry(weights).in_service).training["config"]
+    recipe = json.loads(json.dumps(asdict(PRODUCT)))
+    assert {key: config[key] for key in config if key != "patience"} == {
+        key: recipe[key] for key in config if key != "patience"
+    }
