@@ -17,6 +17,7 @@ No patient data: no pixels, no file names of scans, no tags. Ids, versions, coun
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ ACTIONS = (
 AUDIT_FILE = "audit.sqlite"
 START = "0" * 64  # what stands before the first entry
 MAX_ENTRY = 100_000  # characters of one entry's texts together
+MAX_LEVELS = 20  # lists and objects inside each other; anything deeper would end a reader by its recursion
+COLUMNS = "number, moment, who, action, subject, details, before, hash"
 
 Row = tuple[Any, ...]  # of the table, in the order of Entry
 
@@ -122,17 +125,25 @@ class AuditLog:
 
         Raises:
             OutputError: It cannot be written; do not go on with the action.
-            ValueError: An action that is not in the list, or a number that is not finite.
+            ValueError: An action that is not in the list, a number that is not finite, or values nested too deep.
             TypeError: A detail that JSON does not know.
         """
         if action not in ACTIONS:
             raise ValueError(f"{action!r} is no action of the audit log; add it to ACTIONS")
+        if not _is_shallow(details):
+            raise ValueError(f"details of the audit log are nested at most {MAX_LEVELS} levels deep")
         texts = [clean_text(text) for text in (who, action, subject)]
         written = _canonical(_readable(details))
         if sum(map(len, texts)) + len(written) > MAX_ENTRY:
             raise OutputError("This is too long for the audit log.", remedy="Shorten the text and try again.")
         with transaction(self.path, _MIGRATIONS) as connection:
-            last, before = connection.execute("SELECT number, hash FROM head").fetchone()
+            head = _read_head(connection)
+            if head is None:
+                raise OutputError(
+                    "The end of the audit log was changed behind the program's back.",
+                    remedy="Keep the file as it is for whoever looks into it, and restore one from a backup.",
+                )
+            last, before = head
             moment = datetime.now(UTC).isoformat(timespec="milliseconds")
             own = _hash((last + 1, moment, *texts, json.loads(written), before))
             row = (last + 1, moment, *texts, written, before, own)
@@ -163,7 +174,7 @@ class AuditLog:
         if head == (len(rows), before):
             return None
         if head is None or head[0] > len(rows):
-            return len(rows) + 1  # cut off at the end
+            return len(rows) + 1  # cut off at the end, or nobody can say where that was
         return max(1, head[0] + (head[0] < len(rows)))  # added behind the program's back, or its end replaced
 
     def find_difference(self, exported: str) -> int | None:
@@ -181,7 +192,7 @@ class AuditLog:
             numbers = [int(line["number"]) for line in lines]
             if not lines:
                 raise ValueError("it is empty")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise OutputError(
                 "This is no export of an audit log.", remedy="Choose a .jsonl file that was downloaded here."
             ) from error
@@ -189,8 +200,8 @@ class AuditLog:
 
     def _rows(self) -> tuple[list[Row], tuple[int, str] | None]:
         with transaction(self.path, _MIGRATIONS) as connection:
-            rows = connection.execute("SELECT * FROM entries ORDER BY number").fetchall()
-            return rows, connection.execute("SELECT number, hash FROM head").fetchone()
+            rows = connection.execute(f"SELECT {COLUMNS} FROM entries ORDER BY number").fetchall()  # noqa: S608
+            return rows, _read_head(connection)
 
 
 def open_audit(settings: Settings) -> AuditLog:
@@ -204,19 +215,44 @@ def export_jsonl(entries: Iterable[Entry]) -> bytes:
     return lines.encode("utf-8", errors="backslashreplace")  # half a character in JSON: its escape, read as it was
 
 
+def _read_head(connection: sqlite3.Connection) -> tuple[int, str] | None:
+    """Number and hash of the last entry, as they are kept apart; None when they are gone or of another kind."""
+    head = connection.execute("SELECT number, hash FROM head").fetchone()
+    return head if head and isinstance(head[0], int) and isinstance(head[1], str) else None
+
+
 def _entry(row: Row) -> Entry:
     number, when, who, action, subject, written, before, own = row
-    try:
-        details = json.loads(written)
-    except (ValueError, TypeError):
-        details = None
-    if not isinstance(details, dict):
+    details = _read_details(written)
+    if details is None:
         details = {"unreadable": str(written)}
     return Entry(number, str(when), str(who), str(action), str(subject), details, str(before), str(own))
 
 
+def _read_details(written: Any) -> dict[str, Any] | None:
+    """What a row holds as details; None where `append` cannot have written it."""
+    try:
+        details = json.loads(written)
+        if not isinstance(details, dict) or not _is_shallow(details):
+            return None
+        _canonical(details)  # refuses numbers that are not finite
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return details
+
+
+def _is_shallow(value: Any, levels: int = MAX_LEVELS) -> bool:
+    """Whether lists and objects lie inside each other at most so deep."""
+    if not isinstance(value, dict | list | tuple):
+        return True
+    parts = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
+
+
 def _row_hash(row: Row) -> str | None:
-    """What the hash of a row must be; None when its details are not as this program writes them."""
+    """What the hash of a row must be; None when its texts or details are not as this program writes them."""
+    if not all(isinstance(text, str) for text in row[1:]):
+        return None
     details = _entry(row).details
     return _hash((*row[:5], details, row[6])) if _canonical(details) == row[5] else None
 

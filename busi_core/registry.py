@@ -2,14 +2,18 @@
 
 | schema | holds                                                                              |
 |--------|------------------------------------------------------------------------------------|
-| 1      | in_service; still read, and written as 2 by the next change                        |
+| 1      | in_service                                                                         |
 | 2      | in_service, revision (how many changes there were), history (all of them)          |
+| 3      | as 2; a change may also name the checksums of the two cards                        |
+
+Older schemas are read, and written as 3 by the next change.
 
 A change is made under a lock, against the version that its author saw in service (compare and swap), and by one
 rename: a reader, a kill or a full disk never meets half of it. The audit log, where there is one, has its entry
 before the change takes place.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -27,7 +31,7 @@ from busi_core.models.checkpoint import CARD_FILE, read_card
 
 REGISTRY_FILE = "registry.json"
 LOCK_FILE = ".registry.lock"
-REGISTRY_SCHEMA = 2
+REGISTRY_SCHEMA = 3
 VERSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # also a safe folder name
 PROMOTED, ROLLED_BACK, BY_HAND = "promoted", "rolled back", "put into service by hand"
 MAX_COMMENT = 500  # characters
@@ -48,6 +52,8 @@ class Change:
         sha256: Of the weights of `version`, as its card vouches.
         before_sha256: Of the weights of `before`; '' where it had no readable card.
         evidence: What the decision stood on: outcome, checksums of protocol and record; empty without the gate.
+        card_sha256: Of the card of `version`: cut-offs and temperature change results too. '' where schema 2 kept none.
+        before_card_sha256: Of the card of `before`; '' where that could not be read, or schema 2 kept none.
     """
 
     revision: int
@@ -60,6 +66,8 @@ class Change:
     sha256: str
     before_sha256: str
     evidence: Mapping[str, Any]
+    card_sha256: str = ""
+    before_card_sha256: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -74,7 +82,7 @@ class Registry:
     """Attributes:
     in_service: The version that reads scans.
     versions: All versions that have a card, by name.
-    revision: How many changes there were since schema 2.
+    revision: How many changes there were since the history is kept.
     history: All of them, oldest first.
     """
 
@@ -91,6 +99,15 @@ class Registry:
             if change.before == version:
                 return change.before_sha256 or None
         return None
+
+    def card_in_service(self, version: str) -> str | None:
+        """Checksum of the card that a version was last put into service with; None when nobody knows.
+
+        A version that was in service before cards were kept is known by the card that lay there when it left.
+        """
+        put = [change.card_sha256 for change in self.history if change.version == version]
+        left = [change.before_card_sha256 for change in self.history if change.before == version]
+        return next(filter(None, [*reversed(put), *reversed(left)]), None)
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -176,6 +193,8 @@ def change_service(
             sha256=read_card(weights_dir / version).sha256,
             before_sha256=_checksum(weights_dir, before),
             evidence={},
+            card_sha256=_card_checksum(weights_dir, version),
+            before_card_sha256=_card_checksum(weights_dir, before),
         )
         change = replace(change, evidence=before_write(change))
         content = {
@@ -284,6 +303,15 @@ def _checksum(weights_dir: Path, version: str | None) -> str:
         return read_card(weights_dir / version).sha256
     except ModelUnavailableError:
         return ""  # a version whose card is gone may still be replaced
+
+
+def _card_checksum(weights_dir: Path, version: str | None) -> str:
+    if version is None:
+        return ""
+    try:
+        return hashlib.sha256((weights_dir / version / CARD_FILE).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _who_was_first(registry: Registry | None) -> str:

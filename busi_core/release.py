@@ -182,13 +182,16 @@ def release(
     device = choose_training_device()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     card = _choose(Analyser(network, draft, device), draft, split.validation)
-    write_taught(weights_dir / version, start.hashes | hash_records(split.train + split.validation))
-    save_version(weights_dir / version, weights, card)
     analyser = Analyser(network, card, device)
-    if _why_without_limits(analyser, split.train, split.validation):
-        (weights_dir / version / LIMITS_FILE).unlink(missing_ok=True)  # of weights that lay there before
+    is_without = bool(_why_without_limits(analyser, split.train, split.validation))
+    limits = None if is_without else fit_limits(analyser, split.train, split.validation)
+    folder = weights_dir / version
+    write_taught(folder, start.hashes | hash_records(split.train + split.validation))
+    if limits is None:
+        (folder / LIMITS_FILE).unlink(missing_ok=True)  # of weights that lay there before
     else:
-        write_limits(weights_dir / version, fit_limits(analyser, split.train, split.validation), card)
+        write_limits(folder, limits, card)
+    save_version(folder, weights, card)  # last: its card is what lists a version
     return card
 
 

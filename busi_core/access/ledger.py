@@ -101,14 +101,15 @@ class Ledger:
             failed, last = (row[0], datetime.fromisoformat(row[1])) if row else (0, now)
             if now - last > FORGET_AFTER:
                 failed = 0
-            # A clock that was set back must not lock the door for longer than the longest wait.
-            left = min(last + wait_after(failed) - now, LONGEST_WAIT)
-            if left > timedelta(0):
-                raise AccessDeniedError(
-                    "Too many wrong passwords.", remedy=f"Nobody can sign in for another {_say(left)}; then try again."
-                )
-            connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?, ?)", (failed + 1, now.isoformat()))
-            return int(failed) + 1
+            last = min(last, now)  # the clock was ahead at the last try: it counts as now, also for the tries to come
+            left = last + wait_after(failed) - now
+            tries = (failed, last) if left > timedelta(0) else (failed + 1, now)
+            connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?, ?)", (tries[0], tries[1].isoformat()))
+        if left > timedelta(0):  # outside: inside, it would undo what was written
+            raise AccessDeniedError(
+                "Too many wrong passwords.", remedy=f"Nobody can sign in for another {_say(left)}; then try again."
+            )
+        return int(tries[0])
 
     def forgive(self) -> None:
         """Forget the wrong tries: somebody knew the password.

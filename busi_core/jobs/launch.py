@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from busi_core.errors import OutputError
-from busi_core.jobs.lifeline import start_child
+from busi_core.jobs.lifeline import start_child, stop_child
 from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.jobs.spec import QUEUED, RUNNING, Job
 from busi_core.jobs.worker import list_devices, lock_path, serve
@@ -16,6 +19,10 @@ WORKER = "busi_core.jobs.worker"
 LOG_FILE = "worker.log"
 MAX_LOG_BYTES = 1_000_000
 IDLE_SECONDS = 600.0  # a worker that the app started ends when nothing was queued for so long
+LOOK_SECONDS = 1.0  # how often the process of a whole machine looks whether its workers live
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds before a worker that died is started again; doubles with each death
+STEADY_SECONDS = 600.0  # who lived so long died of something new
+MAX_DEATHS = 8  # of every worker, one soon after the other, until the machine is given up
 ALL = "all"  # the lock of the process that serves every device of a machine
 
 
@@ -62,6 +69,8 @@ def ensure_worker(settings: Settings, jobs: list[Job]) -> bool:
 def run_workers(*, device: str | None = None, idle_seconds: float | None = None) -> bool:
     """Serve one device in this process, or all of this machine with a process each, until killed or idle.
 
+    Of several processes one that dies is started again, after a pause that grows from death to death.
+
     Returns:
         False when another process does that already.
 
@@ -79,11 +88,51 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
     if len(devices) == 1:
         return serve(devices[0], idle_seconds=idle_seconds)
     idle = [] if idle_seconds is None else [str(idle_seconds)]
-    log = settings.state_dir / LOG_FILE
-    children = [start_child(WORKER, [name, *idle], log, environment=os.environ) for name in devices]
-    while any(child.poll() is None for child in children):
-        time.sleep(1.0)
+    log, environment = settings.state_dir / LOG_FILE, {**os.environ, **name_environment(settings)}
+    kept = [_Kept(partial(start_child, WORKER, [name, *idle], log, environment=environment)) for name in devices]
+    while any(one.lives for one in kept) or any(one.may_return for one in kept):
+        time.sleep(LOOK_SECONDS)
+        for one in kept:
+            one.look()
     return True
+
+
+class _Kept:
+    """The worker of one device, started again when it died; one that ended by itself was idle, and stays away."""
+
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._start = start
+        self._child, self._began = start(), time.monotonic()
+        self._deaths = 0  # one soon after the other
+        self._due: float | None = None  # when it is started again
+
+    @property
+    def lives(self) -> bool:
+        return self._child.poll() is None
+
+    @property
+    def may_return(self) -> bool:
+        """Whether it died, and not so often that it is given up once no other worker lives."""
+        return self._child.poll() not in (None, 0) and self._deaths < MAX_DEATHS
+
+    def look(self) -> None:
+        """Start it again when it is dead and its pause is over."""
+        now = time.monotonic()
+        if self._child.poll() in (None, 0):
+            return
+        if self._due is None:
+            stop_child(self._child)
+            self._deaths = 1 if now - self._began > STEADY_SECONDS else self._deaths + 1
+            self._due = now + pause_after(self._deaths)
+        elif now >= self._due:
+            self._due, self._began = None, now
+            with suppress(OSError):  # no memory, no disk: as if it had died again
+                self._child = self._start()
+
+
+def pause_after(deaths: int) -> float:
+    """Seconds before a worker is started again that died so often, one death soon after the other."""
+    return float(min(FIRST_PAUSE * 2 ** min(deaths - 1, 16), LONGEST_PAUSE))
 
 
 def name_environment(settings: Settings) -> dict[str, str]:

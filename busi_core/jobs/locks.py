@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from busi_core.errors import OutputError
@@ -13,7 +14,7 @@ GLANCE_SECONDS = 0.2  # `is_held` of another process takes the lock for an insta
 class ProcessLock:
     """One process at a time holds a file; a kill frees it.
 
-    Only the holder writes its process id into the file, for a person who looks.
+    Only the holder writes its process id into the file, as far as the disk lets it, for a person who looks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,9 +45,10 @@ class ProcessLock:
                     return False
                 time.sleep(0.05)
                 continue
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
             self._handle = handle
+            with suppress(OSError):  # a full disk; the lock holds without its number
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
             return True
 
     def release(self) -> None:

@@ -31,6 +31,9 @@ def settle(spec: JobSpec, settings: Settings) -> JobSpec:
     check_version_name(spec.version)
     if spec.version in list_versions(settings.weights_dir):
         raise JobError(f"There is a version {spec.version!r} already.", remedy="Choose another name.")
+    lies_there = settings.weights_dir / spec.version
+    if lies_there.exists() and not lies_there.is_dir():
+        raise JobError(f"{spec.version!r} is the name of a file among the versions.", remedy="Choose another name.")
     if spec.recipe not in RECIPES:
         raise JobError(f"The recipe {spec.recipe!r} is unknown.", remedy=f"Known: {', '.join(RECIPES)}.")
     known = list_data_sets(settings)

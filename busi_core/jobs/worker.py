@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSClient
+from dbos._error import DBOSException
+from sqlalchemy.exc import SQLAlchemyError
 
 from busi_core.audit import open_audit
 from busi_core.errors import BusiError, JobError, OutputError
@@ -196,9 +198,13 @@ def _read_all(report: int) -> bytes:
 
 
 def _is_cancelled(client: DBOSClient, order: Order) -> bool:
-    (status,) = client.list_workflows(
-        workflow_ids=[f"{order.job}.{order.attempt}"], load_input=False, load_output=False
-    )
+    """Whether somebody cancelled or paused it; not as long as the database does not answer: the next look tells."""
+    try:
+        (status,) = client.list_workflows(
+            workflow_ids=[f"{order.job}.{order.attempt}"], load_input=False, load_output=False
+        )
+    except (SQLAlchemyError, DBOSException, OSError):
+        return False
     return status.status == "CANCELLED"
 
 

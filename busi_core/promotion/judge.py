@@ -38,13 +38,21 @@ SAME_DICE, SAME_SCORE = 0.02, 0.01  # between two machines; a changed cut-off or
 
 BoolArray = NDArray[np.bool_]
 OnScan = Callable[[int, int], None]
+OnVerdict = Callable[[Verdict], object]
 
 
 class _NotMeasurableError(Exception):
     """A candidate that gives no figures; becomes a verdict."""
 
 
-def judge(candidate: str, settings: Settings, protocol: Protocol, on_scan: OnScan | None = None) -> Verdict:
+def judge(
+    candidate: str,
+    settings: Settings,
+    protocol: Protocol,
+    on_scan: OnScan | None = None,
+    *,
+    on_verdict: OnVerdict | None = None,
+) -> Verdict:
     """Judge a candidate beside the version in service; kept beside the candidate, and given again while it holds.
 
     Minutes for hundreds of scans. Evaluations that lie beside a version are used when they cover exactly the locked
@@ -55,6 +63,8 @@ def judge(candidate: str, settings: Settings, protocol: Protocol, on_scan: OnSca
         settings: Where versions and data lie; the device.
         protocol: The rules.
         on_scan: Told how many scans are read, and of how many.
+        on_verdict: Told the verdict just before it is written or given again; what it raises stops that. The entry in
+            the audit log belongs there.
 
     Raises:
         PromotionError: The candidate is in service, or the locked scans are not those that were locked.
@@ -72,6 +82,8 @@ def judge(candidate: str, settings: Settings, protocol: Protocol, on_scan: OnSca
     stored = read_verdict(folder, in_service, protocol)
     holds = stored is not None and (stored.candidate, stored.in_service) == contenders
     if stored is not None and holds and stored.outcome != REFUSED:  # what stood in the way may be gone
+        if on_verdict:
+            on_verdict(stored)
         return stored
     locked = read_locked(protocol, settings)
     counts = {kind.value: sum(record.diagnosis is kind for record in locked.records) for kind in Diagnosis}
@@ -94,6 +106,8 @@ def judge(candidate: str, settings: Settings, protocol: Protocol, on_scan: OnSca
         commit=current_commit(),
         looks=_count_looks(settings.weights_dir, candidate, protocol),
     )
+    if on_verdict:
+        on_verdict(verdict)
     write_verdict(folder, verdict)
     return verdict
 

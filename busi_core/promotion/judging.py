@@ -108,26 +108,27 @@ def read_judging(settings: Settings) -> Judging | None:
 
 
 def judge_on_record(who: str, candidate: str, settings: Settings, on_scan: "OnScan | None" = None) -> "Verdict":
-    """Judge now, in this process, and enter the outcome into the audit log.
+    """Judge now, in this process; the outcome is in the audit log before the verdict stands.
 
     Raises:
-        BusiError: As `judge.judge`; also when the log cannot be written.
+        BusiError: As `judge.judge`; also when the log cannot be written, and then there is no new verdict.
     """
     from busi_core.promotion.judge import judge
     from busi_core.promotion.protocol import read_protocol
 
-    verdict = judge(candidate, settings, read_protocol(settings.promotion_protocol), on_scan)
-    open_audit(settings).append(
-        who,
-        "promotion.judged",
-        candidate,
-        in_service=verdict.in_service.version,
-        outcome=verdict.outcome,
-        reasons=list(verdict.reasons),
-        weights_sha256=verdict.candidate.weights_sha256,
-        protocol_sha256=verdict.protocol_sha256,
-    )
-    return verdict
+    def enter(verdict: "Verdict") -> None:
+        open_audit(settings).append(
+            who,
+            "promotion.judged",
+            candidate,
+            in_service=verdict.in_service.version,
+            outcome=verdict.outcome,
+            reasons=list(verdict.reasons),
+            weights_sha256=verdict.candidate.weights_sha256,
+            protocol_sha256=verdict.protocol_sha256,
+        )
+
+    return judge(candidate, settings, read_protocol(settings.promotion_protocol), on_scan, on_verdict=enter)
 
 
 def main() -> int:
@@ -211,12 +212,12 @@ def _under_way(settings: Settings) -> PromotionError:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What makes `read_settings` give these settings in another process."""
+    """What makes `read_settings` give these settings in another process, whatever folder that runs in."""
     return {
-        "BUSI_WEIGHTS_DIR": str(settings.weights_dir),
-        "BUSI_DATA_ROOT": str(settings.data_root),
-        "BUSI_STATE_DIR": str(settings.state_dir),
-        "BUSI_PROMOTION_PROTOCOL": str(settings.promotion_protocol),
+        "BUSI_WEIGHTS_DIR": str(settings.weights_dir.resolve()),
+        "BUSI_DATA_ROOT": str(settings.data_root.resolve()),
+        "BUSI_STATE_DIR": str(settings.state_dir.resolve()),
+        "BUSI_PROMOTION_PROTOCOL": str(settings.promotion_protocol.resolve()),
         "BUSI_DEVICE": settings.device,
     }
 

@@ -130,12 +130,11 @@ def roll_back(
             raise PromotionError(
                 f"{version!r} was not in service before.", remedy="Judge it and promote it, or choose another version."
             )
-        known = registry.checksum_in_service(version)
-        if known is not None and known != identify(settings.weights_dir / version).weights_sha256:
-            raise PromotionError(
-                f"The weights of {version!r} are not those that were in service.",
-                remedy="Restore its folder from the repository or a backup.",
-            )
+        now, restore = identify(settings.weights_dir / version), "Restore its folder from the repository or a backup."
+        if registry.checksum_in_service(version) not in (None, now.weights_sha256):
+            raise PromotionError(f"The weights of {version!r} are not those that were in service.", remedy=restore)
+        if registry.card_in_service(version) not in (None, now.card_sha256):
+            raise PromotionError(f"The card of {version!r} is not the one that was in service.", remedy=restore)
 
         def tell(change: Change) -> Mapping[str, Any]:
             audit.append(

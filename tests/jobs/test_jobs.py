@@ -301,6 +301,7 @@ def test_a_loss_that_is_no_number_fails_the_job_in_words(workshop: Workshop) -> 
     ("order", "said"),
     [
         (small("tiny"), "There is a version 'tiny' already"),
+        (small("registry.json"), "'registry.json' is the name of a file among the versions"),
         (small("a/b"), "cannot be the name of a model version"),
         (small("next", data_sets=()), "No data set was chosen"),
         (small("next", data_sets=("nowhere",)), "nowhere are not here"),

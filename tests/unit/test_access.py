@@ -356,11 +356,20 @@ def test_a_quiet_day_gives_five_tries_again(server: Server) -> None:
     assert server.ledger.take_try(NOON + timedelta(days=1, seconds=1)) == 1
 
 
-def test_a_clock_that_was_set_back_locks_the_door_for_no_longer_than_the_longest_wait(server: Server) -> None:
+def test_one_wrong_password_while_the_clock_was_ahead_locks_nobody_out(server: Server) -> None:
+    assert server.ledger.take_try(NOON + timedelta(days=30)) == 1
+    assert server.ledger.take_try(NOON) == 2
+
+
+def test_a_clock_that_was_set_back_locks_the_door_for_no_longer_than_the_wait_that_is_due(server: Server) -> None:
     for _ in range(FREE_TRIES):
         server.ledger.take_try(NOON)
-    with pytest.raises(AccessDeniedError, match="another 15 minutes"):
-        server.ledger.take_try(NOON - timedelta(days=400))
+    before = NOON - timedelta(days=400)
+    with pytest.raises(AccessDeniedError, match="another 30 seconds"):
+        server.ledger.take_try(before)
+    with pytest.raises(AccessDeniedError, match="another second;"):  # it counts from then on
+        server.ledger.take_try(before + timedelta(seconds=29))
+    assert server.ledger.take_try(before + timedelta(seconds=30)) == FREE_TRIES + 1
 
 
 def test_a_ledger_of_a_newer_program_lets_nobody_in(server: Server) -> None:

@@ -151,6 +151,11 @@ for number in range(15):
     assert log.verify() is None
 
 
+def nest(levels: int) -> str:
+    """Details as JSON, so many lists in each other."""
+    return f'{{"a":{"[" * levels}{"]" * levels}}}'
+
+
 # ---- Not to be changed ---------------------------------------------------------------------------------------
 
 
@@ -185,7 +190,14 @@ def test_the_file_itself_refuses_to_change_or_forget_an_entry(log: AuditLog, sta
         pytest.param(["UPDATE entries SET details = 'no json' WHERE number = 5"], 5, id="no JSON"),
         pytest.param(["UPDATE entries SET details = x'ff00' WHERE number = 5"], 5, id="bytes"),
         pytest.param(["UPDATE entries SET who = CAST(x'ff' AS TEXT) WHERE number = 5"], 5, id="no UTF-8"),
+        pytest.param(["UPDATE entries SET details = '{\"a\":NaN}' WHERE number = 5"], 5, id="not a number"),
+        pytest.param(["UPDATE entries SET details = '{\"a\":1e999}' WHERE number = 5"], 5, id="infinite"),
+        pytest.param(["UPDATE entries SET who = x'61' WHERE number = 5"], 5, id="bytes for who"),
+        pytest.param(["UPDATE entries SET subject = x'61' WHERE number = 1"], 1, id="bytes for subject"),
         pytest.param(["UPDATE entries SET hash = before WHERE number = 6"], 6, id="hash of the last"),
+        pytest.param(["UPDATE head SET number = 'six'"], 7, id="text for the last number"),
+        pytest.param(["UPDATE head SET number = x'06'"], 7, id="bytes for the last number"),
+        pytest.param(["UPDATE head SET number = 2.5"], 7, id="half a number for the last"),
         pytest.param(["DELETE FROM entries WHERE number = 3"], 3, id="removed"),
         pytest.param(["DELETE FROM entries WHERE number = 1"], 1, id="first removed"),
         pytest.param(["DELETE FROM entries WHERE number = 6"], 6, id="last removed"),
@@ -221,7 +233,29 @@ def test_what_was_done_behind_the_programs_back_is_found_and_named(
 ) -> None:
     tamper(log, *statements)
     assert log.verify() == first
-    log.read()  # and still shows what stands there
+    exported = export_jsonl(log.read()).decode()  # and still shows what stands there
+    assert not log.read() or log.find_difference(exported) is None
+
+
+@pytest.mark.parametrize("levels", [25, 900, 100_000])
+def test_details_nested_so_deep_that_no_reader_follows_are_found_and_named(log: AuditLog, levels: int) -> None:
+    tamper(log, "UPDATE entries SET details = :deep WHERE number = 5", deep=nest(levels))
+    assert log.verify() == 5
+    assert log.find_difference(export_jsonl(log.read()).decode()) is None
+
+
+@pytest.mark.parametrize("statement", ["UPDATE head SET number = 'six'", "DELETE FROM head"])
+def test_where_the_last_number_is_gone_nothing_is_added_and_nothing_done(log: AuditLog, statement: str) -> None:
+    tamper(log, statement)
+    with pytest.raises(OutputError, match="was changed behind the program's back"):
+        log.append("anna", "promotion.done", "2026.12-a")
+    assert len(log.read()) == 6
+
+
+def test_details_nested_beyond_sense_are_refused(log: AuditLog) -> None:
+    with pytest.raises(ValueError, match="nested"):
+        log.append("anna", "job.failed", "job-1", **json.loads(nest(900)))
+    assert len(log.read()) == 6
 
 
 def forge(entry: Entry, **changes: str) -> tuple[object, ...]:
@@ -278,7 +312,11 @@ def test_an_export_of_another_log_names_the_first_entry_that_differs(log: AuditL
     assert log.find_difference(export_jsonl(other.read()).decode()) == 1
 
 
-@pytest.mark.parametrize("text", ["no json", "[1, 2]", '{"who": "x"}', '{"number": null}', '"x"'])
+@pytest.mark.parametrize(
+    "text",
+    ["no json", "[1, 2]", '{"who": "x"}', '{"number": null}', '"x"', '{"number": Infinity}', "[" * 100_000],
+    ids=lambda text: text[:20],
+)
 def test_what_is_no_export_is_refused_in_words(log: AuditLog, text: str) -> None:
     with pytest.raises(OutputError, match="no export"):
         log.find_difference(text)

@@ -311,7 +311,8 @@ def test_the_flag_travels_with_the_weights(weights_dir: Path) -> None:
         ('{"schema": 1, "in_service": 5}', "missing or damaged"),
         ('{"schema": 1, "in_service": null}', "missing or damaged"),
         ('{"schema": 2, "in_service": "tiny"}', "missing or damaged"),  # without its history
-        ('{"schema": 3, "in_service": "tiny"}', "schema 3, this program reads up to 2"),
+        ('{"schema": 3, "in_service": "tiny"}', "missing or damaged"),  # without its history
+        ('{"schema": 4, "in_service": "tiny"}', "schema 4, this program reads up to 3"),
         ('{"schema": 1, "in_service": "../tiny"}', "cannot be the name"),
         ('{"schema": 1, "in_service": ""}', "cannot be the name"),
     ],

@@ -1,22 +1,26 @@
 """Candidate and version in service on the same scans: what is compared, what is refused, what is believed."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from gate import Gate, copy_version, damage, make_gate, scored
+from gate import Gate, OnePerson, copy_version, damage, make_gate, scored
 from versions import make_network, weights_bytes, write_version
 
 from busi_core.data.splits import read_folds
-from busi_core.errors import DatasetError, ModelUnavailableError, PromotionError
+from busi_core.errors import DatasetError, ModelUnavailableError, OutputError, PromotionError
 from busi_core.evaluation import read_reports
 from busi_core.models.checkpoint import save_version
 from busi_core.promotion import judge as judge_module
+from busi_core.promotion import judging
 from busi_core.promotion.judge import judge
-from busi_core.promotion.verdict import NON_INFERIOR, REFUSED, require_promotable
+from busi_core.promotion.judging import judge_on_record
+from busi_core.promotion.verdict import NON_INFERIOR, REFUSED, Verdict, read_verdict, require_promotable
 from busi_core.registry import put_into_service
+from busi_core.settings import Settings
 from busi_core.types import Diagnosis
 
 
@@ -122,6 +126,54 @@ def test_a_verdict_is_kept_until_something_changes(gate: Gate, monkeypatch: pyte
     again = judge("next", gate.settings, gate.protocol, lambda *count: scans.append(count[0]))
     assert again.candidate != first.candidate
     assert scans
+
+
+def test_a_verdict_that_is_not_in_the_log_does_not_stand(gate: Gate) -> None:
+    copy_version(gate.weights_dir, "tiny", "same")
+    blocked = gate.settings.state_dir / "audit.sqlite"
+    blocked.mkdir(parents=True)  # cannot be opened as a file
+    with pytest.raises(OutputError, match=r"audit\.sqlite"):
+        judge_on_record("Dr. Ada", "same", gate.settings)
+    assert read_verdict(gate.weights_dir / "same", "tiny", gate.protocol) is None
+    blocked.rmdir()
+    assert judge_on_record("Dr. Ada", "same", gate.settings).outcome == NON_INFERIOR
+    assert [(entry.who, entry.action) for entry in gate.audit.read()] == [("Dr. Ada", "promotion.judged")]
+
+
+def test_a_judgement_is_in_the_log_when_its_verdict_is_written(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_version(gate.weights_dir, "tiny", "same")
+    entered: list[list[str]] = []
+
+    def be_killed(_folder: Path, _verdict: Verdict) -> None:
+        entered.append([entry.action for entry in gate.audit.read()])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge_module, "write_verdict", be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        judge_on_record("Dr. Ada", "same", gate.settings)
+    assert entered == [["promotion.judged"]]
+
+
+def test_a_verdict_that_is_given_again_is_entered_for_who_asked(gate: Gate) -> None:
+    copy_version(gate.weights_dir, "tiny", "same")
+    judge("same", gate.settings, gate.protocol)
+    judge_on_record("Dr. Eve", "same", gate.settings)
+    assert [(entry.who, entry.action) for entry in gate.audit.read()] == [("Dr. Eve", "promotion.judged")]
+
+
+def test_the_process_that_judges_finds_folders_that_were_named_from_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Mapping[str, str]] = []
+    monkeypatch.setattr(judging.subprocess, "Popen", lambda *_args, env, **_options: started.append(env))
+    monkeypatch.chdir(tmp_path)
+    names = ("weights_dir", "data_root", "encoder_dir", "state_dir", "promotion_protocol")
+    judging.start_judging(OnePerson(), "next", Settings(**{name: Path(name) for name in names}, device="cpu"))
+    (environment,) = started
+    assert {
+        environment[name]
+        for name in ("BUSI_WEIGHTS_DIR", "BUSI_DATA_ROOT", "BUSI_STATE_DIR", "BUSI_PROMOTION_PROTOCOL")
+    } == {str(tmp_path / name) for name in names if name != "encoder_dir"}
 
 
 def test_the_candidate_gets_its_evaluation_and_a_stored_one_is_believed_only_if_it_agrees(

@@ -285,6 +285,58 @@ def test_other_weights_under_the_name_of_an_earlier_version_are_found(judged: tu
         rolled_back(gate, "tiny")
 
 
+def raise_the_cut_off(gate: Gate, version: str) -> None:
+    card = gate.weights_dir / version / "card.json"
+    card.write_text(card.read_text().replace('"lesion_threshold": 0.5', '"lesion_threshold": 0.999'))
+
+
+def test_a_card_that_was_edited_since_does_not_go_back_into_service(judged: tuple[Gate, Verdict]) -> None:
+    """Cut-offs and temperature change results too, and no verdict is about these."""
+    gate, verdict = judged
+    promoted(gate, verdict)
+    raise_the_cut_off(gate, "tiny")
+    with pytest.raises(PromotionError, match="card of 'tiny' is not the one that was in service"):
+        rolled_back(gate, "tiny")
+    assert read_registry(gate.weights_dir).in_service == "same"
+    assert actions(gate)[-1] == "promotion.refused"
+
+
+def test_a_card_that_was_edited_in_service_does_not_come_back_after_another(judged: tuple[Gate, Verdict]) -> None:
+    """Which card it was put into service with counts, not which lay there when it left."""
+    gate, verdict = judged
+    promoted(gate, verdict)
+    raise_the_cut_off(gate, "same")
+    rolled_back(gate, "tiny")
+    with pytest.raises(PromotionError, match="card of 'same'"):
+        rolled_back(gate, "same", expected_in_service="tiny")
+
+
+def test_an_edited_card_is_found_where_the_first_schema_did_not_say_which_it_was(judged: tuple[Gate, Verdict]) -> None:
+    gate, verdict = judged
+    (gate.weights_dir / "registry.json").write_text('{"schema": 1, "in_service": "tiny"}')
+    promoted(gate, verdict)
+    raise_the_cut_off(gate, "tiny")
+    with pytest.raises(PromotionError, match="card of 'tiny'"):
+        rolled_back(gate, "tiny")
+
+
+def test_a_history_without_checksums_of_cards_is_read_and_rolled_back_to(judged: tuple[Gate, Verdict]) -> None:
+    """D1: schema 2 did not keep them."""
+    gate, verdict = judged
+    promoted(gate, verdict)
+    path = gate.weights_dir / "registry.json"
+    content = json.loads(path.read_text())
+    older = [{name: row[name] for name in row if "card" not in name} for row in content["history"]]
+    path.write_text(json.dumps(content | {"schema": 2, "history": older}))
+    raise_the_cut_off(gate, "tiny")
+    registry = rolled_back(gate, "tiny")
+    assert [change.card_sha256 != "" for change in registry.history] == [False, False, True]
+
+
+def test_the_registry_of_the_repository_is_read() -> None:
+    assert read_registry(PROJECT_ROOT / "weights").history
+
+
 # ---- Two at once -----------------------------------------------------------------------------------------------
 
 
@@ -402,7 +454,7 @@ def test_a_registry_of_the_first_schema_is_read_and_written_anew_at_the_next_cha
     assert (registry.in_service, registry.revision, registry.history) == ("tiny", 0, ())
     assert json.loads(path.read_text())["schema"] == 1, "reading changes nothing"
     registry = promoted(gate, verdict)
-    assert json.loads(path.read_text())["schema"] == 2
+    assert json.loads(path.read_text())["schema"] == 3
     assert [(change.before, change.version) for change in registry.history] == [("tiny", "same")]
     assert registry.earlier == ("tiny",)
     assert rolled_back(gate, "tiny").in_service == "tiny"
@@ -412,11 +464,11 @@ def test_a_registry_of_a_newer_program_is_refused_and_not_touched(judged: tuple[
     """D1."""
     gate, verdict = judged
     path = gate.weights_dir / "registry.json"
-    newer = '{"schema": 3, "in_service": "tiny", "more": []}'
+    newer = '{"schema": 4, "in_service": "tiny", "more": []}'
     path.write_text(newer)
-    with pytest.raises(PromotionError, match="schema 3, this program reads up to 2"):
+    with pytest.raises(PromotionError, match="schema 4, this program reads up to 3"):
         promoted(gate, verdict)
-    with pytest.raises(ModelUnavailableError, match="schema 3"):
+    with pytest.raises(ModelUnavailableError, match="schema 4"):
         put_into_service(gate.weights_dir, "same")
     assert path.read_text() == newer
 
@@ -429,6 +481,7 @@ def test_a_registry_of_a_newer_program_is_refused_and_not_touched(judged: tuple[
         lambda content: content["history"].clear(),
         lambda content: content["history"][0].pop("who"),
         lambda content: content["history"][0].update(who=5),
+        lambda content: content["history"][0].update(card_sha256=None),
         lambda content: content["history"][0].update(evidence=[]),
         lambda content: content["history"][0].update(revision=2),
     ],

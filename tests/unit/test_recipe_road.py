@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from busi_core import release as release_module
 from busi_core.data.simulated_set import split_simulated
 from busi_core.errors import DatasetError, ExplanationError, TrainingError
 from busi_core.explain.catalogue import Method
@@ -18,11 +19,12 @@ from busi_core.recipe_run import scaled_for
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.recipes.product import SIMULATED
 from busi_core.recipes.recipe import Recipe
+from busi_core.registry import list_versions
 from busi_core.release import fit_limits
 from busi_core.service import Analyser
 from busi_core.settings import Settings
 from busi_core.training.log import Epoch
-from busi_core.training.state import BEST_FILE
+from busi_core.training.state import BEST_FILE, Progress
 from busi_core.training_run import Listener, train_version
 from busi_core.types import Diagnosis
 
@@ -32,7 +34,7 @@ SMALL = {  # the same drawings with few channels
     "unet-dropout": {"filters": (4, 8, 8), "dropout": (0.1, 0.2, 0.0)},
     "unet-roi-segnet": {"filters": (4, 8, 8), "class_filters": (4, 8)},
     "unet-resnet50-plain": {"encoder": "resnet18"},
-    "product": {"encoder": "tu-test_resnet"},
+    "product": {"encoder": "tu-test_resnet", "padding": "symmetric"},
 }
 OTHER_NETWORKS = ("unet-gradcam", "unet-dropout", "unet-roi-segnet")
 
@@ -138,6 +140,32 @@ def test_limits_of_weights_that_lay_there_before_do_not_stay(root: Path) -> None
     train("unet-dropout", root, resume=True)
     assert not left.exists()
     assert load(root, "unet-dropout").limits is None
+
+
+@pytest.mark.parametrize("step", ["fit_limits", "write_limits"])
+def test_a_version_is_listed_only_once_its_limits_lie_beside_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A kill or a cancelled job while the limits are made leaves no version that reads scans without them."""
+
+    def be_killed(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(release_module, step, be_killed)
+    recipe = small("product")
+    split = split_simulated(settings_in(root).state_dir / SIMULATED, test_fold=0)
+    with pytest.raises(KeyboardInterrupt):
+        release_module.release(
+            root / "runs" / "product",
+            recipe.final,
+            split,
+            Progress(epoch=1, best_epoch=1, best_score=0.5),
+            version="killed",
+            weights_dir=tmp_path,
+            description={},
+            start=release_module.Start(None, "random", ()),
+        )
+    assert list_versions(tmp_path) == ()
 
 
 def test_too_few_scans_give_no_limits(root: Path) -> None:
