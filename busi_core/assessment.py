@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from busi_core.comparison import fit_heatmap
 from busi_core.data.records import Record, read_truth
+from busi_core.data.splits import scan_groups
 from busi_core.doubt import measure_doubt, outline_doubt
 from busi_core.errors import DatasetError
 from busi_core.evaluation import EvaluationReport
@@ -140,7 +141,9 @@ def assess_refusal(
     """How many real scans are called unlike or get no answer (false alarms), and how many foreign pictures do."""
     judge = limits.familiarity.judge
     found: dict[str, list[Likeness]] = {}
+    groups: dict[str, NDArray[np.intp]] = {}
     for test_set, records in tests.items():
+        groups[f"real scans, {test_set}"] = _number_scans(records)
         for number, record in enumerate(records, start=1):
             image = decode_image(record.image.read_bytes())
             found.setdefault(f"real scans, {test_set}", []).append(judge(analyser.describe(image)))
@@ -150,13 +153,13 @@ def assess_refusal(
         found.setdefault(kind, []).append(judge(analyser.describe(image)))
     figures = []
     for kind, judged in found.items():
-        one_each = np.arange(len(judged))
+        group = groups.get(kind, np.arange(len(judged)))  # each foreign picture stands for itself
         for name, levels in (
             ("called unlike, or no answer", (Likeness.UNLIKE, Likeness.FOREIGN)),
             ("no answer", (Likeness.FOREIGN,)),
         ):
             noticed = np.array([likeness in levels for likeness in judged], float)
-            figures.append(_figure("refusal", name, kind, noticed, one_each))
+            figures.append(_figure("refusal", name, kind, noticed, group))
     return figures
 
 
@@ -175,7 +178,7 @@ def assess_marks(
         shift.append(abs(new.get(Diagnosis.MALIGNANT, math.nan) - old.get(Diagnosis.MALIGNANT, math.nan)))
         overlap.append(count_overlap(read_finding(after).lesion_mask, read_finding(before).lesion_mask).dice)
         _tell(on_step, f"marks on {test_set}", number, len(records))
-    groups = np.arange(len(records))
+    groups = _number_scans(records)
     return [
         _figure("marks", "class moves when calipers and text are drawn in", test_set, np.array(moved), groups),
         _figure("marks", "mean shift of the score of malignant", test_set, np.array(shift), groups),
@@ -187,19 +190,21 @@ def assess_doubt(
     analyser: Analyser, test_set: str, records: Sequence[Record], on_step: Progress | None = None
 ) -> list[Figure]:
     """Six readings of each scan: how wide the area interval is, and how often the true area lies within."""
-    width, within, firm = [], [], []
+    width, within, firm, has_lesion = [], [], [], []
     for number, record in enumerate(records, start=1):
         image = decode_image(record.image.read_bytes())
         truth = read_truth(record, image.height, image.width)
         doubt = measure_doubt(analyser, image)
         outline = outline_doubt(doubt, image.height, image.width, analyser.card.lesion_threshold)
         true_area = int(truth.sum())
+        has_lesion.append(true_area > 0)
         if true_area:
             width.append((outline.largest - outline.smallest) / true_area)
             within.append(float(outline.smallest <= true_area <= outline.largest))
         firm.append(doubt.evidence_agreement)
         _tell(on_step, f"doubt on {test_set}", number, len(records))
-    lesions, all_scans = np.arange(len(width)), np.arange(len(firm))
+    all_scans = _number_scans(records)
+    lesions = all_scans[np.array(has_lesion)]
     return [
         _figure("doubt", "width of the area interval, of the true area", test_set, np.array(width), lesions),
         _figure("doubt", AREA_HELD, test_set, np.array(within), lesions),
@@ -255,7 +260,7 @@ def assess_heatmaps(
         note("evidence inside by chance (lesion's share of the image)", fit.lesion_share)
         note("peak inside the lesion", math.nan if fit.peak_inside is None else float(fit.peak_inside))
         _tell(on_step, f"heat maps on {test_set}", number, len(records))
-    groups = np.arange(len(records))
+    groups = _number_scans(records)
     return [_figure("heat maps", name, test_set, np.array(values), groups) for name, values in columns.items()]
 
 
@@ -308,6 +313,14 @@ def _figure(part: str, name: str, on: str, values: NDArray[np.float64], groups: 
     interval = bootstrap_interval(values, groups)
     cases = int((~np.isnan(values)).sum())
     return Figure(part, name, on, cases, interval.estimate, interval.low, interval.high)
+
+
+def _number_scans(records: Sequence[Record]) -> NDArray[np.intp]:
+    """The scan or case that each image shows, as `evaluation` groups them, numbered from 0 in the order they come."""
+    known = scan_groups()
+    names = [record.group or known.get(record.id, record.id) for record in records]
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([number_of[name] for name in names], np.intp)
 
 
 def _format(value: Interval) -> str:

@@ -6,12 +6,13 @@ A file that cannot be used is a row with its reason; the others go on. Nothing i
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from busi_core.data.duplicates import find_pairs, fingerprint, group_scans, pairs_within
+from busi_core.data.duplicates import find_pairs, fingerprint, group_scans
 from busi_core.data.pairing import Case
 from busi_core.errors import InvalidImageError
 from busi_core.managed.fingerprints import LENGTH, Fingerprints
@@ -184,9 +185,9 @@ def _relate(looks: Sequence[Look], known: KnownScans) -> tuple[ScanReport, ...]:
     prints = [(look.case.id, look.print) for look in looks if look.print is not None]
     matrix = np.stack([one for _, one in prints]) if prints else np.empty((0, LENGTH), np.float32)
     # Equal pixels are one scan even where a flat image has no fingerprint to correlate.
-    equal = pairs_within(_gather({look.case.id: look.pixels for look in looks if look.pixels}))
+    equal = _chain(_gather({look.case.id: look.pixels for look in looks if look.pixels}))
     copies = find_pairs([id for id, _ in prints], matrix) | equal
-    patients = pairs_within(_gather({look.case.id: look.patient for look in looks if look.patient}))
+    patients = _chain(_gather({look.case.id: look.patient for look in looks if look.patient}))
     scans = {id: group for group in group_scans(ids, sorted(copies)) for id in group}
     groups = {id: group[0] for group in group_scans(ids, sorted(copies | patients)) for id in group}
     matches = {id: found for (id, _), found in zip(prints, known.find_copies(matrix), strict=True)}
@@ -253,6 +254,11 @@ def _gather(values: Mapping[str, str]) -> list[list[str]]:
     for id, value in values.items():
         gathered.setdefault(value, []).append(id)
     return list(gathered.values())
+
+
+def _chain(groups: Iterable[Sequence[str]]) -> set[tuple[str, str]]:
+    """Each name of a group with the next one: for `group_scans` the same as all pairs, and no more than the names."""
+    return {pair for group in groups for pair in pairwise(group)}
 
 
 def _name(names: Sequence[str]) -> str:

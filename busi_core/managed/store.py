@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,8 +78,9 @@ def accept(
     Raises:
         AccessDeniedError: No administrator (any more).
         DatasetError: Nothing to keep, a name or word that cannot be, a source that changed since it was examined, a
-            locked test set that is not at hand, or a version that was removed.
-        OutputError: The disk is full; nothing was kept.
+            locked test set that is not at hand, a version that was removed or is damaged, or somebody else is
+            accepting or removing.
+        OutputError: The disk is full, or the lock or the log cannot be opened; nothing was kept.
     """
     who = permit.confirm()
     _require_words(name, source, licence)
@@ -97,6 +98,8 @@ def accept(
         existing = _find_same_content(root, managed)
         if existing is not None:
             return existing
+        if (root / managed.id).exists():
+            raise _damaged(managed.id)
         unfinished = root / f"{UNFINISHED}{secrets.token_hex(6)}"
         try:
             for number, (item, scan) in enumerate(zip(managed.items, order, strict=True), start=1):
@@ -132,7 +135,7 @@ def accept(
 def list_sets(state_dir: Path, *, with_removed: bool = False) -> list[ManagedSet]:
     """Every set that can be trained on, newest first; those taken out of use only when asked for.
 
-    A set whose manifest is damaged is passed over here; `find_damaged` names it.
+    A set whose manifest is missing or damaged is passed over here; `find_damaged` names it.
     """
     found = [managed for managed in _read_all(state_dir) if managed is not None]
     usable = [managed for managed in found if with_removed or managed.removed is None]
@@ -140,7 +143,7 @@ def list_sets(state_dir: Path, *, with_removed: bool = False) -> list[ManagedSet
 
 
 def find_damaged(state_dir: Path) -> list[str]:
-    """Ids of sets whose manifest cannot be read."""
+    """Ids of sets whose manifest is missing or cannot be read."""
     folders = _list_folders(state_dir / DATASETS_DIR)
     return [folder.name for folder, managed in zip(folders, _read_all(state_dir), strict=True) if managed is None]
 
@@ -149,10 +152,10 @@ def read_set(state_dir: Path, id: str) -> ManagedSet:
     """One set by its id, also when it was taken out of use.
 
     Raises:
-        DatasetError: There is none of this id, or its manifest is damaged.
+        DatasetError: There is none of this id, or its manifest is missing or damaged.
     """
     folder = state_dir / DATASETS_DIR / id
-    if not VERSION_NAME.fullmatch(id) or not (folder / MANIFEST_FILE).is_file():
+    if not VERSION_NAME.fullmatch(id) or not folder.is_dir():
         raise DatasetError(f"There is no data set {id!r}.", remedy="Choose one of those that 'busi datasets' lists.")
     return _read_folder(folder)
 
@@ -313,7 +316,7 @@ def _find_same_content(root: Path, managed: ManagedSet) -> ManagedSet | None:
 def _list_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if not path.name.startswith(".") and (path / MANIFEST_FILE).is_file())
+    return sorted(path for path in root.iterdir() if VERSION_NAME.fullmatch(path.name) and path.is_dir())
 
 
 def _read_all(state_dir: Path) -> Iterator[ManagedSet | None]:
@@ -325,17 +328,22 @@ def _read_all(state_dir: Path) -> Iterator[ManagedSet | None]:
 
 
 def _read_folder(folder: Path) -> ManagedSet:
-    damaged = DatasetError(f"The data set {folder.name} is damaged.", remedy="Restore its folder from a backup.")
     try:
         removed = folder / REMOVED_FILE
         when = json.loads(removed.read_bytes())["removed"] if removed.is_file() else None
         managed = read_manifest((folder / MANIFEST_FILE).read_bytes(), removed=when)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged from error
+        raise _damaged(folder.name) from error
     content = hashlib.sha256("\n".join(content_key(managed.items)).encode()).hexdigest()
     if managed.id != folder.name or managed.content_sha256 != content:
-        raise damaged
+        raise _damaged(folder.name)
     return managed
+
+
+def _damaged(id: str) -> DatasetError:
+    return DatasetError(
+        f"The data set {id} is damaged.", remedy="Restore its folder from a backup, or remove the folder."
+    )
 
 
 @contextmanager
@@ -344,16 +352,22 @@ def _locked(root: Path) -> Iterator[None]:
 
     The lock is SQLite's own: the system lets go of it when the process ends, however it ends.
     """
-    try:
-        with transaction(root / LOCK_FILE, ()):
-            _sweep(root)
-            yield
-    except OutputError as error:
-        if not isinstance(error.__cause__, sqlite3.OperationalError):
-            raise
-        raise DatasetError(
-            "Somebody else is accepting or removing a data set at this moment.", remedy="Try again in a minute."
-        ) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(transaction(root / LOCK_FILE, ()))
+        except OutputError as error:
+            if not _is_busy(error.__cause__):
+                raise
+            raise DatasetError(
+                "Somebody else is accepting or removing a data set at this moment.", remedy="Try again in a minute."
+            ) from error
+        _sweep(root)
+        yield
+
+
+def _is_busy(cause: BaseException | None) -> bool:
+    """Whether SQLite says that another process holds the file; the lower byte of its code is the kind of trouble."""
+    return getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _sweep(root: Path) -> None:

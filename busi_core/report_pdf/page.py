@@ -25,6 +25,7 @@ INNER = WIDTH - 2 * MARGIN
 TOP = HEIGHT - 26 * mm
 BOTTOM = 18 * mm
 GAP = 4 * mm
+PARAGRAPH_GAP: float = 0.8 * mm
 INK, FAINT, LINE, PALE = (HexColor(colour) for colour in ("#1f2328", "#59636e", "#d1d9e0", "#f6f8fa"))
 CLASS_INK = {
     "normal": HexColor("#59636e"),
@@ -89,6 +90,17 @@ class Pages(Canvas):  # type: ignore[misc]
         self, words: str, x: float, width: float, *, size: float = 9, colour: Any = INK, bold: bool = False
     ) -> None:
         """A paragraph of plain text at x, below what was drawn last."""
+        paragraph, height = self._set(words, width, size, colour, bold)
+        paragraph.drawOn(self, x, self.y - height)
+        self.y -= height + PARAGRAPH_GAP
+
+    def measure(self, words: str, width: float, *, size: float = 9, bold: bool = False) -> float:
+        """How far down `text` would go with this paragraph."""
+        _, height = self._set(words, width, size, INK, bold)
+        return height + PARAGRAPH_GAP
+
+    def _set(self, words: str, width: float, size: float, colour: Any, bold: bool) -> tuple[Paragraph, float]:
+        """The paragraph and its height."""
         style = ParagraphStyle(
             "plain",
             fontName=self.bold if bold else self.regular,
@@ -100,8 +112,7 @@ class Pages(Canvas):  # type: ignore[misc]
         )
         paragraph = Paragraph(escape(printable(words)), style)
         _, height = paragraph.wrap(width, HEIGHT)
-        paragraph.drawOn(self, x, self.y - height)
-        self.y -= height + 0.8 * mm
+        return paragraph, height
 
     def picture(self, rgb: Rgb, caption: Caption, x: float, top: float, width: float, height: float) -> None:
         """A picture fitted into a box with its caption, words and their colours, above."""

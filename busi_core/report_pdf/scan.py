@@ -1,7 +1,12 @@
-"""One scan on paper: its pictures, what was found, the reference, the warnings."""
+"""One scan on paper: its pictures, what was found, the reference, the warnings.
+
+Notes on the mask can be as many as there are mask files: those for which there is no room are counted, so that the
+warnings, the disagreement and the model always stand on the page.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 from reportlab.lib.units import mm
 
@@ -12,7 +17,19 @@ from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
 
 SMALL, SMALL_HIGH = 57 * mm, 54 * mm  # of a picture where two scans share a page, its caption included
+NARROW = INNER - 2 * SMALL - 2 * mm - GAP  # what is left beside these pictures
+BETWEEN: float = 2 * mm  # what was found and the reference, in the narrow column
+CLASS_HIGH: float = 25 * mm  # of the class with its three bars, its words on two lines
 FIGURES_OF_SCAN = (("Dice", "dice"), ("IoU", "iou"), ("precision", "precision"), ("recall", "recall"))
+
+
+class Line(NamedTuple):
+    """A paragraph of the facts, and how it is set."""
+
+    words: str
+    size: float = 8.5
+    colour: Any = INK
+    bold: bool = False
 
 
 def draw_single(pages: Pages, scan: ReportScan) -> None:
@@ -36,6 +53,7 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
     for scan in scans:
         if "problem" in scan.record:
             continue  # it has its row in the table, and no picture
+        upper = upper or _least_height(pages, scan.record) > middle - BOTTOM
         if upper:
             pages.next_page()
         pages.y = TOP if upper else middle
@@ -48,14 +66,18 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
                 left, upper_edge = MARGIN + column * (SMALL + 2 * mm), top - row * (SMALL_HIGH + 2 * mm)
                 pages.picture(rgb, caption, left, upper_edge, SMALL, SMALL_HIGH)
             pages.y = top
-        _draw_facts_in_one(pages, scan.record, MARGIN + 2 * SMALL + 2 * mm + GAP)
+        _draw_facts_in_one(pages, scan.record, MARGIN + INNER - NARROW)
         upper = not (upper and pages.y >= middle)  # what has too much to say has the page to itself
 
 
 def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
+    pages.text(_title(record), MARGIN, INNER, size=size, bold=True)
+
+
+def _title(record: Mapping[str, Any]) -> str:
     simulated = "   SIMULATED" if record.get("simulated") else ""
     position = f"   ({record['position']})" if "position" in record else ""
-    pages.text(f"{shorten(record['file'])}{position}{simulated}", MARGIN, INNER, size=size, bold=True)
+    return f"{shorten(record['file'])}{position}{simulated}"
 
 
 def _try_draw(pages: Pages, scan: ReportScan) -> ReportPictures | None:
@@ -71,7 +93,11 @@ def _draw_facts_in_two(pages: Pages, record: Mapping[str, Any]) -> None:
     if "problem" in record:
         pages.text(f"Not read. {record['problem']}", MARGIN, INNER, colour=CLASS_INK["malignant"])
         return
-    width, top = (INNER - 8 * mm) / 2, pages.y
+    width = (INNER - 8 * mm) / 2
+    least = max(_finding_height(pages, record, width), _least_truth_height(pages, record, width))
+    if pages.y - least < BOTTOM:
+        pages.next_page()
+    top = pages.y
     _draw_finding(pages, record, MARGIN, width)
     left_end, pages.y = pages.y, top
     _draw_truth(pages, record, MARGIN + width + 8 * mm, width)
@@ -82,30 +108,82 @@ def _draw_facts_in_one(pages: Pages, record: Mapping[str, Any], x: float) -> Non
     """The same below each other, in a narrow column."""
     width = MARGIN + INNER - x
     _draw_finding(pages, record, x, width)
-    pages.y -= 2 * mm
+    pages.y -= BETWEEN
     _draw_truth(pages, record, x, width)
 
 
 def _draw_finding(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
     _draw_class(pages, record, x, width)
-    for line in _finding_lines(record):
-        pages.text(line, x, width, size=8.5)
+    _write(pages, [Line(words) for words in _finding_lines(record)], x, width)
 
 
 def _draw_truth(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
-    """The reference, the warnings, and which model read the scan."""
-    for line in truth_lines(record):
-        pages.text(line, x, width, size=8.5)
+    """The reference, as many notes on its mask as there is room for, the warnings, and which model read the scan."""
+    (reference, notes), closing = _split_truth(record), list(_closing_lines(record))
+    _write(pages, reference, x, width)
+    room = pages.y - BOTTOM - _height(pages, closing, width)
+    _write(pages, _cut_to_fit(pages, notes, width, room), x, width)
+    _write(pages, closing, x, width)
+
+
+def _split_truth(record: Mapping[str, Any]) -> tuple[list[Line], list[Line]]:
+    """`truth_lines` without the notes, and the notes."""
+    lines = [Line(words) for words in truth_lines(record)]
+    first_note = len(lines) - len((record.get("truth") or {"notes": ()})["notes"])
+    return lines[:first_note], lines[first_note:]
+
+
+def _closing_lines(record: Mapping[str, Any]) -> Iterator[Line]:
+    """What must not be missing at the end: the warnings, whether findings disagree, and the model."""
     if record["taught_the_model"]:
-        pages.text(TAUGHT, x, width, size=8.5, colour=CLASS_INK["malignant"])
+        yield Line(TAUGHT, colour=CLASS_INK["malignant"])
     for warning in record["warnings"]:
         if warning == ImageWarning.NOT_CALIBRATED.value:  # true of nearly every file; what warns must be rare
-            pages.text(f"{warning[:1].upper()}{warning[1:]}.", x, width, size=8.5, colour=FAINT)
+            yield Line(f"{warning[:1].upper()}{warning[1:]}.", colour=FAINT)
         else:
-            pages.text(f"Warning: {warning}.", x, width, size=8.5, colour=CLASS_INK["malignant"])
+            yield Line(f"Warning: {warning}.", colour=CLASS_INK["malignant"])
     if record["disagreement"]:
-        pages.text(f"Findings disagree. {record['disagreement']}", x, width, size=8.5, bold=True)
-    pages.text(f"Model {record['model']}", x, width, size=7.5, colour=FAINT)
+        yield Line(f"Findings disagree. {record['disagreement']}", bold=True)
+    yield Line(f"Model {record['model']}", size=7.5, colour=FAINT)
+
+
+def _cut_to_fit(pages: Pages, lines: Sequence[Line], width: float, room: float) -> list[Line]:
+    """The first lines that the room holds, and how many more there are."""
+    ends = list(accumulate(_height(pages, [line], width) for line in lines))
+    if not ends or ends[-1] <= room:
+        return list(lines)
+    room -= _height(pages, [_count_notes(len(lines))], width)
+    kept = sum(end <= room for end in ends)
+    return [*lines[:kept], _count_notes(len(lines) - kept)]
+
+
+def _count_notes(count: int) -> Line:
+    return Line(f"and {count} more note{'s' if count > 1 else ''} on the mask.")
+
+
+def _least_height(pages: Pages, record: Mapping[str, Any]) -> float:
+    """Of the title and the narrow column beside the pictures, with no note on the mask but their count."""
+    title = pages.measure(_title(record), INNER, size=10, bold=True)
+    return title + _finding_height(pages, record, NARROW) + BETWEEN + _least_truth_height(pages, record, NARROW)
+
+
+def _finding_height(pages: Pages, record: Mapping[str, Any], width: float) -> float:
+    return CLASS_HIGH + _height(pages, [Line(words) for words in _finding_lines(record)], width)
+
+
+def _least_truth_height(pages: Pages, record: Mapping[str, Any], width: float) -> float:
+    reference, notes = _split_truth(record)
+    count = [_count_notes(len(notes))] if notes else []
+    return _height(pages, [*reference, *count, *_closing_lines(record)], width)
+
+
+def _height(pages: Pages, lines: Sequence[Line], width: float) -> float:
+    return sum(pages.measure(line.words, width, size=line.size, bold=line.bold) for line in lines)
+
+
+def _write(pages: Pages, lines: Sequence[Line], x: float, width: float) -> None:
+    for line in lines:
+        pages.text(line.words, x, width, size=line.size, colour=line.colour, bold=line.bold)
 
 
 def _is_withheld(record: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from busi_core import BusiError, read_settings
 from busi_core.access import Permit
+from busi_core.errors import AccessDeniedError
 from busi_core.managed.intake import Intake, list_roots, open_corrections, open_folder, open_zip
 from busi_core.managed.store import list_sets
 from pages.components.admin import require_admin
@@ -79,11 +80,11 @@ def work_on(examination: Examination, permit: Permit) -> None:
             ),
             lambda: bar.progress(examination.done / examination.total, progress_text(examination)),
         )
+    except AccessDeniedError:
+        examination.clear()  # the page says why
     except BusiError as error:
-        examination.clear()
-        show_error(error)
-        return
-    if examination.report is not None:
+        examination.fail(error)
+    if examination.intake is None or examination.report is not None:
         st.rerun()
 
 
@@ -114,6 +115,8 @@ st.subheader("Accepted versions")
 show_versions(permit)
 with upper:  # drawn last, as examining takes its time
     if examination.intake is None:
+        if examination.problem is not None:
+            show_error(examination.problem)
         show_intake(examination)
     elif examination.report is None:
         show_head(examination)

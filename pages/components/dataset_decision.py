@@ -1,5 +1,6 @@
 """What of an examined data set is kept: all, the clean scans, or what was ticked by hand; its name, and the button."""
 
+import hashlib
 import json
 from collections.abc import Set
 from typing import Any
@@ -100,7 +101,10 @@ def _show_ticks(report: InspectionReport, mode: str, generation: int) -> set[str
 
 
 def _ask_about_text(report: InspectionReport, excluded: Set[str], generation: int) -> set[str]:
-    """Ids of scans with text or tags that the administrator says name no patient; empty until they do."""
+    """Ids of scans with text or tags that the administrator says name no patient; empty until they do.
+
+    The box is ticked for the very scans that it asks about: when one comes or goes, it is another box, not ticked.
+    """
     asked = {
         scan.id
         for scan in report.scans
@@ -111,10 +115,11 @@ def _ask_about_text(report: InspectionReport, excluded: Set[str], generation: in
     }
     if not asked:
         return set()
+    which = hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()
     sure = st.checkbox(
         f"I looked at the {len(asked)} scans with burned-in text or filled patient tags: no patient's name, number or "
         "date of birth can be read in any of them. Without this they are left out.",
-        key=f"dataset-confirm-{generation}",
+        key=f"dataset-confirm-{generation}-{which}",
     )
     return asked if sure else set()
 

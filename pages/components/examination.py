@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from busi_core import BusiError
 from busi_core.access import Permit
 from busi_core.managed.inspection import Inspection
 from busi_core.managed.intake import Intake
@@ -34,6 +35,7 @@ class Examination:
     seconds: Spent so far looking at scans.
     accepted: Id of the set that was kept last.
     pictures: Small pictures drawn so far, by the id of the scan; None where it cannot be read.
+    problem: Why the last one failed; None once the next one begins.
     """
 
     intake: Intake | None = None
@@ -44,6 +46,7 @@ class Examination:
     seconds: float = 0.0
     accepted: str | None = None
     pictures: dict[str, bytes | None] = field(default_factory=dict)
+    problem: BusiError | None = None
 
     @property
     def total(self) -> int:
@@ -96,10 +99,15 @@ class Examination:
             self.pictures[scan_id] = draw_scan(self.report.cases[scan_id], width=PICTURE_PX)
         return self.pictures[scan_id]
 
+    def fail(self, problem: BusiError) -> None:
+        """Forget everything but why it failed."""
+        self.clear()
+        self.problem = problem
+
     def clear(self) -> None:
         """Forget everything, the upload too."""
         self.intake, self.inspection, self.report, self.title = None, None, None, ""
-        self.seconds, self.accepted, self.pictures = 0.0, None, {}
+        self.seconds, self.accepted, self.pictures, self.problem = 0.0, None, {}, None
         self.generation += 1
 
 

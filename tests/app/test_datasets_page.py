@@ -15,6 +15,7 @@ from uploads import pack, scan_files, texture, three_classes, write_public_sets
 from busi_core.access import password
 from busi_core.audit import AuditLog
 from busi_core.managed.store import list_sets
+from pages.components import dataset_decision
 
 PAGE = Path(__file__).parents[2] / "pages/admin/datasets.py"
 SECRET = "correct horse battery"  # noqa: S105
@@ -108,6 +109,29 @@ def test_scans_with_patient_tags_stay_out_until_somebody_says_that_they_looked(p
     assert "SECRET" not in texts(page)
 
 
+def test_who_looked_at_some_scans_has_not_looked_at_those_that_are_put_back_in(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U16."""
+    unticked: set[str] = set()
+    monkeypatch.setattr(dataset_decision, "_show_ticks", lambda *_: set(unticked))
+    _, mask = scan_files("benign", 910).values()
+    tagged = {f"benign/t{n}.dcm": dicom(texture(120, 150, seed=n)) for n in (3, 4, 5)}
+    masks = {f"benign/t{n}_mask.png": mask for n in (3, 4, 5)}
+    examine(page, three_classes(1) | tagged | masks)
+    report = page.session_state["examination"].report
+    unticked |= {scan.id for scan in report.scans if scan.name in ("benign/t4.dcm", "benign/t5.dcm")}
+    page.run()
+    page.checkbox[0].check().run()
+    assert "4 scans would be kept" in texts(page)
+    unticked.clear()
+    page.run()
+    (sure,) = page.checkbox
+    assert "I looked at the 3 scans" in sure.label
+    assert not sure.value
+    assert "3 scans would be kept" in texts(page)
+
+
 def test_only_the_clean_ones(page: AppTest) -> None:
     twice = scan_files("benign", 50) | scan_files("benign", 50, name="again")
     examine(page, three_classes(1) | twice)
@@ -128,6 +152,19 @@ def test_what_is_no_zip_is_explained(page: AppTest) -> None:
     page.file_uploader[0].set_value(("set.zip", b"no zip", "application/zip")).run()
     assert not page.exception
     assert "The file is not a zip." in texts(page)
+
+
+def test_why_an_examination_failed_is_said_until_the_next_one(page: AppTest, tmp_path: Path) -> None:
+    table = tmp_path / "data/bus-bra/bus_data.csv"
+    sound = table.read_bytes()
+    table.unlink()
+    page.file_uploader[0].set_value(("set.zip", pack(three_classes(1)), "application/zip")).run()
+    for _ in range(3):
+        assert "The table 'bus_data.csv' cannot be read." in texts(page)
+        assert page.file_uploader
+        page.run()
+    table.write_bytes(sound)
+    assert "cannot be read" not in texts(examine(page, three_classes(1)))
 
 
 def test_a_folder_of_the_server_is_examined(page: AppTest) -> None:

@@ -1,15 +1,22 @@
 """What a version knows of its limits is measured, counted right, and written so that it can be read again."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from versions import make_analyser, make_card, make_weights, write_version
 
+from busi_core import assessment
 from busi_core.assessment import (
     Figure,
     assess,
+    assess_doubt,
+    assess_heatmaps,
+    assess_marks,
+    assess_refusal,
     assess_sets,
     count_held,
     format_assessment,
@@ -17,6 +24,7 @@ from busi_core.assessment import (
     write_assessment,
 )
 from busi_core.data.records import Record
+from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError
 from busi_core.evaluation import ScanResult, summarise
 from busi_core.foreign import foreign_pictures
@@ -24,6 +32,7 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import Limits, write_limits
+from busi_core.metrics.bootstrap import Interval
 from busi_core.metrics.conformal import class_scores
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.service import Analyser
@@ -80,6 +89,49 @@ def records(tmp_path: Path) -> list[Record]:
         mask.write_bytes(mask_png(scan.mask))
         found.append(Record(f"busi/{number}", image, (mask,), diagnosis, None, None, None, None))
     return found
+
+
+@pytest.fixture
+def shared(records: list[Record]) -> list[Record]:
+    """Six images of three cases, not side by side; those of the first show no lesion."""
+    return [replace(record, group=f"case {number % 3}") for number, record in enumerate(records)]
+
+
+def assess_all(part: str, analyser: Analyser, limits: Limits, records: Sequence[Record]) -> list[Figure]:
+    if part == "refusal":
+        return assess_refusal(analyser, limits, {"made up": records})
+    if part == "marks":
+        return assess_marks(analyser, "made up", records)
+    if part == "doubt":
+        return assess_doubt(analyser, "made up", records)
+    return assess_heatmaps(analyser, analyser._network, "made up", records)
+
+
+@pytest.mark.parametrize("part", ["refusal", "marks", "doubt", "heat maps"])
+def test_images_of_one_case_are_drawn_together(
+    part: str, limits: Limits, shared: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By image an interval would be too narrow: two images of one case are not two cases."""
+    drawn: list[tuple[list[int], int]] = []
+
+    def spy(values: NDArray[np.float64], groups: NDArray[np.intp]) -> Interval:
+        drawn.append((groups.tolist(), values.size))
+        return Interval(0.0, 0.0, 0.0)
+
+    monkeypatch.setattr(assessment, "foreign_pictures", lambda _: [])
+    monkeypatch.setattr(assessment, "bootstrap_interval", spy)
+    assert assess_all(part, make_analyser(), limits, shared)
+    with_lesion = [number for number, record in enumerate(shared) if record.diagnosis is not Diagnosis.NORMAL]
+    for groups, size in drawn:
+        assert groups == ([0, 1, 2, 0, 1, 2] if size == 6 else [number % 3 for number in with_lesion])
+
+
+def test_images_of_one_published_scan_are_drawn_together(records: list[Record]) -> None:
+    """The published list names BUSI's copies; a record that no list knows stands for itself."""
+    copies = next(scan.files for scan in read_folds() if len(scan.files) == 2)
+    ids = [f"busi/{copies[0]}", "made up", f"busi/{copies[1]}"]
+    named = [replace(record, id=id) for record, id in zip(records[:3], ids, strict=True)]
+    assert assessment._number_scans(named).tolist() == [0, 1, 0]
 
 
 @pytest.mark.slow

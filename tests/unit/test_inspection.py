@@ -1,6 +1,7 @@
 """The report on a data set before anything is kept: each thing that can be wrong is found, said, and stops nothing."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from files import animated, dicom, save
 from PIL import Image, ImageDraw, ImageFont
 from uploads import known_scans, pack, report_on, scan_files, texture, three_classes
 
-from busi_core.data.sources import list_folder
+from busi_core.data.pairing import Case
+from busi_core.data.sources import SourceFile, list_folder
 from busi_core.errors import DatasetError
-from busi_core.managed.inspection import examine
+from busi_core.managed.inspection import Look, _relate, examine
 from busi_core.managed.intake import open_folder, open_zip
 from busi_core.managed.known import read_known
 from busi_core.managed.report import Flag, InspectionReport, find_unclean, plan_acceptance
@@ -185,6 +187,34 @@ def test_scans_of_one_patient_form_one_group() -> None:
         files[f"benign/{number}_mask.png"] = MASK_FILE
     groups = [scan.group for scan in report_on(files).scans]
     assert groups[0] == groups[1] != groups[2]
+
+
+def test_patients_and_copies_of_their_scans_chain_into_one_group() -> None:
+    """The second scan of one patient is the first of another, and the pixels of a third: all are one group."""
+    files = {}
+    for number, (patient, seed) in enumerate([("17", 0), ("18", 1), ("17", 1), ("19", 2), ("18", 3), ("17", 4)]):
+        files[f"benign/{number}.dcm"] = dicom(texture(seed=seed), PatientID=patient)
+        files[f"benign/{number}_mask.png"] = MASK_FILE
+    scans = report_on(files).scans
+    assert [[one.group == other.group for other in scans] for one in scans] == [
+        [(one == 3) == (other == 3) for other in range(6)] for one in range(6)
+    ]
+    assert [[one.scan == other.scan for other in scans] for one in scans] == [
+        [one == other or {one, other} == {1, 2} for other in range(6)] for one in range(6)
+    ]
+
+
+def test_ten_thousand_scans_of_one_patient_take_the_memory_of_ten_thousand_scans() -> None:
+    file = SourceFile("x.png", 0, lambda: b"")
+    looks = [Look(Case(str(n), f"{n}.png", file, (), None, None), (), patient="17") for n in range(10_000)]
+    tracemalloc.start()
+    try:
+        scans = _relate(looks, known_scans())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert {scan.group for scan in scans} == {"0"}
+    assert peak < 50_000_000
 
 
 def test_cases_of_bus_bras_table_form_groups() -> None:

@@ -1,6 +1,7 @@
 """Accepted data sets: whole or not at all, never changed, pixels only, and only by an administrator."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from permits import Allowed, Denied
 from PIL import Image
 from uploads import known_scans, report_on, scan_files, settings_in, three_classes
 
+from busi_core import database
 from busi_core.audit import open_audit
 from busi_core.data.dataset import load_samples
 from busi_core.data.records import read_truth
 from busi_core.data.sources import SourceFile
+from busi_core.database import transaction
 from busi_core.errors import AccessDeniedError, DatasetError, OutputError
 from busi_core.imaging.decode import decode_image
 from busi_core.managed import store
@@ -200,6 +203,40 @@ def test_a_full_disk_leaves_no_half_set(settings: Settings, monkeypatch: pytest.
     assert list_sets(settings.state_dir) == []
 
 
+def test_while_somebody_else_holds_the_store_nothing_is_kept(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    report, lock = report_on(three_classes(1)), settings.state_dir / "datasets" / "lock.sqlite"
+    with transaction(lock, ()), pytest.raises(DatasetError, match="Somebody else is accepting or removing"):
+        keep(settings, report)
+    assert written(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        pytest.param("audit.sqlite", "audit.sqlite could not be read or written", id="the log cannot be opened"),
+        pytest.param("datasets/lock.sqlite", "lock.sqlite could not be read or written", id="nor the lock"),
+    ],
+)
+def test_what_is_no_other_administrator_is_not_called_one(settings: Settings, broken: str, said: str) -> None:
+    (settings.state_dir / broken).mkdir(parents=True)
+    with pytest.raises(OutputError, match=said):
+        keep(settings, report_on(three_classes(1)))
+    assert list_sets(settings.state_dir) == []
+
+
+def test_a_busy_audit_log_is_not_called_another_administrator(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    report, log = report_on(three_classes(1)), settings.state_dir / "audit.sqlite"
+    with transaction(log, ()), pytest.raises(OutputError, match=r"audit\.sqlite could not be read or written"):
+        keep(settings, report)
+    assert written(settings) == []
+
+
 ACCEPT_SLOWLY = """
 import sys, time
 sys.path[:0] = [sys.argv[1]]
@@ -283,6 +320,33 @@ def test_a_set_whose_manifest_was_changed_is_named_and_not_used(settings: Settin
     assert list_sets(settings.state_dir) == []
     with pytest.raises(DatasetError, match="damaged"):
         read_set(settings.state_dir, managed.id)
+
+
+def test_a_set_whose_manifest_is_missing_is_named_and_not_used(settings: Settings) -> None:
+    managed = keep(settings, report_on(three_classes(1)))
+    (settings.state_dir / "datasets" / managed.id / "manifest.json").unlink()
+    assert find_damaged(settings.state_dir) == [managed.id]
+    assert list_sets(settings.state_dir) == []
+    with pytest.raises(DatasetError, match="damaged"):
+        read_set(settings.state_dir, managed.id)
+
+
+@pytest.mark.parametrize("manifest", [b"{}", None], ids=["unreadable", "missing"])
+def test_a_damaged_set_is_not_accepted_over_and_the_log_does_not_say_so(
+    settings: Settings, manifest: bytes | None
+) -> None:
+    report = report_on(three_classes(1))
+    managed = keep(settings, report)
+    folder = settings.state_dir / "datasets" / managed.id
+    (folder / "manifest.json").unlink()
+    if manifest is not None:
+        (folder / "manifest.json").write_bytes(manifest)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=rf"{managed.id} is damaged.*backup.*remove"):
+            keep(settings, report)
+    assert [entry.action for entry in open_audit(settings).read()] == ["dataset.accepted"]
+    shutil.rmtree(folder)
+    assert keep(settings, report).id == managed.id
 
 
 @pytest.mark.parametrize("id", ["nothing", "../datasets", "", "a/b"])

@@ -3,13 +3,15 @@
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from files import save, speckle
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
+from reportlab.lib.units import mm
 from versions import make_analyser
 
 from busi_core.batch import read_cases, report_scan
@@ -22,7 +24,7 @@ from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_js
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import printable
 from busi_core.report_pdf.pictures import draw_difference
-from busi_core.types import Diagnosis
+from busi_core.types import Diagnosis, ImageWarning
 
 CREATED = "2026-11-20 12:00 UTC"
 
@@ -141,6 +143,51 @@ def test_right_to_left_names_survive(simulated: dict[Diagnosis, SimulatedScan]) 
     (text,) = pages(make_report([("שלום.png", simulated[Diagnosis.BENIGN].png())]))
     assert set("שלום") <= set(text)
     assert printable("a שלום עולם.png") == "a םלוע םולש.png"  # in the order of the paper, not of the keyboard
+
+
+def note(number: int) -> str:
+    return f"benign/benign (4)_mask_{number}.png: not black and white (5 values): above 127 was read as lesion."
+
+
+def wordy(report: Report, *, notes: int, warnings: Sequence[str], scans: int) -> Report:
+    """The first scan of a report, so many times, with much more said of it."""
+    record = report.scans[0].record
+    truth = record["truth"] | {"notes": [note(number) for number in range(notes)]}
+    said = {"truth": truth, "warnings": warnings, "disagreement": "One says this.", "taught_the_model": True}
+    return replace(report, scans=[ReportScan({**record, **said}, report.scans[0].draw)] * scans)
+
+
+def heights(page: PageObject) -> list[float]:
+    """Where the lines of text stand above the lower edge of the paper, in points."""
+    found: list[float] = []
+
+    def look(text: str, around: list[float], within: list[float], *_: object) -> None:
+        if text.strip():
+            found.append(around[5] + within[5])
+
+    page.extract_text(visitor_text=look)
+    return found
+
+
+@pytest.mark.parametrize("scans", [1, 3])
+@pytest.mark.parametrize("notes", [0, 5, 12, 63])
+@pytest.mark.parametrize("warned", [False, True], ids=["no warning", "many warnings"])
+def test_however_much_is_said_of_a_mask_the_warnings_and_the_model_stand_on_the_paper(
+    simulated: dict[Diagnosis, SimulatedScan], scans: int, notes: int, warned: bool
+) -> None:
+    unanswered = (ImageWarning.WITHHELD, ImageWarning.NO_CONTRAST)  # these make room
+    warnings = [one.value for one in ImageWarning if one not in unanswered] if warned else []
+    short = make_report(with_mask("a", simulated[Diagnosis.BENIGN]))
+    report = wordy(short, notes=notes, warnings=warnings, scans=scans)
+    drawn = PdfReader(io.BytesIO(draw_report(report))).pages
+    foot, foot_line = 9.5 * mm, 14 * mm
+    assert all(y > foot_line or y == pytest.approx(foot, abs=0.1) for page in drawn for y in heights(page))
+    said = "".join(plain(page.extract_text()) for page in drawn)
+    for words in ("Findings disagree. One says this.", *(warning[1:] for warning in warnings)):
+        assert said.count(plain(words)) == scans
+    assert said.count("Modeltiny") == len(drawn) + scans
+    left_out = sum(int(count) for count in re.findall(r"and(\d+)morenote", said))
+    assert said.count("_mask_") + left_out == notes * scans
 
 
 def test_no_contrast_shows_no_class() -> None:
