@@ -4,7 +4,7 @@
     rows --summarise--> [Summary]    scans that taught the model apart from those that it never saw
     rows --rows_csv--> CSV           what is not defined is 'n/a', never 0; no cell can become a formula
 
-Figures are those of docs/EVALUATION.md, so far as the reference says enough for them.
+Figures are those of `evaluation.py`, so far as the reference says enough for them.
 """
 
 import csv

@@ -1,11 +1,12 @@
 """What the recipe of a version reaches where that version itself cannot be asked: on all folds, and elsewhere.
 
-    five versions of one recipe, each scored on the fold it never saw --pool--> one report on every scan of BUSI
+    one version for each fold, scored on the fold that it never saw   --pool--> one report on every scan of BUSI
     a version taught by BUSI alone, scored on BUS-BRA                        --> what another hospital costs
 
 Both stand beside the version's own evaluation, in cross_validation.json: one fold holds under a hundred scans and a
-dozen normals, and pooled over five there are enough to tell a few per cent. The scores come from other weights, so
-they are figures of the recipe, and nothing on the screen that is about one scan is made from them.
+dozen normals, and pooled over five there are enough to tell a few per cent. At most one fold is scored by the version
+itself, where it is named among the others, so these are figures of the recipe, and nothing on the screen that is about
+one scan is made from them.
 """
 
 from collections.abc import Sequence

@@ -198,7 +198,7 @@ def evaluate(
 
 
 def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) -> EvaluationReport:
-    """The table of EVALUATION from single results: each figure with a bootstrap interval over groups.
+    """The table of figures from single results: each figure with a bootstrap interval over groups.
 
     The figures of the class are NaN for a model that gives none.
     """

@@ -84,8 +84,8 @@ def format_model_card(
     if crossed:
         parts += [
             "## What its recipe reaches",
-            "Other weights of the same recipe, each on scans that it never saw: five versions, one for each fold of "
-            "BUSI, pooled; and a version taught by BUSI alone on a hospital it never saw. "
+            "Versions of the same network, each on scans that it never saw: one for each fold of BUSI, pooled, of "
+            "which at most one is this version; and one taught by BUSI alone, on a hospital that it never saw. "
             "Printed by `busi evaluate --all-folds` and `--elsewhere`.",
             format_figures(crossed),
         ]

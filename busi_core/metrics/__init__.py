@@ -1,4 +1,4 @@
-"""How well a model reads: pure functions from predictions and truth to numbers, as docs/EVALUATION.md defines them.
+"""How well a model reads: pure functions from predictions and truth to numbers, as `evaluation.py` puts them together.
 
 * `segmentation`    two masks -> overlap counts -> Dice, IoU, precision, recall; distance between borders (HD95)
 * `size`            a mask -> longest diameter, the extent across it, area

@@ -18,7 +18,7 @@ Labels: TypeAlias = NDArray[np.integer[Any]]  # (n,), a class as its column
 ClassMatrix: TypeAlias = NDArray[np.floating[Any]]  # (n, classes)
 
 CALIBRATION_ERROR = "expected calibration error"  # as tables name it
-BINS = 15  # docs/EVALUATION.md
+BINS = 15  # of equal mass
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # beyond these a network is broken, not miscalibrated
 HALVINGS = 60  # of that range, on a log scale: finer than float64 can tell
 

@@ -1,4 +1,5 @@
-"""Paper 002: 'Breast cancer image segmentation with a U-Net' (BUSI, Baral's copy), recipe `unet-dropout`.
+"""Paper 002: 'Image Segmentation of Breast Cancer Ultrasounds using U-Net Architecture' (BUSI, Baral's copy),
+recipe `unet-dropout`.
 
 * Architecture (III-B): four encoder blocks of 32, 64, 128, 256 filters, bottleneck 512, 3 x 3 kernels, 'same' padding,
   batch normalisation, ReLU, 2 x 2 maximum; dropout 0.1, 0.1, 0.2, 0.2, the same on the way up; transposed
@@ -24,7 +25,7 @@ RECIPES = (
     Recipe(
         name="unet-dropout",
         paper="002",
-        title="U-Net segmentation of breast cancer ultrasound",
+        title="Image Segmentation of Breast Cancer Ultrasounds using U-Net Architecture",
         summary="U-Net 32 to 256, bottleneck 512, batch norm, dropout, binary cross-entropy, 256 px; masks only",
         stages=(
             TrainingConfig(

@@ -16,6 +16,7 @@ def format_reproduction(study: Mapping[str, Any]) -> str:
         "Written by `busi reproduce` from `reproduction.json`; recipes in `busi_core/recipes/`. Test: fold 0 "
         "of BUSI, which holds no copy of a training scan. 95 % bootstrap intervals over scans. Where a row says so, "
         "our figures come from smaller images and fewer epochs than printed: read a row with its own size and epochs.",
+        _papers(),
         "## The price of a leak",
         *_leak_parts(study.get("leak", [])),
         "## Printed beside ours",
@@ -62,6 +63,13 @@ def leak_caution(leak: Mapping[str, Any]) -> str:
     return (
         f"Trained for {max(leak['epochs'])} of {printed} epochs: a leak pays by memorising, which takes longer, so "
         "that the printed length may well buy more than what is shown here."
+    )
+
+
+def _papers() -> str:
+    titles = {recipe.paper: recipe.title for recipe in RECIPES.values() if recipe.paper}
+    return "\n".join(
+        ["| paper | title |", "|---|---|", *(f"| {paper} | {titles[paper]} |" for paper in sorted(titles))]
     )
 
 

@@ -33,7 +33,7 @@ def get_metrics() -> Metrics | None:
     port = os.environ.get("BUSI_METRICS_PORT")
     if not port:
         return None
-    return Metrics(int(port), os.environ.get("BUSI_METRICS_ADDRESS", "127.0.0.1"))
+    return Metrics(int(port), os.environ.get("BUSI_METRICS_ADDRESS") or "127.0.0.1")  # compose passes on an empty one
 
 
 @contextmanager

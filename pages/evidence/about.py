@@ -42,7 +42,7 @@ for report in reports:
 for report in get_cross_validation(card.version):
     dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
     st.caption(
-        f"Its recipe on {report.test_set} ({report.scans} scans, other weights than these): lesion Dice "
+        f"Its recipe on {report.test_set} ({report.scans} scans, not by these weights alone): lesion Dice "
         f"{dice.estimate:.3f} ({dice.low:.3f} – {dice.high:.3f}), AUC {auc.estimate:.3f} "
         f"({auc.low:.3f} – {auc.high:.3f}). All figures: Performance."
     )

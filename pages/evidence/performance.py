@@ -144,8 +144,12 @@ try:
     )
     report = tests[name]
     counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    who = "Other weights of its recipe, each on scans that they" if name in crossed else "On scans that it"
-    st.caption(f"{who} never saw: {report.scans} scans ({counts}); copies in training: {report.copies_in_training}.")
+    crowd = "By versions of the same network, not by these weights alone, each on"
+    who = crowd if name in crossed else "On"
+    st.caption(
+        f"{who} scans that it never saw: {report.scans} scans ({counts}); "
+        f"copies in training: {report.copies_in_training}."
+    )
     show_table(report)
     if report.test_set.startswith("busi"):
         st.caption(TWO_DRAWINGS)

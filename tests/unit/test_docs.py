@@ -13,7 +13,10 @@ from busi_core.evaluation import read_reports
 from busi_core.limits import read_limits
 from busi_core.model_card import format_figures, format_model_card
 from busi_core.models.checkpoint import read_card
+from busi_core.recipes.catalogue import RECIPES
 from busi_core.registry import read_registry
+from busi_core.study.document import format_reproduction
+from busi_core.study.reproduce import JSON_FILE, PAGE_FILE, read_study
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"
@@ -74,11 +77,29 @@ def test_every_picture_of_the_documents_is_there(file: str, picture: str) -> Non
     assert (ROOT / "docs" / picture).is_file(), f"{file} shows it; tests/browser/make_pictures.py makes it"
 
 
-def test_every_module_stands_in_the_readmes_tree() -> None:
-    tree = README.split("## The house")[1]
+@pytest.mark.parametrize("package", ["busi_core", "pages"])
+def test_every_module_stands_in_the_readmes_tree(package: str) -> None:
+    whole = README.split("## The house")[1]
+    begins = whole.index(f"\n{package}/")
+    tree = whole[begins : whole.index("\nbusi_core/" if package == "pages" else "\nweights/")]
     missing = [
-        file.name
-        for file in (ROOT / "busi_core").rglob("*.py")
-        if file.name != "__init__.py" and file.stem not in tree and file.parent.name not in {"metrics", "training"}
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / package).rglob("*.py")
+        if file.name != "__init__.py"
+        and not re.search(rf"\b{file.stem}\b", tree)
+        and file.parent.name not in {"metrics", "training"}
     ]
     assert not missing
+
+
+def test_the_page_of_the_study_is_made_from_its_figures() -> None:
+    study = read_study(ROOT / "docs" / JSON_FILE)
+    assert study
+    assert (ROOT / "docs" / PAGE_FILE).read_text(encoding="utf-8") == format_reproduction(study)
+
+
+@pytest.mark.parametrize("paper", sorted({recipe.paper for recipe in RECIPES.values() if recipe.paper}))
+def test_the_page_of_the_study_says_once_which_paper_a_number_means(paper: str) -> None:
+    (title,) = {recipe.title for recipe in RECIPES.values() if recipe.paper == paper}
+    page = (ROOT / "docs" / PAGE_FILE).read_text(encoding="utf-8")
+    assert page.count(f"| {paper} | {title} |") == 1
