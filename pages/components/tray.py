@@ -50,6 +50,8 @@ class Tray:
         index: Of the open scan; 0 when there is none.
         refused: How many of the last addition found no room.
         frames: Which frame, from 0, was chosen of a scan with several, by the scan's id.
+        cutoffs: What the reader chose as the lesion's cut-off, by the id of the reading.
+        starts: The same as it was when the page was opened: where the viewer's slider starts.
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
         shelf: What was explained of the scans.
         subjects: What the reader typed in as the name on a scan's report, by the scan's id.
@@ -60,6 +62,8 @@ class Tray:
     index: int = 0
     refused: int = 0
     frames: dict[str, int] = field(default_factory=dict)
+    cutoffs: dict[str, float] = field(default_factory=dict)
+    starts: dict[str, float] = field(default_factory=dict)
     generation: int = 0
     shelf: Shelf = field(default_factory=Shelf)
     subjects: dict[str, str] = field(default_factory=dict)
@@ -97,6 +101,7 @@ class Tray:
     def clear(self) -> None:
         """Forget every scan."""
         self.scans, self.index, self.refused, self.frames, self.shelf, self.subjects = [], 0, 0, {}, Shelf(), {}
+        self.cutoffs, self.starts = {}, {}
         self.generation += 1
 
 

@@ -1,6 +1,7 @@
 """Read scans: upload or pick a simulated one -> the viewer on the left, the finding on the right."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
 from busi_core.data.pairing import record_id_of
@@ -165,6 +166,13 @@ def insisted() -> set[str]:
     return asked
 
 
+def place_of_finding(column: DeltaGenerator, scan_id: str) -> DeltaGenerator:
+    """Where the finding goes: emptied at once for another reading, so that none stands beside a scan it is not of."""
+    is_same = st.session_state.get("finding-of") == scan_id
+    st.session_state["finding-of"] = scan_id
+    return column if is_same else column.empty()
+
+
 def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     """The viewer and the finding of one scan."""
     position = f"{tray.index + 1} of {len(tray.scans)}"
@@ -184,6 +192,10 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         return
 
     scan_id = f"{scan.id}-{analysis.image.frame}-{analyser.identity}{'-insisted' if insist else ''}"
+    place = place_of_finding(right, scan_id)
+    if "viewer" not in st.session_state:  # the page was opened: what the browser had chosen went with the page before
+        tray.starts = dict(tray.cutoffs)
+    cutoff = tray.starts.get(scan_id, analysis.lesion_threshold)
     scene = pack_scene(
         analysis,
         scan_id=scan_id,
@@ -192,14 +204,16 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         count=len(tray.scans),
         simulated=scan.simulated,
         read_first=read_first,
-        lesion_cutoff=analysis.lesion_threshold,
+        lesion_cutoff=cutoff,
     )
     with left:
         state = show_viewer(scene, key="viewer", height=VIEWER_HEIGHT_PX)
     if state.step:
         tray.step(state.step)
         st.rerun()
-    with right:
+    if state.lesion_cutoff is not None:
+        cutoff = tray.cutoffs[scan_id] = state.lesion_cutoff
+    with place.container():
         if read_first and not state.revealed:
             st.info(
                 "Read the scan first. When you are done, press 'Show what the model sees' beside the scan.",
@@ -207,7 +221,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             )
             return
         reports = get_reports(version)
-        finding = read_finding(analysis, state.lesion_cutoff)
+        finding = read_finding(analysis, cutoff)
         answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
         taught = analyser.taught.recognise(record_id_of(scan.name), analysis.image.grey) is not None
         if taught and answered:

@@ -1,6 +1,7 @@
 """The whole road in a real browser: upload a scan, see the overlay, drag, download; against the command line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,11 +223,72 @@ def test_a_photograph_gets_no_answer_anywhere_until_the_reader_insists(
     reading.upload(photograph)
     expect(reading.page.get_by_text("No answer.")).to_be_visible()
     expect(reading.page.get_by_test_id("area")).to_have_text("no answer")
+    reading.viewer.locator(".stage").last.hover()
+    expect(reading.viewer.locator("[data-part=pointer]")).to_have_text("")  # a 0.00 would say 'no lesion here'
     expect(reading.page.get_by_text("Model score")).to_have_count(0)
     reading.page.get_by_role("button", name="Show the answer all the same").click()
     expect(reading.page.get_by_text("Model score").first).to_be_visible(timeout=60_000)
     expect(reading.page.get_by_text("Unlike the scans that the model learned from").first).to_be_visible()
     expect(reading.page.get_by_test_id("area")).to_contain_text("Lesion area")
+
+
+def test_a_cutoff_chosen_by_the_reader_is_there_again_after_another_page(
+    open_app: Callable[..., Reading], simulated: Path
+) -> None:
+    reading = open_app()
+    reading.upload(simulated)
+    reading.drag(reading.slider("[data-cutoff=lesion]"), [0.5, 0.8])()
+    reading.settle()
+    chosen = float(reading.viewer.locator("[data-part=lesion-value]").inner_text())
+    expect(reading.page.get_by_text(f"cut-off {chosen:.2f}").first).to_be_visible(timeout=10_000)
+    for page in ("Compare", "Analyse"):
+        reading.page.get_by_test_id("stTopNavSection").first.click()
+        reading.page.get_by_test_id("stTopNavDropdownLink").filter(has_text=page).click()
+        reading.settle()
+    reading.wait()
+    expect(reading.page.get_by_text(f"cut-off {chosen:.2f}").first).to_be_visible(timeout=10_000)
+    assert float(reading.viewer.locator("[data-part=lesion-value]").inner_text()) == chosen
+    reading.viewer.get_by_role("button", name="Reset to model's cut-off").click()
+    expect(reading.page.get_by_text(f"cut-off {chosen:.2f}")).to_have_count(0, timeout=10_000)
+
+
+def test_the_finding_of_a_scan_never_stands_beside_the_next(open_app: Callable[..., Reading], tmp_path: Path) -> None:
+    """Looked at in every frame that the browser draws while the reader steps on."""
+    reading = open_app()
+    files = []
+    for seed, diagnosis in enumerate((*Diagnosis, *Diagnosis)):
+        files.append(tmp_path / f"scan {seed}.png")
+        files[-1].write_bytes(simulate_scan(diagnosis, seed=seed).png())
+    reading.upload(*files)
+    reading.page.evaluate(
+        """() => {
+            window.pairs = new Set();
+            const look = () => {
+                const find = (root, selector) => {
+                    const found = root.querySelector(selector);
+                    if (found) return found;
+                    for (const one of root.querySelectorAll("*")) {
+                        const inner = one.shadowRoot && find(one.shadowRoot, selector);
+                        if (inner) return inner;
+                    }
+                };
+                window.name_ ??= find(document, "[data-part=name]");
+                const finding = document.querySelector(".finding-name");
+                if (finding && window.name_) window.pairs.add(`${window.name_.textContent}|${finding.textContent}`);
+                requestAnimationFrame(look);
+            };
+            look();
+        }"""
+    )
+    for number in range(1, len(files)):
+        reading.page.keyboard.press("ArrowRight")
+        expect(reading.page.locator(".finding-name")).to_have_text(
+            f"{number + 1} of {len(files)} · scan {number}.png", timeout=15_000
+        )
+        reading.settle()
+    seen = [re.findall(r"scan (\d)", pair) for pair in reading.page.evaluate("() => [...window.pairs]")]
+    assert len(seen) >= len(files)
+    assert [(scan, finding) for scan, finding in seen if finding < scan] == []
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -40,8 +40,11 @@ export default function (component) {
     if (header.keys && by && !isTyping && index >= 0 && index < tiles.length) setTriggerValue("picked", index);
   };
   addEventListener("keydown", onKey);
+  const held = strip.getRootNode().activeElement;
+  const hadFocus = held !== strip && strip.contains(held);
   strip.replaceChildren(...tiles);
   const current = tiles[header.current];
+  if (hadFocus) current?.focus({ preventScroll: true });
   if (current) strip.scrollLeft = current.offsetLeft - (strip.clientWidth - current.clientWidth) / 2;
   const end = () => {
     removeEventListener("keydown", onKey);

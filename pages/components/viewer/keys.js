@@ -19,7 +19,7 @@ function isTyping(target) {
 }
 
 function usesArrows(target) {
-  const own = "input, canvas[data-testid=data-grid-canvas], [role=tab], [role=radio], [role=slider], [role=option], [role=grid], [role=menuitem]";
+  const own = "input:not([type=checkbox]), canvas[data-testid=data-grid-canvas], [role=tab], [role=radio], [role=slider], [role=option], [role=grid], [role=menuitem]";
   return target instanceof Element && target.matches(own);
 }
 

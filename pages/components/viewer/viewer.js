@@ -139,7 +139,10 @@ class Viewer extends Panel {
     if (narrow !== this.narrow) {
       this.narrow = narrow;
       this.root.dataset.size = narrow ? "narrow" : "wide";
-      for (const group of this.root.querySelectorAll(".group")) group.open = !narrow || group.dataset.group === "lesion";
+      for (const group of this.root.querySelectorAll(".group")) {
+        group.open = !narrow || group.dataset.group === "lesion";
+        group.querySelector("summary").tabIndex = narrow ? 0 : -1;
+      }
     }
     const stage = this.stages.find((one) => one.clientWidth > 0);
     if (!stage) return;
@@ -180,8 +183,9 @@ class Viewer extends Panel {
 
   onClick(event) {
     const button = event.target.closest("button");
+    const heading = event.target.closest("summary");
+    if (heading && (button || !this.narrow)) event.preventDefault(); // groups fold on a narrow screen alone
     if (!button || !this.scene) return;
-    if (event.target.closest("summary")) event.preventDefault();
     if (button.dataset.of) this.chooseClass(button.dataset.of);
     else if (button.dataset.mode) this.set({ mode: button.dataset.mode });
     else this.act(button.dataset.action);
@@ -237,7 +241,7 @@ class Viewer extends Panel {
 
   /** A cross in the other pane, and the lesion probability under the pointer. */
   onPoint(stage, at) {
-    const read = at && this.scene && !this.covered && !preferences.hidden;
+    const read = at && this.scene && !this.header.withheld && !this.covered && !preferences.hidden;
     const point = read && this.view.toGrid(at.x, at.y);
     const probability = read ? this.scene.probabilityAt(point.x, point.y) : null;
     this.part("pointer").textContent = probability === null ? "" : `probability here ${probability.toFixed(2)}`;
