@@ -63,7 +63,9 @@ def add_commands(commands: Commands) -> None:
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--encoder", metavar="NAME", help="encoder of segmentation_models_pytorch")
     train.add_argument(
-        "--padding", choices=("symmetric", "same"), help="of the encoder; 'same' as TensorFlow pads (timm's only)"
+        "--padding",
+        choices=("symmetric", "same"),
+        help="of the encoder; 'same' as TensorFlow pads (timm's only); of another encoder: symmetric",
     )
     train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
     train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
@@ -122,7 +124,10 @@ def _train(options: argparse.Namespace) -> int:
     if options.size is not None:
         recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})
     if parts := _given(options, "encoder", "padding"):
-        recipe = scaled_for(recipe, {"architecture": replace(recipe.final.architecture, **parts)})
+        own = recipe.final.architecture
+        if parts.get("encoder", own.encoder) != own.encoder:
+            parts.setdefault("padding", "symmetric")  # every encoder's; 'same' goes with the recipe's own
+        recipe = scaled_for(recipe, {"architecture": replace(own, **parts)})
     if recipe.is_tissue:
         return _train_tissue(options, recipe, run)
 

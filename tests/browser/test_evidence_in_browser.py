@@ -70,6 +70,6 @@ def test_performance_draws_the_figures_of_the_version_in_service(open_evidence: 
     check_sound(page)
     page.get_by_role("combobox").nth(1).click()
     page.get_by_role("option", name="busi, all folds").click()
-    expect(page.get_by_text("each on scans that they never saw: 423 scans")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("each on scans that it never saw: 423 scans")).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text("Show scans of the test")).to_have_count(0)  # most of them taught this version
     check_sound(page)
