@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from busi_core.data.records import Record
-from busi_core.data.splits import split_busi
 from busi_core.errors import DatasetError
-from busi_core.evaluation import EvaluationReport, count_copies, read_reports, summarise, write_reports
+from busi_core.evaluation import EvaluationReport, read_reports, summarise, write_reports
 from busi_core.models.checkpoint import ModelCard
-from busi_core.service import Analyser
 
 CROSS_VALIDATION_FILE = "cross_validation.json"
 POOLED = "busi, all folds"
 ELSEWHERE = "bus-bra fold 3, taught by busi alone"
+READ_BY = {  # how a page begins to say what was reached there
+    POOLED: "By versions of the same network, not by these weights alone, each on scans that it never saw",
+    ELSEWHERE: "By other weights of the same network, taught by BUSI alone, on scans that they never saw",
+}
 
 
 def require_same_recipe(card: ModelCard, others: Sequence[ModelCard]) -> None:
@@ -37,38 +38,6 @@ def require_same_recipe(card: ModelCard, others: Sequence[ModelCard]) -> None:
                 f"{other.version!r} is another network, or reads another input, than {card.version!r}.",
                 remedy="Name versions of the same recipe.",
             )
-
-
-def deal_kept_folds(
-    card: ModelCard, training: Sequence[Record], siblings: Sequence[Analyser], busi: Sequence[Record]
-) -> list[tuple[Analyser, Sequence[Record]]]:
-    """Each sibling with the scans that it kept for its test; all of them taught the version, so none is in its test.
-
-    Args:
-        card: Of the version.
-        training: What it learned from, its validation part not among it.
-        siblings: Versions of the same recipe, each with a test fold of its own.
-        busi: All records of BUSI at hand.
-
-    Raises:
-        DatasetError: A sibling is of another recipe, saw a scan that it is to score, or brings scans that did not
-            teach the version or that another one brings.
-    """
-    require_same_recipe(card, [sibling.card for sibling in siblings])
-    left = {record.id for record in training}
-    dealt: list[tuple[Analyser, Sequence[Record]]] = []
-    for sibling in siblings:
-        kept = split_busi(busi, test_fold=sibling.card.training["test_fold"]).test
-        names = {record.id for record in kept}
-        if not names or not names <= left or count_copies(sibling.card, kept, busi):
-            raise DatasetError(
-                f"{sibling.card.version!r} has no scans to bring: its test fold must have taught {card.version!r}, not "
-                "itself, and no other version may bring it.",
-                remedy="Name one version for each fold that taught this one.",
-            )
-        left -= names
-        dealt.append((sibling, kept))
-    return dealt
 
 
 def pool(card: ModelCard, reports: Sequence[EvaluationReport]) -> EvaluationReport:

@@ -64,7 +64,7 @@ def format_model_card(
         f"{', '.join(card.architecture.image_classes)}.",
         f"- First weights of the encoder: {card.encoder_source}\n"
         f"- Trained {card.created} on {', '.join(card.training['data_sets'])}: {images['train']} images, "
-        f"{images['validation']} for choices; best epoch {card.training['best_epoch']} of "
+        f"{_name_choices(card)}; {config.get('keeps', 'best')} epoch {card.training['best_epoch']} of "
         f"{card.training['epochs_run']}, start {config['start']}, seed {config['seed']}, code {card.commit}\n"
         f"- Never seen: {_name_unseen(card)}\n"
         f"- Chosen on validation: lesion cut-off {card.lesion_threshold:.2f}, temperature {card.temperature:.3f}"
@@ -116,9 +116,16 @@ def _describe_sets(limits: Limits) -> str:
     if not limits.siblings:
         return f"Behind the sets stand the validation scans: {stand}."
     return (
-        f"Behind the sets stand {stand} scans: those of validation, and scans of the training part, each read by a "
-        f"version of the same recipe that it did not teach ({', '.join(limits.siblings)})."
+        f"Behind the sets stand {stand} scans; those that taught this version were each read by a version of the same "
+        f"recipe that they did not teach ({', '.join(limits.siblings)})."
     )
+
+
+def _name_choices(card: ModelCard) -> str:
+    count, siblings = card.training["images"]["validation"], card.training.get("siblings")
+    if not siblings:
+        return f"{count} for choices"
+    return f"{count} of them for choices, each read by a version that it did not teach ({', '.join(siblings)})"
 
 
 def _name_unseen(card: ModelCard) -> str:

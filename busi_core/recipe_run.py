@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from busi_core.data.dataset import Samples, load_samples, name_pixels
+from busi_core.data.dataset import Samples, load_samples, name_pixels, none_like
 from busi_core.data.records import Record
 from busi_core.data.splits import Split, scan_groups
 from busi_core.errors import DatasetError, TrainingError
@@ -25,6 +25,7 @@ from busi_core.models.checkpoint import ModelCard
 from busi_core.models.interface import Network
 from busi_core.recipes.recipe import Recipe
 from busi_core.release import Start, release
+from busi_core.siblings import Sibling
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import current_group
 from busi_core.training.log import Epoch
@@ -43,7 +44,7 @@ def deal_stages(recipe: Recipe, split: Split) -> list[tuple[Sequence[Record], Se
     Raises:
         DatasetError: A class is missing, or there is no lesion at all.
     """
-    _require_classes(split)
+    _require_classes(split, validates=recipe.final.keeps == "best" or bool(split.validation))
     if len(recipe.stages) == 1:
         return [(split.train, split.validation)]
     groups = scan_groups()
@@ -153,7 +154,9 @@ def train_on(
 
     def load(number: int) -> Part:
         config = recipe.stages[number]
-        train, validation = (load_part(records, config) for records in dealt[number])
+        train_records, validation_records = dealt[number]
+        train = load_part(train_records, config)
+        validation = load_part(validation_records, config) if validation_records else none_like(train)
         if on_samples and current_group().writes:
             on_samples(train, validation)
         return train, validation
@@ -178,6 +181,7 @@ def release_recipe(
     weights_dir: Path,
     start: Start,
     description: Mapping[str, Any],
+    siblings: Sequence[Sibling] = (),
 ) -> ModelCard:
     """Make a version of what `train_on` left in `folder`; the card names the recipe and its stages.
 
@@ -188,7 +192,12 @@ def release_recipe(
     if len(recipe.stages) > 1:
         said["stages"] = [asdict(stage) for stage in recipe.stages]
     return release(
-        folder, recipe.final, split, progress, version=version, weights_dir=weights_dir, description=said, start=start
+        *(folder, recipe.final, split, progress),
+        version=version,
+        weights_dir=weights_dir,
+        description=said,
+        start=start,
+        siblings=siblings,
     )
 
 
@@ -217,8 +226,11 @@ def _load_weights(path: Path) -> Callable[[Network], None]:
     return put_in
 
 
-def _require_classes(split: Split) -> None:
-    for name, records in (("train on", split.train), ("choose by", split.validation)):
+def _require_classes(split: Split, *, validates: bool) -> None:
+    parts = [("train on", split.train)]
+    if validates:
+        parts.append(("choose by", split.validation))
+    for name, records in parts:
         found = {record.diagnosis for record in records}
         lesions = [diagnosis for diagnosis in Diagnosis if diagnosis is not Diagnosis.NORMAL]
         missing = [diagnosis.value for diagnosis in lesions if diagnosis not in found]

@@ -1,7 +1,8 @@
 """A finished run -> a model version: temperature and thresholds from validation, card, files.
 
 Everything here is chosen on the validation part, read through the front door, and never on the test part; only what
-scans look like (`fit_limits`) is learned from the training part too.
+scans look like (`fit_limits`) is learned from the training part too. A version without a validation part is chosen by
+its siblings, which kept one each.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from busi_core.data.records import Record, read_truth
-from busi_core.data.splits import Split
+from busi_core.data.splits import FOLDS, Split, scan_groups
 from busi_core.errors import DatasetError, ModelUnavailableError, TrainingError
 from busi_core.explain.alignment import measure_offset
 from busi_core.imaging.decode import decode_image
@@ -32,12 +33,13 @@ from busi_core.metrics.classification import threshold_for_sensitivity
 from busi_core.metrics.conformal import class_scores
 from busi_core.metrics.segmentation import count_overlap
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard, load_version, save_version
-from busi_core.models.familiarity import Description, fit_familiarity
+from busi_core.models.familiarity import Description, fit_familiarity, fit_familiarity_across
 from busi_core.models.network import LesionNet, Network, build_network
 from busi_core.models.pretrained import encoder_source, start_encoder
 from busi_core.registry import check_version_name
 from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
+from busi_core.siblings import Sibling
 from busi_core.taught import hash_records, read_taught, write_taught
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import choose_training_device
@@ -138,6 +140,7 @@ def release(
     weights_dir: Path,
     description: Mapping[str, Any],
     start: Start,
+    siblings: Sequence[Sibling] = (),
 ) -> ModelCard:
     """Make `weights/<version>/` from a run's best weights.
 
@@ -150,11 +153,13 @@ def release(
         weights_dir: Where versions lie.
         description: Further plain values for the card's `training`, such as data sets and test fold.
         start: Where its first weights came from.
+        siblings: Choose in the place of a validation part, where the split has none.
 
     Raises:
-        TrainingError: The run has no best weights, or they do not fit.
+        TrainingError: The run has no best weights, they do not fit, or there is nothing to choose by.
         OutputError: The version cannot be written.
     """
+    require_chooser(split, siblings)
     weights, network = read_best(run, config)
     network.requires_grad_(False).eval()
     draft = ModelCard(
@@ -165,13 +170,16 @@ def release(
         temperature=1.0,
         lesion_threshold=0.5,
         malignancy=None,
-        heatmap_offset_px=_measure_offset(network, split.validation, config.preprocess),
+        heatmap_offset_px=_measure_offset(network, split.validation or split.train, config.preprocess),
         training={
             **description,
             "config": asdict(config),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
-            "images": {"train": len(split.train), "validation": len(split.validation)},
+            "images": {
+                "train": len(split.train),
+                "validation": len(split.validation) or sum(len(sibling.kept) for sibling in siblings),
+            },
         },
         trained_on=tuple(dict.fromkeys([*start.trained_on, *(r.id for r in split.train + split.validation)])),
         encoder_source=start.source,
@@ -181,10 +189,11 @@ def release(
     )
     device = choose_training_device()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    card = _choose(Analyser(network, draft, device), draft, split.validation)
+    readers = [(sibling.reader(device, temperature=1.0), sibling.kept) for sibling in siblings]
+    card = _choose(readers or [(Analyser(network, draft, device), split.validation)], draft)
     analyser = Analyser(network, card, device)
-    is_without = bool(_why_without_limits(analyser, split.train, split.validation))
-    limits = None if is_without else fit_limits(analyser, split.train, split.validation)
+    is_without = bool(_why_without_limits(analyser, split.train, split.validation, siblings))
+    limits = None if is_without else fit_limits(analyser, split.train, split.validation, siblings=siblings)
     folder = weights_dir / version
     write_taught(folder, start.hashes | hash_records(split.train + split.validation))
     if limits is None:
@@ -195,11 +204,26 @@ def release(
     return card
 
 
-def _why_without_limits(analyser: Analyser, training: Sequence[Record], validation: Sequence[Record]) -> str:
+def require_chooser(split: Split, siblings: Sequence[Sibling]) -> None:
+    """Refuse a version that nothing can be chosen by, or that two would choose for.
+
+    Raises:
+        TrainingError: There is neither a validation part nor a sibling, or both.
+    """
+    if bool(split.validation) == bool(siblings):
+        raise TrainingError(
+            "Cut-offs are chosen by a validation part or, where there is none, by siblings.",
+            remedy="Name --siblings together with --validation-fold none, and only then.",
+        )
+
+
+def _why_without_limits(
+    analyser: Analyser, training: Sequence[Record], validation: Sequence[Record], siblings: Sequence[Sibling]
+) -> str:
     """Why `fit_limits` cannot be; empty when it can."""
     if not analyser.can_describe:
         return "The network has no encoder whose early layers tell how a scan is textured"
-    if len(training) < 2 or not validation:
+    if len(training) < 2 or not (validation or siblings):
         return f"There are {len(training)} scans of training and {len(validation)} of validation"
     return ""
 
@@ -215,25 +239,21 @@ def fit_limits(
     validation: Sequence[Record],
     on_scan: Callable[[int, int], None] | None = None,
     *,
-    siblings: Sequence[tuple[Analyser, Sequence[Record]]] = (),
+    siblings: Sequence[Sibling] = (),
 ) -> Limits:
     """Measure what a version knows of its limits.
-
-    A class of which the validation part holds a dozen scans can never be ruled out at 95 %. `siblings` bring more:
-    scans of the training part, each read by a version of the same recipe that was not taught by it, as in
-    cross-conformal prediction (Vovk, Annals of Mathematics and AI 74 (2015) 9-28; Barber et al., arXiv:1905.02928).
 
     Args:
         analyser: Of the version, with its final temperature.
         training: What scans look like is learned from these.
         validation: Limits and the scores of the classes come from these.
         on_scan: Called with how many scans are done, of how many.
-        siblings: Other versions, each with scans that it never saw.
+        siblings: In the place of a validation part: they read the scans that they kept.
 
     Raises:
         DatasetError: The network has no such limits, or there are too few scans.
     """
-    reason = _why_without_limits(analyser, training, validation)
+    reason = _why_without_limits(analyser, training, validation, siblings)
     if reason:
         raise DatasetError(
             f"{reason}, so {analyser.card.version} cannot know its limits.",
@@ -242,7 +262,8 @@ def fit_limits(
     described: list[Description] = []
     scores: list[list[float]] = []
     records = [*training, *validation]
-    scored = [(analyser, validation), *siblings]
+    readers = [sibling.reader(analyser.device, temperature=analyser.card.temperature) for sibling in siblings]
+    scored = [(analyser, validation), *zip(readers, (sibling.kept for sibling in siblings), strict=True)]
     count = len(records) + sum(len(part) for _, part in scored)
     for number, record in enumerate(records, start=1):
         described.append(analyser.describe(decode_image(record.image.read_bytes())))
@@ -257,8 +278,19 @@ def fit_limits(
                 on_scan(len(records) + len(scores), count)
     truths = np.array([list(Diagnosis).index(record.diagnosis) for _, part in scored for record in part])
     by_class = class_scores(np.array(scores), truths) if scores and scores[0] else ()
-    familiarity = fit_familiarity(described[: len(training)], described[len(training) :])
-    return Limits(by_class, familiarity, tuple(sibling.card.version for sibling, _ in siblings))
+    if validation:
+        familiarity = fit_familiarity(described[: len(training)], described[len(training) :])
+    else:
+        familiarity = fit_familiarity_across(described, _deal_scans(training))
+    return Limits(by_class, familiarity, tuple(sibling.card.version for sibling in siblings))
+
+
+def _deal_scans(records: Sequence[Record]) -> list[int]:
+    """The part of each record, 0 to 4, all copies of a scan (BUS-BRA: images of a case) in one."""
+    copies = scan_groups()
+    scans = [copies.get(record.id, record.group or record.id) for record in records]
+    part_of = {scan: number % FOLDS for number, scan in enumerate(dict.fromkeys(scans))}
+    return [part_of[scan] for scan in scans]
 
 
 def _some_inputs(records: Sequence[Record], spec: PreprocessSpec) -> list[Tensor]:
@@ -271,11 +303,12 @@ def _copy_weights(network: Network, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights, strict=True)
 
 
-def _choose(analyser: Analyser, draft: ModelCard, validation: Sequence[Record]) -> ModelCard:
-    """Fill in the lesion threshold, and with a class the temperature and the flag, from the validation part."""
+def _choose(readers: Sequence[tuple[Analyser, Sequence[Record]]], draft: ModelCard) -> ModelCard:
+    """Fill in the lesion threshold, and with a class the temperature and the flag, from the scans that each reads."""
     overlaps: list[list[float]] = []
     scores: list[list[float]] = []
-    for record in validation:
+    validation = [record for _, records in readers for record in records]
+    for analyser, record in ((analyser, record) for analyser, records in readers for record in records):
         image = decode_image(record.image.read_bytes())
         prediction = analyser.analyse_for_batch(image).prediction
         truth = read_truth(record, image.height, image.width)

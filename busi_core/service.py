@@ -79,6 +79,7 @@ class Analyser:
     """One model version, ready to read scans; safe to share between threads, and deterministic.
 
     Attributes:
+        device: On which it reads.
         identity: Another one whenever a scan may be read otherwise: weights, cut-offs, limits, what taught the version.
     """
 
@@ -102,7 +103,7 @@ class Analyser:
         self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
-        self._device = device
+        self.device = device
         self._retrying = threading.Lock()
         self._cpu_network: Network | None = self._reader if device.type == "cpu" else None
         self._layers: tuple[Layer, ...] = ()
@@ -343,7 +344,7 @@ class Analyser:
         return self._explain(self._cpu_network, on_cpu, box, with_mask_map), True
 
     def _on_device(self, run: Callable[[], _Result]) -> _Result:
-        return run() if self._device.type == "cpu" else _CARD_THREAD.submit(run).result()
+        return run() if self.device.type == "cpu" else _CARD_THREAD.submit(run).result()
 
     def _explain(self, network: Network, tensor: Tensor, box: Box, with_mask_map: bool) -> _Raw:
         with torch.no_grad():
@@ -361,7 +362,7 @@ class Analyser:
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, memory_format=torch.channels_last)
+        return tensor.to(self.device, memory_format=torch.channels_last)
 
 
 def _no_answer(prediction: Prediction, features: Tensor) -> tuple[Prediction, dict[str, Heatmap]]:

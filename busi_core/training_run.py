@@ -4,21 +4,22 @@ Started again in the same folder it goes on from the last checkpoint, and ends w
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from busi_core.data.dataset import Samples
-from busi_core.data.splits import Split
+from busi_core.data.splits import Kept, Split
 from busi_core.errors import TrainingError
 from busi_core.models.checkpoint import ModelCard, read_card
 from busi_core.recipe_run import release_recipe, train_on
 from busi_core.recipes.product import read_split
 from busi_core.recipes.recipe import Recipe
 from busi_core.registry import check_version_name, list_versions
-from busi_core.release import choose_start
+from busi_core.release import choose_start, require_chooser
 from busi_core.settings import Settings
+from busi_core.siblings import read_siblings
 from busi_core.training.distributed import join_group
 from busi_core.training.log import Epoch
 from busi_core.training.state import BEST_FILE, Progress
@@ -50,6 +51,8 @@ def train_version(
     run: Path,
     settings: Settings,
     resume: bool,
+    kept: Kept = "next",
+    siblings: Sequence[str] = (),
     description: Mapping[str, Any] | None = None,
     listener: Listener | None = None,
 ) -> tuple[ModelCard, Progress] | None:
@@ -64,6 +67,8 @@ def train_version(
         run: Folder of the run, its own.
         settings: Where things lie.
         resume: Go on from the run's last checkpoint.
+        kept: What validates in the public sets: the fold after the test fold, this one, or none.
+        siblings: Versions that choose cut-offs and limits where nothing validates (`siblings`).
         description: Further plain values for the card's `training`.
         listener: Who is told.
 
@@ -73,13 +78,16 @@ def train_version(
     Raises:
         ModelUnavailableError: The name cannot be a version's, or there are no weights to start from.
         DatasetError: A data set is unknown, damaged, or too small to learn and choose from.
-        TrainingError: The name is taken, or the run cannot start or go on; the last checkpoint stays.
+        TrainingError: The name is taken, there is nothing to choose by, or the run cannot start or go on; the last
+            checkpoint stays.
         OutputError: The disk is full; the last checkpoint stays.
     """
     told = listener or Listener()
     _require_free(version, run if resume else None, settings.weights_dir)
     start = choose_start(recipe.stages[0], encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
-    split = read_split(settings, data_sets, test_fold=test_fold)
+    split = read_split(settings, data_sets, test_fold=test_fold, kept=kept)
+    choosing = read_siblings(siblings, recipe.final, data_sets=data_sets, test_fold=test_fold, settings=settings)
+    require_chooser(split, choosing)
     with join_group() as group:
         if group.writes:
             told.on_split(split)
@@ -100,7 +108,14 @@ def train_version(
             version=version,
             weights_dir=settings.weights_dir,
             start=start,
-            description={"data_sets": list(data_sets), "test_fold": test_fold, **(description or {})},
+            description={
+                "data_sets": list(data_sets),
+                "test_fold": test_fold,
+                "validation_fold": kept,
+                "siblings": list(siblings),
+                **(description or {}),
+            },
+            siblings=choosing,
         )
         return card, progress
 

@@ -51,13 +51,6 @@ def add_commands(commands: Commands) -> None:
 
     limits = commands.add_parser("limits", help="measure anew what a version knows of its limits, from its own data")
     limits.add_argument("version")
-    limits.add_argument(
-        "--siblings",
-        nargs="+",
-        default=(),
-        metavar="VERSION",
-        help="versions of the same recipe; the fold of BUSI that each kept counts for the sets of classes too",
-    )
     limits.set_defaults(run=_limits)
 
 
@@ -184,24 +177,21 @@ def _card(options: argparse.Namespace) -> int:
 
 
 def _limits(options: argparse.Namespace) -> int:
-    from busi_core.cross_validation import deal_kept_folds
-    from busi_core.data.records import read_busi
     from busi_core.limits import write_limits
     from busi_core.recipes.product import read_split
     from busi_core.registry import check_version_name
     from busi_core.release import fit_limits
-    from busi_core.service import Analyser, Serving, choose_device
+    from busi_core.service import Analyser, choose_device
+    from busi_core.siblings import read_siblings
     from busi_core.types import Diagnosis
 
     settings = read_settings()
     folder = settings.weights_dir / check_version_name(options.version)
-    device = choose_device(settings.device)
-    analyser = Analyser.load_without_limits(folder, device)
+    analyser = Analyser.load_without_limits(folder, choose_device(settings.device))
     training = analyser.card.training
-    split = read_split(settings, tuple(training["data_sets"]), test_fold=training["test_fold"])
-    load = Serving(settings.weights_dir, device).load
-    busi = read_busi(settings.data_root / "busi") if options.siblings else []
-    siblings = deal_kept_folds(analyser.card, split.train, [load(name) for name in options.siblings], busi)
+    dealt = {"data_sets": tuple(training["data_sets"]), "test_fold": training["test_fold"]}
+    split = read_split(settings, **dealt, kept=training.get("validation_fold", "next"))
+    siblings = read_siblings(training.get("siblings", ()), analyser.card, settings=settings, **dealt)
     limits = fit_limits(analyser, split.train, split.validation, show_count, siblings=siblings)
     write_limits(folder, limits, analyser.card)
     for diagnosis, scores in zip(Diagnosis, limits.class_scores, strict=False):

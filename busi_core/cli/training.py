@@ -29,6 +29,8 @@ TRAINING_OPTIONS = (  # of `busi train`, named as in TrainingConfig
     "teachers",
     "teacher_share",
     "augmentation",
+    "pasted_share",
+    "keeps",
 )
 
 
@@ -53,6 +55,21 @@ def add_commands(commands: Commands) -> None:
         metavar="K",
         help="BUSI fold kept for the test, 0 to 4 (default 0), or none: another hospital is the test, fold 0 chooses",
     )
+    train.add_argument(
+        "--validation-fold",
+        type=_kept,
+        default="next",
+        metavar="K",
+        help="BUSI fold to choose by, 0 to 4 (default the one after the test fold), or none, with --siblings",
+    )
+    train.add_argument(
+        "--siblings",
+        nargs="+",
+        default=(),
+        metavar="VERSION",
+        help="with --validation-fold none: versions of the same options that choose for this one, each kept a fold",
+    )
+    train.add_argument("--keeps", choices=("best", "last"), help="weights of the best epoch by validation, or the last")
     train.add_argument("--epochs", type=int, metavar="N")
     train.add_argument("--patience", type=int, metavar="N", help="epochs without a better validation score")
     train.add_argument("--size", type=int, metavar="PX", help="side of the network's input, a multiple of 32")
@@ -69,6 +86,12 @@ def add_commands(commands: Commands) -> None:
     )
     train.add_argument("--start", metavar="FROM", help="imagenet (default), random, or a model version to go on from")
     train.add_argument("--normal-repeats", type=int, metavar="N", help="how often an epoch shows each normal scan")
+    train.add_argument(
+        "--pasted-share",
+        type=float,
+        metavar="S",
+        help="of a normal's showings, with a lesion of another scan in it",
+    )
     train.add_argument(
         "--teachers",
         nargs="+",
@@ -147,12 +170,14 @@ def _train(options: argparse.Namespace) -> int:
         run=run,
         settings=settings,
         resume=options.resume,
+        kept=options.validation_fold,
+        siblings=options.siblings,
         listener=Listener(on_split=count, on_epoch=report),
     )
     if made is not None:
         card, progress = made
         folder = settings.weights_dir / card.version
-        print(f"{folder}: best epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
+        print(f"{folder}: {recipe.final.keeps} epoch {progress.best_epoch}, cut-off {card.lesion_threshold}.")
         print(f"Next: busi evaluate --model {card.version} --save")
     return 0
 
@@ -185,6 +210,12 @@ def _fold_or_none(text: str) -> int | None:
     if text not in ("none", *map(str, range(5))):
         raise argparse.ArgumentTypeError(f"must be 0 to 4 or none, got {text}")
     return None if text == "none" else int(text)
+
+
+def _kept(text: str) -> int | str:
+    if text not in ("next", "none", *map(str, range(5))):
+        raise argparse.ArgumentTypeError(f"must be 0 to 4 or none, got {text}")
+    return int(text) if text.isdigit() else text
 
 
 def _recipes(_options: argparse.Namespace) -> int:

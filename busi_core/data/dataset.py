@@ -35,6 +35,11 @@ class Samples:
         return len(self.ids)
 
 
+def none_like(samples: Samples) -> Samples:
+    """No sample, in tensors of the same shape and kind."""
+    return Samples(samples.images[:0], samples.masks[:0], samples.labels[:0], ())
+
+
 def name_pixels(samples: Samples, pixel_classes: Sequence[str]) -> Samples:
     """Masks that hold the number of each pixel's class, for a network of several: an image's lesion is of its class.
 

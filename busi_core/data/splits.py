@@ -4,12 +4,16 @@
 file that is scored. For test fold k the next fold validates (thresholds, stopping) and the other three train;
 without one, for a version that another hospital judges, fold 0 validates and the other four train.
 BUS-BRA brings its own folds by case: 1 and 2 train (a tenth of their cases validates), 3 tests.
+
+A version may also learn from all but the test part. Then its siblings choose for it: versions with the same test part,
+each of which keeps another fold of BUSI and another fifth of BUS-BRA's cases as its validation part.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -23,6 +27,9 @@ SEED = 0
 FOLDS_FILE = Path(__file__).with_name("busi_folds.json")
 BUS_BRA_TEST_FOLD = 3
 BUS_BRA_VALIDATION_SHARE = 0.1
+
+Kept: TypeAlias = int | Literal["next", "none"]
+"""The fold of BUSI that validates: the one after the test fold, none at all, or, for a sibling, this one."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +104,14 @@ def read_folds(path: Path = FOLDS_FILE) -> list[Scan]:
     return [Scan(tuple(row["files"]), row["fold"], row["scored"], row["contradictory"]) for row in rows]
 
 
-def split_busi(records: Sequence[Record], *, test_fold: int | None = 0) -> Split:
+def split_busi(records: Sequence[Record], *, test_fold: int | None = 0, kept: Kept = "next") -> Split:
     """Train, validation and test records of BUSI for one test fold; None keeps none for the test.
 
     Validation and test hold one file a scan; training holds all copies of its scans.
 
     Raises:
         DatasetError: A record that the committed folds do not know.
+        ValueError: No such fold, or the test fold is to validate.
     """
     if test_fold is not None and not 0 <= test_fold < FOLDS:
         raise ValueError(f"test_fold must be 0 to {FOLDS - 1}, got {test_fold}")
@@ -114,23 +122,45 @@ def split_busi(records: Sequence[Record], *, test_fold: int | None = 0) -> Split
             f"{len(unknown)} images stand in no committed fold, the first is {unknown[0]!r}.",
             remedy="Use the development part of BUSI as published, or make folds for these files with 'busi splits'.",
         )
-    validation_fold = 0 if test_fold is None else (test_fold + 1) % FOLDS
-    kept = {validation_fold} if test_fold is None else {test_fold, validation_fold}
+    validation_fold = find_validation_fold(test_fold, kept)
+    held = {test_fold, validation_fold} - {None}
     scored = {fold: [r for r in records if _is_scored(r, scan_of[r.name], fold)] for fold in range(FOLDS)}
     train = [
-        record for record in records if scan_of[record.name].fold not in kept and not scan_of[record.name].contradictory
+        record for record in records if scan_of[record.name].fold not in held and not scan_of[record.name].contradictory
     ]
+    validation = [] if validation_fold is None else scored[validation_fold]
     test = [] if test_fold is None else scored[test_fold]
-    return Split(tuple(train), tuple(scored[validation_fold]), tuple(test))
+    return Split(tuple(train), tuple(validation), tuple(test))
 
 
-def split_bus_bra(records: Sequence[Record]) -> Split:
-    """Folds 1 and 2 for training, a tenth of their cases for validation, fold 3 for the test."""
+def find_validation_fold(test_fold: int | None, kept: Kept) -> int | None:
+    """The fold that validates, None for none.
+
+    Raises:
+        ValueError: It is no fold, or the test fold.
+    """
+    if kept == "none":
+        return None
+    if kept == "next":
+        return 0 if test_fold is None else (test_fold + 1) % FOLDS
+    if not 0 <= kept < FOLDS or kept == test_fold:
+        raise ValueError(f"the fold that validates must be 0 to {FOLDS - 1} and not the test fold, got {kept}")
+    return kept
+
+
+def split_bus_bra(records: Sequence[Record], *, test_fold: int | None = 0, kept: Kept = "next") -> Split:
+    """Folds 1 and 2 for training, fold 3 for the test; of the cases for training a tenth validates.
+
+    A sibling keeps a fifth of them instead, and no two siblings of one test fold the same.
+    """
     test = [record for record in records if record.fold == BUS_BRA_TEST_FOLD]
     rest = [record for record in records if record.fold != BUS_BRA_TEST_FOLD]
     cases = sorted({_group(record) for record in rest}, key=natural_key)
-    drawn = np.random.default_rng(SEED).permutation(len(cases))[: round(len(cases) * BUS_BRA_VALIDATION_SHARE)]
-    held = {cases[index] for index in drawn}
+    order = [cases[index] for index in np.random.default_rng(SEED).permutation(len(cases))]
+    if kept == "next":
+        held = set(order[: round(len(cases) * BUS_BRA_VALIDATION_SHARE)])
+    else:
+        held = set() if kept == "none" else set(order[((test_fold or 0) + kept) % FOLDS :: FOLDS])
     validation = [record for record in rest if _group(record) in held]
     train = [record for record in rest if _group(record) not in held]
     return Split(tuple(train), tuple(validation), tuple(test))

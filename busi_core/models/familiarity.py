@@ -15,7 +15,7 @@ References:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -91,13 +91,40 @@ def fit_familiarity(training: Sequence[Description], validation: Sequence[Descri
     """
     if len(training) < 2 or not len(validation):
         raise ValueError(f"need two training scans and one of validation, got {len(training)} and {len(validation)}")
+    reference = _fit_reference(training)
+    return _limited(reference, [reference.distance(description) for description in validation])
+
+
+def fit_familiarity_across(training: Sequence[Description], parts: Sequence[int]) -> Familiarity:
+    """As `fit_familiarity` where no part is kept for the limits: each scan is measured against the scans of the other
+    parts, part by part, so that no scan is among those that it is compared with.
+
+    Args:
+        training: One description a scan.
+        parts: The part of each, from 0; at least two parts. All copies of a scan belong in one.
+    """
+    numbers = np.array(parts)
+    if len(set(parts)) < 2 or len(parts) != len(training):
+        raise ValueError(f"need a part for each scan, and two of them, got {len(training)} scans, parts {set(parts)}")
+    distances: list[float] = []
+    for part in sorted(set(parts)):
+        reference = _fit_reference([training[index] for index in (numbers != part).nonzero()[0]])
+        distances += [reference.distance(training[index]) for index in (numbers == part).nonzero()[0]]
+    return _limited(_fit_reference(training), distances)
+
+
+def _fit_reference(training: Sequence[Description]) -> Familiarity:
+    """What scans look like, without limits."""
     known = np.stack(training).astype(np.float64)
     mean, scale = known.mean(axis=0), np.maximum(known.std(axis=0), SMALLEST_SPREAD)
     precision = np.linalg.inv(shrunken_covariance((known - mean) / scale))
-    draft = Familiarity(mean.astype(np.float32), scale.astype(np.float32), precision.astype(np.float32), np.inf, np.inf)
-    distances = [draft.distance(description) for description in validation]
+    return Familiarity(mean.astype(np.float32), scale.astype(np.float32), precision.astype(np.float32), np.inf, np.inf)
+
+
+def _limited(reference: Familiarity, distances: Sequence[float]) -> Familiarity:
+    """With the limits that these distances, of scans that it was not learned from, ask for."""
     limit = float(np.quantile(distances, 1 - FALSE_ALARMS))
-    return Familiarity(draft.mean, draft.scale, draft.precision, limit, FOREIGN_FACTOR * limit)
+    return replace(reference, unlike_from=limit, foreign_from=FOREIGN_FACTOR * limit)
 
 
 def shrunken_covariance(rows: NDArray[np.float64]) -> NDArray[np.float64]:

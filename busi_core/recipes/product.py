@@ -2,7 +2,7 @@
 
 from busi_core.data.records import read_bus_bra, read_busi
 from busi_core.data.simulated_set import split_simulated
-from busi_core.data.splits import Split, split_bus_bra, split_busi
+from busi_core.data.splits import Kept, Split, split_bus_bra, split_busi
 from busi_core.errors import DatasetError
 from busi_core.imaging.preprocess import PreprocessSpec
 from busi_core.managed.sets import ManagedSet
@@ -47,10 +47,11 @@ def list_data_sets(settings: Settings) -> list[str]:
     return [*public, *(managed.id for managed in list_sets(settings.state_dir)), SIMULATED]
 
 
-def read_split(settings: Settings, data_sets: tuple[str, ...], *, test_fold: int | None) -> Split:
+def read_split(settings: Settings, data_sets: tuple[str, ...], *, test_fold: int | None, kept: Kept = "next") -> Split:
     """The split of the named data sets; BUSI's test part is `test_fold` (None: it has none), BUS-BRA's its fold 3.
 
-    Managed sets have no test part; their scans follow copies in the public sets (`split_sets`).
+    Managed sets have no test part; their scans follow copies in the public sets (`split_sets`). What validates in the
+    public sets is `kept`; managed sets and simulated scans keep a part of their own.
 
     Raises:
         DatasetError: An unknown name, a folder that is not sound, or a set that was taken out of use.
@@ -58,9 +59,9 @@ def read_split(settings: Settings, data_sets: tuple[str, ...], *, test_fold: int
     split, managed = Split((), (), ()), []
     for name in data_sets:
         if name == "busi":
-            split += split_busi(read_busi(settings.data_root / "busi"), test_fold=test_fold)
+            split += split_busi(read_busi(settings.data_root / "busi"), test_fold=test_fold, kept=kept)
         elif name == "bus-bra":
-            split += split_bus_bra(read_bus_bra(settings.data_root / "bus-bra"))
+            split += split_bus_bra(read_bus_bra(settings.data_root / "bus-bra"), test_fold=test_fold, kept=kept)
         elif name == SIMULATED:
             split += split_simulated(settings.state_dir / SIMULATED, test_fold=test_fold)
         else:

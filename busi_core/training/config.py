@@ -25,6 +25,7 @@ class TrainingConfig:
         weight_decay: Of AdamW.
         normal_repeats: How often an epoch shows each normal scan; they are few, and a false mask on one is the
             error a reader forgives least.
+        pasted_share: Share of a normal's showings in which another scan's lesion is pasted onto it (`training.paste`).
         class_weight: Weight of the class loss beside the mask loss.
         average_decay: Of the moving average of the weights; the average is what is kept.
         patience: Epochs without a better validation score before stopping, from the first lesion found on.
@@ -38,6 +39,7 @@ class TrainingConfig:
         teachers: Model versions whose joint answer is learned from beside the truth; none of them may have seen the
             test part, and what taught them counts as having taught this one.
         teacher_share: Share of the loss that is about their answer.
+        keeps: Whose epoch's weights are kept: 'best' by the validation part, or 'last', where nothing is chosen.
         trains: The part of the network that learns: 'all', or the name of a module whose neighbours stay as they are.
     """
 
@@ -64,6 +66,8 @@ class TrainingConfig:
     trains: str = "all"
     teachers: tuple[str, ...] = ()
     teacher_share: float = 0.5
+    pasted_share: float = 0.0
+    keeps: str = "best"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -77,5 +81,9 @@ class TrainingConfig:
         object.__setattr__(self, "teachers", tuple(self.teachers))  # the shell gives a list, and so does JSON
         if not 0 <= self.teacher_share <= 1:
             raise ValueError(f"teacher_share must lie in [0, 1], got {self.teacher_share}")
+        if not 0 <= self.pasted_share <= 1:
+            raise ValueError(f"pasted_share must lie in [0, 1], got {self.pasted_share}")
+        if self.keeps not in ("best", "last"):
+            raise ValueError(f"keeps must be best or last, got {self.keeps!r}")
         if self.precision not in ("bf16", "fp32"):
             raise ValueError(f"precision must be bf16 or fp32, got {self.precision!r}")

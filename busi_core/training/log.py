@@ -27,9 +27,12 @@ class Epoch:
     def describe(self, epochs: int) -> str:
         """The line that a person reads while it runs; `epochs` is how many there will be at most.
 
-        What cannot be is left out: normals where none are chosen by, macro-F1 of a network that gives no class.
+        What cannot be is left out: normals where none are chosen by, macro-F1 of a network that gives no class, all
+        three where nothing is chosen by.
         """
-        said = [f"epoch {self.epoch}/{epochs}", f"loss {self.loss:.3f}", f"validation Dice {self.dice:.3f}"]
+        said = [f"epoch {self.epoch}/{epochs}", f"loss {self.loss:.3f}"]
+        if not math.isnan(self.dice):
+            said.append(f"validation Dice {self.dice:.3f}")
         if not math.isnan(self.normals_with_mask):
             said.append(f"normals with a mask {self.normals_with_mask:.0%}")
         if not math.isnan(self.macro_f1):

@@ -29,12 +29,14 @@ from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import Group, choose_training_device, current_group
 from busi_core.training.log import LOG_FILE, Epoch
 from busi_core.training.losses import balanced_weights
+from busi_core.training.paste import Pasting
 from busi_core.training.state import BEST_FILE, Progress, load_state, save_state
 from busi_core.training.step import Batch, TrainStep, autocast
 from busi_core.types import Diagnosis
 
 WARM_UP_SHARE = 0.15  # of all steps, from a tenth of the peak rate
 DECAY_AN_EPOCH = 0.96  # of the exponential schedule
+NOTHING_SCORED = (math.nan, math.nan, math.nan)  # Dice, share of normals with a mask, macro-F1
 
 
 Judge: TypeAlias = Callable[[nn.Module, Samples, TrainingConfig, torch.device], tuple[float, float, float]]
@@ -57,7 +59,8 @@ def fit(
 
     `initialise` puts the first weights into a new network, which otherwise are random. `is_over` is asked before each
     epoch but the first: when it says so the run ends there in good order. `judge` scores the network on the validation
-    part in place of `validate`. `teachers` are the frozen networks that `config.teachers` names.
+    part in place of `validate`. `teachers` are the frozen networks that `config.teachers` names. Where the last epoch
+    is kept the validation part may be empty: then nothing is scored.
 
     Writes into `folder`: best.safetensors, checkpoint.safetensors after every epoch, log.jsonl. With `resume`
     the run goes on from its checkpoint and ends with the weights of an undisturbed run (same machine).
@@ -91,6 +94,7 @@ def fit(
     log = _read_log(folder, until=progress.epoch)
 
     weights = balanced_weights(train.labels, len(Diagnosis)).to(device)
+    pasting = Pasting(train, config.pasted_share)
     step = TrainStep(parallel, optimizer, weights, config, teachers)
     steps = config.epochs * (len(shown) // config.batch_size)
     started, first = time.monotonic(), progress.epoch
@@ -109,7 +113,7 @@ def fit(
                 parameters["lr"] = parameters["peak"] * SCHEDULES[config.schedule](
                     progress.step / steps, progress.epoch
                 )
-            batch = _make_batch(train, indices, weights, group, config, device)
+            batch = make_batch(pasting, indices, weights, group, config, device)
             losses.append(group.mean(step(batch)))
             if not math.isfinite(losses[-1]):
                 names = ", ".join(train.ids[index] for index in indices)
@@ -121,13 +125,15 @@ def fit(
             progress.step += 1
         progress.epoch += 1
 
-        figures = (judge or validate)(average, validation, config, device) if group.writes else None
+        figures = None
+        if group.writes:
+            figures = (judge or validate)(average, validation, config, device) if len(validation) else NOTHING_SCORED
         dice, false_masks, f1 = group.from_first(figures)
-        score = np.nanmean([dice, 1 - false_masks])
+        score = np.nanmean([dice, 1 - false_masks]) if len(validation) else 0.0
         if config.class_weight and not math.isnan(f1):
             score = (score + f1) / 2
         finds_nothing_yet = score == progress.best_score == 0  # no plateau: patience has not begun
-        if score > progress.best_score or finds_nothing_yet:
+        if score > progress.best_score or finds_nothing_yet or config.keeps == "last":
             progress.best_score, progress.best_epoch = float(score), progress.epoch
             if group.writes:
                 best = {key: value.cpu().contiguous() for key, value in average.module.state_dict().items()}
@@ -191,21 +197,22 @@ def validate(
     return _mean(dice), _mean(false_masks), f1
 
 
-def _make_batch(
-    samples: Samples, indices: Tensor, class_weights: Tensor, group: Group, config: TrainingConfig, device: torch.device
+def make_batch(
+    pasting: Pasting, indices: Tensor, class_weights: Tensor, group: Group, config: TrainingConfig, device: torch.device
 ) -> Batch:
     """This process's share of a batch: images, masks, labels, and a factor on its class loss, which is a weighted
     average: with it the average over the processes is that of the whole batch. 1 for one process, and for a loss that
     weighs every image alike."""
     seeds = torch.randint(2**62, (len(indices),))  # one an image: what it looks like does not depend on who draws it
-    mine = group.share(indices)
+    lesions = pasting.choose(indices, seeds)
+    all_labels = pasting.labels(indices, lesions)
     images, masks = AUGMENTATIONS[config.augmentation](
-        samples.images[mine], samples.masks[mine], group.share(seeds), device
+        *pasting.paste(group.share(indices), group.share(lesions)), group.share(seeds), device
     )
-    labels = samples.labels[mine].to(device)
+    labels = group.share(all_labels).to(device)
     share = torch.ones((), device=device)
     if config.class_loss == "balanced":
-        whole = class_weights[samples.labels[indices].to(device)].sum()
+        whole = class_weights[all_labels.to(device)].sum()
         share = class_weights[labels].sum() * group.size / whole
     images = normalise(images, config.preprocess).contiguous(memory_format=torch.channels_last)
     return images, masks, labels, share

@@ -327,27 +327,64 @@ def test_from_scans_to_a_version_in_service(
     assert "have a copy among those that taught 'second'" in capsys.readouterr().err
 
 
-def test_a_sibling_brings_the_fold_that_it_never_saw_to_the_sets_of_classes(
+def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_siblings(
     weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two scans of each class in the validation part, and two more in the fold that the sibling kept."""
-    runs = ("--runs", str(tmp_path / "runs"))
-    assert main(["train", "first", *SMALL_RUN, *runs]) == 0
-    assert main(["train", "other", *SMALL_RUN, *runs, "--test-fold", "2", "--seed", "1"]) == 0
-    before = read_limits(weights_dir / "first", read_card(weights_dir / "first"))
-    assert main(["limits", "first", "--siblings", "other"]) == 0
-    assert "4 scans called benign stand behind its sets of classes" in capsys.readouterr().out
-    after = read_limits(weights_dir / "first", read_card(weights_dir / "first"))
-    assert before is not None
-    assert after is not None
-    assert [len(scores) for scores in (*before.class_scores, *after.class_scores)] == [2, 2, 2, 4, 4, 4]
-    assert all(set(few) <= set(more) for few, more in zip(before.class_scores, after.class_scores, strict=True))
-    assert (before.siblings, after.siblings) == ((), ("other",))
-    assert after.familiarity.unlike_from == before.familiarity.unlike_from
+    """Each sibling kept two scans of each class, which taught the version: four of each stand behind its limits."""
+    small = (*SMALL_RUN, "--runs", str(tmp_path / "runs"), "--keeps", "last")
+    for name, fold in (("a", "1"), ("b", "3")):
+        assert main(["train", name, *small, "--validation-fold", fold]) == 0
+    assert main(["train", "whole", *small, "--validation-fold", "none", "--siblings", "a", "b"]) == 0
+    assert "24 images to train on, 0 to choose by" in capsys.readouterr().out
+    card = read_card(weights_dir / "whole")
+    limits = read_limits(weights_dir / "whole", card)
+    assert card.training["images"] == {"train": 24, "validation": 12}
+    assert (card.training["validation_fold"], card.training["siblings"]) == ("none", ["a", "b"])
+    assert card.malignancy is not None
+    assert card.malignancy.scans == 12
+    assert limits is not None
+    assert [len(scores) for scores in limits.class_scores] == [4, 4, 4]
+    assert limits.siblings == ("a", "b")
 
-    for names in (["first"], ["other", "other"]):  # its own test fold; a fold twice
-        assert main(["limits", "first", "--siblings", *names]) == 1
-        assert f"'{names[-1]}' has no scans to bring" in capsys.readouterr().err
+    assert main(["limits", "whole"]) == 0
+    assert "4 scans called benign stand behind its sets of classes" in capsys.readouterr().out
+    again = read_limits(weights_dir / "whole", card)
+    assert again is not None
+    assert again.checksum() == limits.checksum()
+    assert main(["card", "--model", "whole"]) == 0
+    assert (
+        "24 images, 12 of them for choices, each read by a version that it did not teach (a, b); last epoch 1 of 1"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--siblings", "a"], "chosen by a validation part or"),
+        (["--validation-fold", "none"], "chosen by a validation part or"),
+        (["--validation-fold", "none", "--siblings", "a", "a"], "kept scans which another one kept"),
+        (["--validation-fold", "none", "--siblings", "best"], "chose its epoch by them"),
+        (["--validation-fold", "none", "--siblings", "a", "--test-fold", "4"], "kept another test part"),
+        (["--validation-fold", "none", "--siblings", "nobody"], "'nobody'"),
+    ],
+)
+def test_siblings_that_cannot_choose_are_refused_before_the_training(
+    options: list[str],
+    reason: str,
+    weights_dir: Path,
+    simulated_busi: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = (*SMALL_RUN, "--runs", str(tmp_path / "runs"))
+    assert main(["train", "a", *small, "--keeps", "last"]) == 0
+    assert main(["train", "best", *small]) == 0
+    capsys.readouterr()
+    assert main(["train", "whole", *small, "--keeps", "last", *options]) == 1
+    printed = capsys.readouterr()
+    assert reason in printed.err
+    assert "epoch" not in printed.out
 
 
 def test_a_version_for_another_hospital_learns_from_four_folds_and_chooses_by_one(

@@ -11,7 +11,13 @@ from versions import SIDE_64, make_network
 
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import fit_box, prepare
-from busi_core.models.familiarity import Familiarity, describe, fit_familiarity, shrunken_covariance
+from busi_core.models.familiarity import (
+    Familiarity,
+    describe,
+    fit_familiarity,
+    fit_familiarity_across,
+    shrunken_covariance,
+)
 from busi_core.types import Diagnosis, Grey, Likeness
 
 
@@ -29,6 +35,25 @@ def test_distances_are_those_of_scikit_learn() -> None:
     scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     expected = np.sqrt(LedoitWolf().fit(scaled).mahalanobis(scaled) / 8)
     np.testing.assert_allclose([fitted.distance(row.astype(np.float32)) for row in rows], expected, rtol=1e-4)
+
+
+def test_without_a_part_for_the_limits_each_scan_is_measured_against_the_other_parts() -> None:
+    rng = np.random.default_rng(5)
+    rows = list(rng.normal(size=(60, 4)).astype(np.float32))
+    parts = [number % 3 for number in range(60)]
+    expected = []
+    for part in range(3):
+        others = np.stack([row for row, own in zip(rows, parts, strict=True) if own != part]).astype(np.float64)
+        mean, spread = others.mean(axis=0), others.std(axis=0)
+        oracle = LedoitWolf().fit((others - mean) / spread)
+        own = np.stack([(rows[n] - mean) / spread for n in range(60) if parts[n] == part])
+        expected += np.sqrt(oracle.mahalanobis(own) / 4).tolist()
+    fitted = fit_familiarity_across(rows, parts)
+    assert fitted.unlike_from == pytest.approx(np.quantile(expected, 0.99), rel=1e-4)
+    assert fitted.foreign_from == pytest.approx(1.5 * fitted.unlike_from)
+    np.testing.assert_allclose(fitted.mean, np.mean(rows, axis=0), atol=1e-6)
+    with pytest.raises(ValueError, match="two of them"):
+        fit_familiarity_across(rows, [0] * 60)
 
 
 def grey_of(diagnosis: Diagnosis, seed: int) -> Grey:

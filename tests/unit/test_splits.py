@@ -154,6 +154,30 @@ def test_without_a_test_fold_one_fold_chooses_and_all_others_teach(listed: Seque
     }
 
 
+@pytest.mark.parametrize("test_fold", range(FOLDS))
+def test_siblings_share_a_test_part_and_keep_what_no_other_one_keeps(listed: Sequence[Record], test_fold: int) -> None:
+    groups, whole = scan_groups(), split_busi(listed, test_fold=test_fold, kept="none")
+    taught, kept = {groups[record.id] for record in whole.train}, set()
+    assert whole.validation == ()
+    for fold in set(range(FOLDS)) - {test_fold}:
+        sibling = split_busi(listed, test_fold=test_fold, kept=fold)
+        scans = {groups[record.id] for record in sibling.validation}
+        assert sibling.test == whole.test
+        assert scans
+        assert not scans & ({groups[record.id] for record in sibling.train} | kept)
+        assert scans < taught
+        kept |= scans
+    assert kept == {
+        groups[r.id] for fold in range(FOLDS) if fold != test_fold for r in split_busi(listed, test_fold=fold).test
+    }
+
+
+@pytest.mark.parametrize("kept", [-1, FOLDS, 2])
+def test_a_fold_that_cannot_validate_is_refused(listed: Sequence[Record], kept: int) -> None:
+    with pytest.raises(ValueError, match="must be 0 to 4 and not the test fold"):
+        split_busi(listed, test_fold=2, kept=kept)
+
+
 @pytest.mark.parametrize("fold", [-1, FOLDS])
 def test_a_fold_that_is_not_there_is_refused(listed: Sequence[Record], fold: int) -> None:
     with pytest.raises(ValueError, match="test_fold must be 0 to 4"):
@@ -216,6 +240,19 @@ def test_bus_bra_keeps_cases_whole_and_fold_three_for_the_test() -> None:
     for first, second in combinations(cases, 2):
         assert not first & second
     assert split == split_bus_bra(records)
+
+
+@pytest.mark.parametrize("test_fold", range(FOLDS))
+def test_siblings_keep_a_fifth_of_the_bus_bra_cases_each_and_never_the_same(test_fold: int) -> None:
+    records = [bus_bra_record(f"bus_{case:04}", case, 1 + case % 3) for case in range(300)]
+    whole = split_bus_bra(records, test_fold=test_fold, kept="none")
+    assert (len(whole.train), whole.validation) == (200, ())
+    splits = [split_bus_bra(records, test_fold=test_fold, kept=fold) for fold in set(range(FOLDS)) - {test_fold}]
+    kept = [record for split in splits for record in split.validation]
+    assert [len(split.validation) for split in splits] == [40] * 4
+    assert len(set(kept)) == 160
+    assert all(set(split.train + split.validation) == set(whole.train) for split in splits)
+    assert all(split.test == whole.test for split in splits)
 
 
 def test_splits_of_two_data_sets_add_part_by_part() -> None:

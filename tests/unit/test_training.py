@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, gaussian_blur
 from versions import SIDE_64, TINY, make_network
 
-from busi_core.data.dataset import Samples
+from busi_core.data.dataset import Samples, none_like
 from busi_core.errors import OutputError, TrainingError
 from busi_core.files import write_atomically
 from busi_core.imaging.phantom import simulate_scan
@@ -173,6 +173,26 @@ def test_normals_are_shown_as_often_as_asked(samples: Samples, tmp_path: Path) -
     assert shown.tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
 
 
+def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(
+    few: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.5, 0.7])
+    monkeypatch.setattr(loop, "validate", lambda *_: (lambda score: (score, 1 - score, score))(next(scores)))
+    progress = fit(replace(CONFIG, epochs=3, patience=1, keeps="last"), few, few, tmp_path)
+    assert (progress.epoch, progress.best_epoch, progress.best_score) == (3, 3, 0.7)
+
+
+def test_a_run_without_a_validation_part_keeps_its_last_epoch_and_says_nothing_of_scores(
+    few: Samples, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    config = replace(CONFIG, epochs=2, keeps="last")
+    progress = fit(config, few, none_like(few), tmp_path, on_epoch=lambda epoch: said.append(epoch.describe(2)))
+    assert (progress.epoch, progress.best_epoch) == (2, 2)
+    assert ["Dice" in line or "nan" in line for line in said] == [False, False]
+    make_network().load_state_dict(load_file(tmp_path / BEST_FILE), strict=True)
+
+
 def test_training_stops_after_epochs_without_a_better_score(
     few: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +317,7 @@ def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_last_checkpoint
 ) -> None:
     """J7."""
     shown: list[list[int]] = []
-    make_batch = loop._make_batch
+    make_batch = loop.make_batch
 
     def make_noted(samples: Samples, indices: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         shown.append(indices.tolist())
@@ -305,7 +325,7 @@ def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_last_checkpoint
         return (images * math.nan if len(shown) == 5 else images), *others
 
     kept: list[bytes] = []
-    monkeypatch.setattr(loop, "_make_batch", make_noted)
+    monkeypatch.setattr(loop, "make_batch", make_noted)
     with pytest.raises(TrainingError, match="not a number in epoch 2") as caught:
         fit(
             *(CONFIG, samples, samples, tmp_path),
