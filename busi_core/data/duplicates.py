@@ -21,6 +21,7 @@ from busi_core.types import Grey
 
 THUMBNAIL_SIDE = 16  # smaller blurs different scans together, larger tells two crops of one scan apart
 SAME_SCAN_CORRELATION = 0.96  # at 0.97 precision reaches 100 % but recall falls to 86 %
+ROWS_AT_ONCE = 1024  # 10,000 images: 40 MB at a time, not 400
 
 Pair = tuple[str, str]  # two names, the smaller first
 
@@ -47,10 +48,13 @@ def fingerprint(grey: Grey) -> NDArray[np.float32]:
 
 
 def find_pairs(names: Sequence[str], fingerprints: NDArray[np.float32]) -> set[Pair]:
-    """Every two images that show the same scan, by correlation of (n, 256) fingerprints."""
-    correlation = fingerprints @ fingerprints.T
-    first, second = np.nonzero(np.triu(correlation > SAME_SCAN_CORRELATION, k=1))
-    return {_pair(names[int(i)], names[int(j)]) for i, j in zip(first, second, strict=True)}
+    """Every two images that show the same scan, by correlation of (n, 256) fingerprints; `ROWS_AT_ONCE` against all."""
+    found: set[Pair] = set()
+    for start in range(0, len(fingerprints), ROWS_AT_ONCE):
+        correlation = fingerprints[start : start + ROWS_AT_ONCE] @ fingerprints[start:].T
+        first, second = np.nonzero(np.triu(correlation > SAME_SCAN_CORRELATION, k=1))
+        found |= {_pair(names[start + int(i)], names[start + int(j)]) for i, j in zip(first, second, strict=True)}
+    return found
 
 
 def find_copies(fingerprints: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.bool_]:

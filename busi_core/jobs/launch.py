@@ -78,6 +78,7 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
         JobError: The database of the jobs cannot be reached.
         OutputError: The state folder cannot be written.
     """
+    os.environ.update(name_environment(read_settings()))  # what is started runs in another folder
     if device is not None:
         return serve(device, idle_seconds=idle_seconds)
     settings = read_settings()
@@ -88,8 +89,8 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
     if len(devices) == 1:
         return serve(devices[0], idle_seconds=idle_seconds)
     idle = [] if idle_seconds is None else [str(idle_seconds)]
-    log, environment = settings.state_dir / LOG_FILE, {**os.environ, **name_environment(settings)}
-    kept = [_Kept(partial(start_child, WORKER, [name, *idle], log, environment=environment)) for name in devices]
+    log = settings.state_dir / LOG_FILE
+    kept = [_Kept(partial(start_child, WORKER, [name, *idle], log, environment=os.environ)) for name in devices]
     while any(one.lives for one in kept) or any(one.may_return for one in kept):
         time.sleep(LOOK_SECONDS)
         for one in kept:

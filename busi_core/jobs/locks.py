@@ -25,7 +25,7 @@ class ProcessLock:
         """Take it; False when another process holds it after waiting so long.
 
         Raises:
-            OutputError: The folder cannot be written.
+            OutputError: The folder cannot be written, or knows no locks.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,12 @@ class ProcessLock:
                     return False
                 time.sleep(0.05)
                 continue
+            except OSError as error:  # a network folder that knows no locks
+                os.close(handle)
+                raise OutputError(
+                    f"{self.path.name!r} could not be locked ({error.strerror}).",
+                    remedy="Choose a folder on a local disk.",
+                ) from error
             self._handle = handle
             with suppress(OSError):  # a full disk; the lock holds without its number
                 os.ftruncate(handle, 0)

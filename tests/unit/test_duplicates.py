@@ -76,6 +76,16 @@ def test_different_scans_are_not_taken_for_one(scans: list[Grey]) -> None:
     assert not find_copies(prints[:6], prints[6:]).any()
 
 
+@pytest.mark.parametrize("rows", [1, 5, 24])
+def test_pairs_do_not_depend_on_how_many_are_compared_at_once(
+    scans: list[Grey], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busi_core.data.duplicates.ROWS_AT_ONCE", rows)
+    prints = np.stack([fingerprint(grey) for grey in (*scans, *map(draw_calipers, scans))])
+    names = [f"{kind} {number}" for kind in ("scan", "copy") for number in range(12)]
+    assert find_pairs(names, prints) == {(f"copy {number}", f"scan {number}") for number in range(12)}
+
+
 def test_a_mirrored_scan_is_another_scan(scans: list[Grey]) -> None:
     assert not find_copies(np.stack([fingerprint(scans[0][:, ::-1])]), np.stack([fingerprint(scans[0])])).any()
 

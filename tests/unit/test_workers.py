@@ -13,6 +13,7 @@ import pytest
 from dbos._error import DBOSException
 from sqlalchemy.exc import OperationalError
 
+from busi_core.errors import OutputError
 from busi_core.jobs import launch, worker
 from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.jobs.run_folder import Order
@@ -55,6 +56,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # workers put the settings in force into it
     monkeypatch.setenv("BUSI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(launch, "start_child", machine.start)
     monkeypatch.setattr(launch, "list_devices", lambda _settings: list(machine.program))
@@ -92,7 +94,7 @@ def test_workers_that_all_die_at_once_are_given_up_after_pauses_that_grow(
     monkeypatch.setattr(launch, "MAX_DEATHS", 3)
     begun = time.monotonic()
     assert launch.run_workers()
-    assert [len(machine.of(device)) for device in machine.program] == [3, 3]
+    assert min(len(machine.of(device)) for device in machine.program) == 3  # one may die once more beside a living one
     assert time.monotonic() - begun > 0.1 + 0.2
 
 
@@ -104,6 +106,19 @@ def test_workers_find_folders_that_were_named_from_another_one(
     machine.program = dict.fromkeys(machine.program, "")
     launch.run_workers()
     assert machine.environment["BUSI_STATE_DIR"] == str(tmp_path / "here")
+
+
+def test_the_one_worker_of_a_machine_finds_them_too(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in this process, and the trainings that it starts run in another folder."""
+    found: dict[str, str] = {}
+    machine.program = {"cpu": ""}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUSI_STATE_DIR", "here")
+    monkeypatch.setattr(launch, "serve", lambda *_args, **_options: bool(found.update(os.environ)) or True)
+    assert launch.run_workers()
+    assert found["BUSI_STATE_DIR"] == str(tmp_path / "here")
 
 
 def test_the_pause_before_a_restart_doubles_up_to_some_minutes() -> None:
@@ -127,6 +142,19 @@ def test_on_a_full_disk_a_lock_is_held_all_the_same(tmp_path: Path, monkeypatch:
     assert is_held(lock.path)
     lock.release()
     assert not is_held(lock.path)
+
+
+def test_a_folder_that_knows_no_locks_is_named_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OutputError, match="'lock' could not be locked"):
+        ProcessLock(tmp_path / "lock").acquire()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # ---- The database ----------------------------------------------------------------------------------------------
