@@ -20,7 +20,7 @@ FILE_NAME = "audit-log"
 def show_state(entries: Sequence[Entry], broken: int | None) -> None:
     """Whether anybody changed what was written."""
     if broken is None:
-        count = f"{len(entries)} entries" if len(entries) != 1 else "1 entry"
+        count = f"{len(entries):,} entries" if len(entries) != 1 else "1 entry"
         st.success(f"The chain is whole: {count}, none changed, moved or removed.", icon=":material/verified:")
         return
     before = f"Entries before it are as they were written ({broken - 1})." if broken > 1 else ""
@@ -144,6 +144,6 @@ except BusiError as error:
 show_state(everything, first_broken)
 chosen = show_filters(everything)
 show_table(chosen, first_broken)
-st.caption(f"{len(chosen)} of {len(everything)} entries shown, newest first")
+st.caption(f"{len(chosen):,} of {len(everything):,} entries shown, newest first")
 show_downloads(chosen, everything)
 show_witness(log)

@@ -76,7 +76,7 @@ def work_on(examination: Examination, permit: Permit) -> None:
             permit,
             read_settings(),
             lambda done, total: bar.progress(
-                done / total, f"Reading the known sets for the first time: {done}/{total}"
+                done / total, f"Reading the known sets for the first time: {done:,} of {total:,}"
             ),
             lambda: bar.progress(examination.done / examination.total, progress_text(examination)),
         )
@@ -92,7 +92,7 @@ def progress_text(examination: Examination) -> str:
     """How far it is."""
     left = examination.seconds_left
     time_left = "" if left is None else f", about {max(1, round(left))} s left"
-    return f"{examination.done} of {examination.total} scans examined{time_left}"
+    return f"{examination.done:,} of {examination.total:,} scans examined{time_left}"
 
 
 def show_head(examination: Examination) -> None:

@@ -164,7 +164,7 @@ def watch(permit: Permit) -> None:
         st.info(f"{name}: looking for copies of locked scans in its training.", icon=":material/gavel:")
         return
     left = f", about {max(1, round(state.seconds_left / 60))} min left" if state.done < state.total else ""
-    st.progress(min(1.0, state.done / state.total), f"{name}: {state.done} of {state.total} scans read{left}")
+    st.progress(min(1.0, state.done / state.total), f"{name}: {state.done:,} of {state.total:,} scans read{left}")
     st.caption("It goes on when this page is closed.")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,6 +48,7 @@ class BatchQueue:
         seconds: Spent reading so far.
         drawn: How many rows the table on screen has.
         simulated: Ids of cases that the phantom made.
+        filters: What the reader set in the filters, by the widget's key; stays while other pages are open.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -60,6 +62,7 @@ class BatchQueue:
     seconds: float = 0.0
     drawn: int = 0
     simulated: set[str] = field(default_factory=set)
+    filters: dict[str, Any] = field(default_factory=dict)
     _summaries: tuple[int, list[Summary]] = (0, [])
     _held: int = 0
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from typing import Any
 
 import streamlit as st
 
@@ -19,13 +20,20 @@ from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
 from pages.components.downloads import safe_stem
 from pages.components.finding_panel import CLASS_COLOURS
-from pages.components.page import label
+from pages.components.page import bring_back, label
 
 ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
 LATEST = 8  # thumbnails beside the progress bar
 NOT_READ, NO_ANSWER, NO_CONTRAST, NO_CLASS = "not read", "no answer", "no contrast", "none"
 FLAG = "⚑"
+NO_FILTER: dict[str, Any] = {
+    "batch-classes": [],
+    "batch-marks": [],
+    "batch-score": (0.0, 1.0),
+    "batch-area": (0.0, 100.0),
+    "batch-dice": (0.0, 1.0),
+}
 MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
     "disagree": "findings disagree",
@@ -94,23 +102,26 @@ def data_url(jpeg: bytes) -> str:
 
 
 def show_filters(queue: BatchQueue) -> Filters:
-    """Class, marks, and ranges of score, area and Dice."""
+    """Class, marks, and ranges of score, area and Dice; kept for this batch."""
+    keys = [key for key in NO_FILTER if key != "batch-dice" or has_truth(queue.rows)]
+    for key in keys:
+        bring_back(key, queue.filters, NO_FILTER[key])
+    chosen = {key: st.session_state[key] for key in keys}
+    hidden = sum(chosen[key] != NO_FILTER[key] for key in keys[1:])
     with st.container(horizontal=True, vertical_alignment="center"):
-        classes = st.pills(
+        st.pills(
             "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi", key="batch-classes",
             label_visibility="collapsed",
         )  # fmt: skip
-        with st.popover("More filters", icon=":material/filter_alt:"):
-            marks = st.pills(
-                "Only rows that are or have", list(MARKS.values()), selection_mode="multi", key="batch-marks"
-            )
-            score = st.slider("Score of malignant", 0.0, 1.0, (0.0, 1.0), 0.01, key="batch-score")
-            area = st.slider("Lesion, % of the image", 0.0, 100.0, (0.0, 100.0), 0.5, key="batch-area")
-            dice = (0.0, 1.0)
-            if has_truth(queue.rows):
-                dice = st.slider("Dice", 0.0, 1.0, (0.0, 1.0), 0.01, key="batch-dice")
-    chosen = tuple(name for name, words in MARKS.items() if words in (marks or ()))
-    return Filters(tuple(classes or ()), chosen, score, area, dice)
+        with st.popover(f"More filters ({hidden} set)" if hidden else "More filters", icon=":material/filter_alt:"):
+            st.pills("Only rows that are or have", list(MARKS.values()), selection_mode="multi", key="batch-marks")
+            st.slider("Score of malignant", 0.0, 1.0, step=0.01, key="batch-score")
+            st.slider("Lesion, % of the image", 0.0, 100.0, step=0.5, key="batch-area")
+            if "batch-dice" in keys:
+                st.slider("Dice", 0.0, 1.0, step=0.01, key="batch-dice")
+    queue.filters = chosen
+    classes, marks, score, area, dice = (NO_FILTER | chosen).values()
+    return Filters(tuple(classes), tuple(name for name, words in MARKS.items() if words in marks), score, area, dice)
 
 
 def filter_rows(rows: Sequence[ScanRow], filters: Filters, copies: dict[str, str]) -> list[ScanRow]:

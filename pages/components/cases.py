@@ -1,6 +1,7 @@
 """The cases of one session's comparison: scans with their reference masks, in memory only, and which one is open."""
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -33,6 +34,10 @@ class CaseList:
         simulated: Ids of cases that the phantom made.
         opened: For the pixels of each scan opened so far, the case that showed them first.
         subjects: What the reader typed in as the name on a case's report, by the case's id.
+        versions: What the reader chose as the version that reads and the one beside it, by the widget's key.
+        frames: Which frame, from 1, was chosen of a scan with several, by the widget's key.
+        session: Names this list to the browser, and no other; another one when the cases are cleared.
+        kept: Numbers of the corrected masks that the store has taken.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -42,6 +47,10 @@ class CaseList:
     simulated: set[str] = field(default_factory=set)
     opened: dict[str, Case] = field(default_factory=dict)
     subjects: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    session: str = field(default_factory=secrets.token_hex)
+    kept: set[int] = field(default_factory=set)
 
     @property
     def open_case(self) -> Case | None:
@@ -102,9 +111,17 @@ class CaseList:
         """Open a case by its position, from 0; a position outside opens the nearest."""
         self.index = max(0, min(index, len(self.cases) - 1))
 
+    def reopen(self, case: Case) -> bool:
+        """Open the case of the same file, when there is one."""
+        places = [place for place, one in enumerate(self.cases) if one.scan is case.scan]
+        if places:
+            self.open(places[0])
+        return bool(places)
+
     def clear(self) -> None:
-        """Forget every case."""
+        """Forget every case, and what was drawn; which versions read stays."""
         self.cases, self.index, self.notes, self.simulated, self.opened, self.subjects = [], 0, [], set(), {}, {}
+        self.frames, self.session, self.kept = {}, secrets.token_hex(), set()
         self.generation += 1
 
     def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:

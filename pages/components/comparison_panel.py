@@ -121,9 +121,14 @@ def show_report(report: Report, *, name: str) -> None:
             )
 
 
-@st.dialog("Keep the corrected mask for retraining", width="medium")
-def ask_to_keep(edited: EditedMask, readings: list[ShownReading], reference_class: Diagnosis | None) -> None:
-    """Ask who corrected the mask and whether patient text is in the scan, then keep it."""
+@st.dialog("Keep the corrected mask for retraining", width="medium", on_dismiss="rerun")
+def ask_to_keep(
+    edited: EditedMask, readings: list[ShownReading], reference_class: Diagnosis | None, kept_numbers: set[int]
+) -> None:
+    """Ask who corrected the mask and whether patient text is in the scan, then keep it.
+
+    The number of a mask that was kept goes into `kept_numbers`; once the dialog is closed the browser hears of it.
+    """
     reading = next(one for one in readings if one.analysis.model_version == edited.model_version)
     pixels = int(edited.mask.sum())
     place = st.empty()  # gone once it is kept: a second press would keep it twice
@@ -172,6 +177,7 @@ def ask_to_keep(edited: EditedMask, readings: list[ShownReading], reference_clas
         show_error(error)
         return
     place.empty()
+    kept_numbers.add(edited.number)
     st.success(f"Kept as case {kept.id}.", icon=":material/check:")
 
 

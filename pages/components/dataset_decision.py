@@ -65,7 +65,7 @@ def show_decision(examination: Examination, report: InspectionReport, permit: Pe
             confirmed=confirmed,
             settings=settings,
             audit=open_audit(settings),
-            on_scan=lambda done, total: bar.progress(done / total, f"Writing the scans: {done} of {total}"),
+            on_scan=lambda done, total: bar.progress(done / total, f"Writing the scans: {done:,} of {total:,}"),
         )
     except BusiError as error:
         bar.empty()
@@ -117,8 +117,8 @@ def _ask_about_text(report: InspectionReport, excluded: Set[str], generation: in
         return set()
     which = hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()
     sure = st.checkbox(
-        f"I looked at the {len(asked)} scans with burned-in text or filled patient tags: no patient's name, number or "
-        "date of birth can be read in any of them. Without this they are left out.",
+        f"I looked at the {len(asked):,} scans with burned-in text or filled patient tags: no patient's name, number "
+        "or date of birth can be read in any of them. Without this they are left out.",
         key=f"dataset-confirm-{generation}-{which}",
     )
     return asked if sure else set()

@@ -76,7 +76,7 @@ def _size_line(report: InspectionReport) -> str:
     compared = ", ".join(f"{name} ({images:,} images)" for name, images in report.compared)
     parts.append(f"Compared with {compared}." if compared else "There is no known set here to compare with.")
     if report.left_out:
-        parts.append(f"Left out, no images by their names: {len(report.left_out)}.")
+        parts.append(f"Left out, no images by their names: {len(report.left_out):,}.")
     return label(" ".join(parts), css="fine")
 
 
@@ -113,7 +113,7 @@ def _show_flagged(permit: Permit, examination: Examination, report: InspectionRe
         flag = st.selectbox(
             "Scans to look at",
             choices,
-            format_func=lambda one: f"{one.value} ({len(report.with_flag(one))})" if one else _all(report),
+            format_func=lambda one: f"{one.value} ({len(report.with_flag(one)):,})" if one else _all(report),
             key=f"dataset-flag-{generation}",
             width=420,
         )
@@ -126,7 +126,7 @@ def _show_flagged(permit: Permit, examination: Examination, report: InspectionRe
 
 
 def _all(report: InspectionReport) -> str:
-    return f"all scans ({len(report.scans)})"
+    return f"all scans ({len(report.scans):,})"
 
 
 def _tile(examination: Examination, scan: ScanReport, flag: Flag | None) -> str:

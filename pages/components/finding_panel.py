@@ -95,16 +95,16 @@ def _show_flag(
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
             f"<span>Score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
-            f"On {flag.scans} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
+            f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
     if report is not None:
         band = report.band_of(score)
         said = (
-            f"Of the {report.scans} test scans, {band.scans} were scored like this "
-            f"(malignant {band.low:.2f}–{band.high:.2f}): <b>{band.malignant} of {band.scans} were malignant</b>."
+            f"Of the {report.scans:,} test scans, {band.scans:,} were scored like this "
+            f"(malignant {band.low:.2f}–{band.high:.2f}): <b>{band.malignant:,} of {band.scans:,} were malignant</b>."
             if band.scans
-            else f"None of the {report.scans} test scans was scored like this."
+            else f"None of the {report.scans:,} test scans was scored like this."
         )
         lines.append(f'<div class="fine">{said}</div>')
     st.html("".join(lines) or "<span></span>")

@@ -79,7 +79,12 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan
     outline = outline_doubt(doubt, image.height, image.width, finding.threshold)
     st.html(label(f"{READINGS} readings of this scan: mirrored, brighter, darker", css="label spaced"))
     picture = draw_doubt(image.rgb, outline.certain, outline.possible)
-    st.image(picture, caption="Solid: lesion in every reading. Amber: in some of them.", width="stretch")
+    st.image(
+        picture,
+        caption="Solid: lesion in every reading. Amber: in some of them.",
+        alt="The scan; what is lesion in every reading is outlined, what is so in some readings is amber",
+        width="stretch",
+    )
     st.html(_doubt_lines(doubt, outline.smallest, outline.largest, image) + _area_line(analyser.card))
 
 
@@ -119,7 +124,7 @@ def _area_line(card: ModelCard) -> str:
     if held is None:
         return ""
     return (
-        f'<div class="fine">The range of the area is no interval of confidence: on {held.cases} test scans the true '
+        f'<div class="fine">The range of the area is no interval of confidence: on {held.cases:,} test scans the true '
         f"area lay in it for {held.estimate:.0%}.</div>"
     )
 
@@ -128,5 +133,5 @@ def _held_line(limits: Limits, report: EvaluationReport | None, coverage: float)
     if report is None:
         return ""
     held = count_held(report, limits, coverage)
-    counts = ", ".join(f"{right} of {total} {name}" for name, (right, total) in held.items())
+    counts = ", ".join(f"{right:,} of {total:,} {name}" for name, (right, total) in held.items())
     return f'<div class="fine">Such a set held the true class of {counts} test scans.</div>'

@@ -113,7 +113,7 @@ def get_reports(version: str) -> list[EvaluationReport]:
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def get_cross_validation(version: str) -> list[EvaluationReport]:
-    """What the recipe of a version reaches on all folds and elsewhere, not by its own weights alone."""
+    """What the recipe of a version reaches on all folds and elsewhere: by other weights of the same network."""
     return read_cross_validation(read_settings().weights_dir / version)
 
 

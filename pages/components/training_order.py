@@ -105,11 +105,11 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
     seconds = estimate_seconds(settings.state_dir, images=images, epochs=epochs, side=size)
     if seconds is not None:
         st.caption(
-            f"{images} images to train on; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
+            f"{images:,} images to train on; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
             "that ran on this machine; it stops earlier when nothing gets better."
         )
         return
-    st.caption(f"{images} images to train on. How long that takes is not known: nothing was trained here yet.")
+    st.caption(f"{images:,} images to train on. How long that takes is not known: nothing was trained here yet.")
     if st.button("Measure this machine", icon=":material/timer:", key="order-measure"):
         try:
             with st.spinner("A few steps on noise…"):
@@ -142,7 +142,7 @@ def suggest_name(settings: Settings, jobs: list[Job]) -> str:
 
 def label_data_sets(settings: Settings) -> dict[str, str]:
     """What a person calls each data set."""
-    managed = {one.id: f"{one.name} ({one.count()} scans, {one.id[-12:]})" for one in list_sets(settings.state_dir)}
+    managed = {one.id: f"{one.name} ({one.count():,} scans, {one.id[-12:]})" for one in list_sets(settings.state_dir)}
     return {
         "busi": "BUSI (public)",
         "bus-bra": "BUS-BRA (public)",

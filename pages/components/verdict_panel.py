@@ -41,7 +41,7 @@ def show_verdict(verdict: Verdict) -> None:
     st.caption(
         f"{plain(verdict.candidate.version)} beside {plain(verdict.in_service.version)}, on "
         f"{sum(verdict.counts.values())} locked scans "
-        f"({', '.join(f'{count} {name}' for name, count in verdict.counts.items())}), judged "
+        f"({', '.join(f'{count:,} {name}' for name, count in verdict.counts.items())}), judged "
         f"{verdict.created[:16].replace('T', ' ')} UTC. {_say_looks(verdict.looks)}"
     )
     whole = [one for one in verdict.comparisons if one.rule != PART]

@@ -5,6 +5,7 @@ import math
 import streamlit as st
 
 from busi_core import BusiError
+from busi_core.cross_validation import READ_BY
 from busi_core.model_card import LIMITS
 from pages.components.page import plain, show_error, start_page
 from pages.components.serving import current_analyser, get_cross_validation, get_reports
@@ -27,8 +28,8 @@ if not reports:
     st.warning("This version has not been evaluated. Do not rely on it.")
 for report in reports:
     st.subheader(f"On scans it never saw: {report.test_set}")
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    st.caption(f"{report.scans} scans ({counts}); scans with a copy in training: {report.copies_in_training}")
+    counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
+    st.caption(f"{report.scans:,} scans ({counts}); scans with a copy in training: {report.copies_in_training:,}")
     known = {name: value for name, value in report.table.items() if not math.isnan(value.estimate)}
     st.table(
         {
@@ -42,7 +43,7 @@ for report in reports:
 for report in get_cross_validation(card.version):
     dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
     st.caption(
-        f"Its recipe on {report.test_set} ({report.scans} scans, not by these weights alone): lesion Dice "
+        f"Its recipe on {report.test_set}. {READ_BY[report.test_set]}: {report.scans:,} scans, lesion Dice "
         f"{dice.estimate:.3f} ({dice.low:.3f} – {dice.high:.3f}), AUC {auc.estimate:.3f} "
         f"({auc.low:.3f} – {auc.high:.3f}). All figures: Performance."
     )

@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from busi_core import BusiError, Diagnosis, EvaluationReport, read_settings
+from busi_core.cross_validation import READ_BY
 from busi_core.data.records import Record, read_bus_bra, read_busi, read_truth
 from busi_core.findings import read_finding
 from busi_core.imaging.overlay import draw_mask
@@ -139,17 +140,13 @@ try:
     name = test.selectbox(
         "Test",
         tests,
-        format_func=lambda name: f"{name} ({tests[name].scans} scans)",
+        format_func=lambda name: f"{name} ({tests[name].scans:,} scans)",
         key=f"performance-test-{version}",
     )
     report = tests[name]
-    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
-    crowd = "By versions of the same network, not by these weights alone, each on"
-    who = crowd if name in crossed else "On"
-    st.caption(
-        f"{who} scans that it never saw: {report.scans} scans ({counts}); "
-        f"copies in training: {report.copies_in_training}."
-    )
+    counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
+    who = READ_BY[name] if name in crossed else "On scans that it never saw"
+    st.caption(f"{who}: {report.scans:,} scans ({counts}); copies in training: {report.copies_in_training:,}.")
     show_table(report)
     if report.test_set.startswith("busi"):
         st.caption(TWO_DRAWINGS)

@@ -25,6 +25,7 @@ from pages.components.tray import MAX_BYTES, MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
+VERSION_WIDTH_PX = 210  # whichever is chosen, so that nothing moves; on a phone it fits beside 'Add scans'
 
 
 def add_samples(tray: Tray, diagnosis: Diagnosis) -> None:
@@ -81,9 +82,9 @@ def record_line() -> str:
     dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
     false_masks = report.table["normals given a mask"].estimate * report.counts["normal"]
     return label(
-        f"On {report.scans} test scans that it never saw: lesion Dice {dice.estimate:.2f} "
+        f"On {report.scans:,} test scans that it never saw: lesion Dice {dice.estimate:.2f} "
         f"({dice.low:.2f}–{dice.high:.2f}), AUC malignant against benign {auc.estimate:.2f} "
-        f"({auc.low:.2f}–{auc.high:.2f}), {false_masks:.0f} of {report.counts['normal']} normal scans given a mask. "
+        f"({auc.low:.2f}–{auc.high:.2f}), {false_masks:.0f} of {report.counts['normal']:,} normal scans given a mask. "
         "More under Evidence.",
         css="fine spaced",
     )
@@ -95,7 +96,8 @@ def show_toolbar(tray: Tray) -> bool:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             show_adding(tray)
             return show_options(tray)
-    add, strip, options = st.columns([1, 4.5, 2.6], vertical_alignment="center")
+    with st.container(key="toolbar"):  # page.css: the strip takes what the others leave, or a row of its own
+        add, strip, options = st.columns([1, 4.5, 2.6], vertical_alignment="center")
     with add:
         show_adding(tray)
     with strip:
@@ -140,11 +142,11 @@ def show_version_switch() -> None:
         "Model version",
         versions,
         index=versions.index(now) if now in versions else 0,
-        format_func=lambda name: name if name == service else f"{name}, not in service",
+        format_func=lambda name: f"{name} (in service)" if name == service else name,
         key=f"analyse-version-{now}",
         label_visibility="collapsed",
         help="The version that reads the scans of this session.",
-        width=150 if now == service else 260,
+        width=VERSION_WIDTH_PX,
     )
     if picked != now:
         choose_version(picked)
@@ -167,16 +169,21 @@ def insisted() -> set[str]:
 
 
 def place_of_finding(column: DeltaGenerator, scan_id: str) -> DeltaGenerator:
-    """Where the finding goes: emptied at once for another reading, so that none stands beside a scan it is not of."""
-    is_same = st.session_state.get("finding-of") == scan_id
-    st.session_state["finding-of"] = scan_id
-    return column if is_same else column.empty()
+    """Where the finding goes: emptied at once for another reading, so that none stands beside a scan it is not of.
+
+    It is of a scan once it was drawn (`finding-of`): a run may end before, and what it sent with it.
+    """
+    if st.session_state.get("finding-of") == scan_id:
+        return column
+    st.session_state.pop("finding-of", None)
+    return column.empty()
 
 
 def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     """The viewer and the finding of one scan."""
     position = f"{tray.index + 1} of {len(tray.scans)}"
-    left, right = st.columns([2.6, 1], gap="medium")
+    with st.container(key="scan-and-finding"):  # page.css: the finding goes below where it would be too narrow to read
+        left, right = st.columns([2.6, 1], gap="medium")
     try:
         analyser = chosen_analyser()
         version = analyser.card.version
@@ -219,6 +226,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
                 "Read the scan first. When you are done, press 'Show what the model sees' beside the scan.",
                 icon=":material/visibility_off:",
             )
+            st.session_state["finding-of"] = scan_id
             return
         reports = get_reports(version)
         finding = read_finding(analysis, cutoff)
@@ -235,6 +243,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             subjects=tray.subjects,
             on_insist=lambda: insisted().add(scan.id),
         )
+        st.session_state["finding-of"] = scan_id
         if answered:
             show_doubt(analysis, finding, analyser, scan_key=scan_id)
     if answered:
@@ -246,7 +255,7 @@ tray = get_tray()
 notice = st.empty()  # always there: what stands below keeps its place, and the viewer its cut-off
 if tray.refused:
     notice.warning(
-        f"{tray.refused} files found no room: a session holds {MAX_SCANS} scans and {MAX_BYTES / 1e6:.0f} MB. "
+        f"{tray.refused:,} files found no room: a session holds {MAX_SCANS} scans and {MAX_BYTES / 1e6:.0f} MB. "
         "Clear some and add them again."
     )
 welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read

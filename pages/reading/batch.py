@@ -156,16 +156,33 @@ def open_in_analyse(case: Case, *, simulated: bool) -> None:
     st.switch_page("pages/reading/analyse.py")
 
 
-def show_picked(queue: BatchQueue, row: ScanRow) -> None:
-    """What to do with the row that was picked."""
+def open_in_compare(case: Case, *, simulated: bool) -> None:
+    """Put the scan among the cases, unless it is there, and go to their page."""
+    cases = get_cases()
+    if not cases.reopen(case):
+        cases.add(Batch((case,), (), ()), simulated=simulated)
+    st.switch_page("pages/reading/compare.py")
+
+
+def show_picked(queue: BatchQueue, row: ScanRow | None, *, passing: int) -> None:
+    """How many rows pass, and what to do with the one that was picked; as high without one: the table stays."""
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="batch-picked"):
+        analyse = st.button(
+            "Open in Analyse", key="batch-open-analyse", icon=":material/radiology:", disabled=row is None
+        )
+        compare = st.button(
+            "Open in Compare", key="batch-open-compare", icon=":material/compare:", disabled=row is None
+        )
+        counted = label(f"{passing} of {len(queue.rows)} rows pass the filters.", css="fine")
+        hint = label("Pick a row to open its scan; a click on a head sorts.", css="fine")
+        st.html(counted + (hint if row is None else label(row.name, css="finding-name")))
+    if row is None:
+        return
     case = queue.case_of(row)
-    with st.container(horizontal=True, vertical_alignment="center", border=True):
-        st.html(label(row.name, css="finding-name"))
-        if st.button("Open in Analyse", key="batch-open-analyse", icon=":material/radiology:"):
-            open_in_analyse(case, simulated=case.id in queue.simulated)
-        if st.button("Open in Compare", key="batch-open-compare", icon=":material/compare:"):
-            get_cases().add(Batch((case,), (), ()), simulated=case.id in queue.simulated)
-            st.switch_page("pages/reading/compare.py")
+    if analyse:
+        open_in_analyse(case, simulated=case.id in queue.simulated)
+    if compare:
+        open_in_compare(case, simulated=case.id in queue.simulated)
 
 
 def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
@@ -177,11 +194,7 @@ def show_scans(queue: BatchQueue, copies: dict[str, str]) -> list[ScanRow]:
     row = show_table(rows, copies, key=key, with_truth=has_truth(queue.rows))
     queue.drawn = len(queue.rows)
     with picked_place:
-        if row is not None:
-            show_picked(queue, row)
-            return rows
-        shown = f"{len(rows)} of {len(queue.rows)} rows pass the filters. " if len(rows) < len(queue.rows) else ""
-        st.html(label(f"{shown}Pick a row to open its scan; a click on a head sorts.", css="fine"))
+        show_picked(queue, row, passing=len(rows))
     return rows
 
 

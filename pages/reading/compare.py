@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import streamlit as st
 
@@ -16,10 +17,10 @@ from busi_core.report import Report
 from busi_core.taught import KnownBy
 from busi_core.types import Analysis, Grey
 from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
-from pages.components.compare_viewer import ShownReading, chosen_cutoffs, pack_case, show_comparison
+from pages.components.compare_viewer import ShownReading, chosen_cutoffs, forget_drafts, pack_case, show_comparison
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
 from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
-from pages.components.page import label, plain, show_error, start_page
+from pages.components.page import bring_back, label, plain, show_error, start_page
 from pages.components.serving import analyse, current_analyser, get_analyser
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
@@ -106,6 +107,7 @@ def show_welcome(cases: CaseList) -> None:
             "Masks can be corrected and saved."
         )
         show_intake(cases)
+        forget_drafts(cases.session)
 
 
 def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
@@ -119,7 +121,7 @@ def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
             pick_case(cases)
         if len(versions) > 1:
             with st.popover("Versions", icon=":material/compare:", help="Which version reads, and one beside it."):
-                chosen, second = pick_versions(versions)
+                chosen, second = pick_versions(versions, cases.versions)
         st.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", help="Forget all scans.")
     return chosen, second
 
@@ -140,24 +142,38 @@ def pick_case(cases: CaseList) -> None:
         st.rerun()
 
 
-def pick_versions(versions: Sequence[str]) -> tuple[str, str | None]:
-    """The version that is compared, and another beside it or None."""
+def pick_versions(versions: Sequence[str], chosen: dict[str, str]) -> tuple[str, str | None]:
+    """The version that is compared, and another beside it or None; both are kept for the session in `chosen`."""
     current = version_in_service()
-    chosen = st.selectbox(
+    first = pick_version(
+        f"compare-version-{current}",  # a promotion or a roll-back takes open sessions along
         "Model version",
         versions,
-        index=versions.index(current) if current in versions else 0,
-        key=f"compare-version-{current}",  # a promotion or a roll-back takes open sessions along
+        chosen,
+        otherwise=next((name for name in versions if name == current), versions[0]),
         format_func=lambda name: f"{name} (in service)" if name == current else name,
         help="The version whose reading is compared.",
     )
-    second = st.selectbox(
+    second = pick_version(
+        "compare-second",
         "Beside it",
-        [NO_SECOND, *(version for version in versions if version != chosen)],
-        key="compare-second",
+        [NO_SECOND, *(version for version in versions if version != first)],
+        chosen,
+        otherwise=NO_SECOND,
         format_func=lambda name: name or "no second version",
     )
-    return chosen, second or None
+    return first, second or None
+
+
+def pick_version(
+    key: str, text: str, versions: Sequence[str], chosen: dict[str, str], *, otherwise: str, **options: Any
+) -> str:
+    """One choice, kept for the session; of a version that is gone nothing is kept."""
+    if chosen.get(key) not in versions:
+        chosen.pop(key, None)
+    bring_back(key, chosen, otherwise)
+    chosen[key] = str(st.selectbox(text, versions, key=key, **options))
+    return chosen[key]
 
 
 def version_in_service() -> str | None:
@@ -168,15 +184,17 @@ def version_in_service() -> str | None:
         return None
 
 
-def read_case(case: Case, data: bytes, analyser: Analyser) -> Analysis:
-    """One reading; of a file with several frames the one the reader picks.
+def read_case(case: Case, data: bytes, analyser: Analyser, frames: dict[str, int]) -> Analysis:
+    """One reading; of a file with several frames the one the reader picks, kept in `frames` while others are open.
 
     A scan that is foreign to the model gets an answer, and a warning: whoever knows the truth asks how wrong it is.
     """
     analysis = analyse(data, None, analyser, insist=True)
     if analysis.image.frames > 1:
-        frame = st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, 1, key=f"frame-{case.id}")
-        analysis = analyse(data, int(frame) - 1, analyser, insist=True)
+        key = f"frame-{case.id}"
+        bring_back(key, frames, 1)
+        frame = frames[key] = int(st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, key=key))
+        analysis = analyse(data, frame - 1, analyser, insist=True)
     return analysis
 
 
@@ -239,7 +257,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     try:
         data = case.scan.read()
         analysers = [current_analyser() if version is None else get_analyser(version) for version in versions]
-        analyses = [read_case(case, data, analyser) for analyser in analysers[:1]]
+        analyses = [read_case(case, data, analyser, cases.frames) for analyser in analysers[:1]]
         frame = analyses[0].image.frame if analyses[0].image.frames > 1 else None
         analyses += [analyse(data, frame, other, insist=True) for other in analysers[1:]]
     except BusiError as error:
@@ -264,6 +282,8 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         no_reference=reference.problem or "",
         mask_name=f"{safe_stem(PurePosixPath(case.name).name)}_mask.png",
         can_keep=read_settings().corrections_dir is not None,
+        session=cases.session,
+        kept=cases.kept,
         has_taught=bool(taught),
     )
     state = show_comparison(message, key="compare", height=VIEWER_HEIGHT_PX)
@@ -271,7 +291,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         cases.step(state.step)
         st.rerun()
     if state.edited and read_settings().corrections_dir is not None:
-        ask_to_keep(state.edited, readings, case.diagnosis)
+        ask_to_keep(state.edited, readings, case.diagnosis, cases.kept)
     show_notes(reference, taught, cases.find_same_pixels(case, image.grey))
     for reading in readings:
         show_reading(reading, case.diagnosis, with_heading=len(readings) > 1)

@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from versions import make_analyser, write_version
 
+from busi_core.data.pairing import Batch
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.registry import put_into_service
@@ -17,6 +18,7 @@ from busi_core.types import Diagnosis
 from pages.components import batch_queue
 from pages.components.batch_queue import BatchQueue, list_server_folders
 from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip
+from pages.components.cases import CaseList
 from pages.components.serving import get_serving
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +91,44 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     page = upload(page, ("c.png", scan(seed=3))).run()
     assert page.text_input(key="batch-subject").value == ""
     assert len(page.dataframe[0].value["class"]) == 1
+
+
+def test_filters_are_there_again_after_another_page_and_the_button_tells_those_inside_it() -> None:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    page = upload(app.switch_page("pages/reading/batch.py").run(), ("a.png", scan()), ("b.txt", b"text")).run()
+    assert label_of_filters(page) == "More filters"
+    page.pills(key="batch-classes").set_value(["not read"]).run()
+    assert label_of_filters(page) == "More filters"  # the classes stand beside it for everybody to see
+    page.pills(key="batch-marks").set_value(["has warnings"]).run()
+    page.slider(key="batch-score").set_value((0.25, 1.0)).run()
+    page.slider(key="batch-area").set_value((0.0, 50.0)).run()
+    assert label_of_filters(page) == "More filters (3 set)"
+    page.switch_page("pages/evidence/about.py").run()
+    page = page.switch_page("pages/reading/batch.py").run()
+    assert not page.exception
+    assert page.pills(key="batch-classes").value == ["not read"]
+    assert page.pills(key="batch-marks").value == ["has warnings"]
+    assert page.slider(key="batch-score").value == (0.25, 1.0)
+    assert page.slider(key="batch-area").value == (0.0, 50.0)
+    assert label_of_filters(page) == "More filters (3 set)"
+    assert "0 of 2 rows pass the filters." in texts(page)
+
+
+def label_of_filters(page: AppTest) -> str:
+    labels = [str(block.proto.popover.label) for block in page.get("popover")]
+    return next(label for label in labels if label.startswith("More filters"))
+
+
+def test_a_scan_opened_in_compare_twice_is_there_once(page: AppTest) -> None:
+    """What was drawn on it the first time would be missing on the second."""
+    page = upload(page, ("a.png", scan()), ("b.png", scan(seed=2))).run()
+    first, second = queue_of(page).cases
+    cases = CaseList()
+    for case in (first, second):
+        assert not cases.reopen(case)
+        cases.add(Batch((case,), (), ()))
+    assert cases.reopen(first)
+    assert (len(cases.cases), cases.index) == (2, 0)
 
 
 def test_a_batch_is_not_read_on_when_what_the_model_answers_was_changed(page: AppTest) -> None:

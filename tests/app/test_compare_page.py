@@ -2,12 +2,14 @@
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from files import dicom
 from numpy.typing import NDArray
 from PIL import Image
 from pypdf import PdfReader
@@ -25,11 +27,14 @@ from busi_core.report import report_json
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
+from pages.components.cases import CaseList
 from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
 
-PAGE = Path(__file__).parents[2] / "pages/reading/compare.py"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "pages/reading/compare.py"
 SCAN = simulate_scan(Diagnosis.BENIGN, seed=3, height=120, width=150)
+FRAMES = np.stack([SCAN.grey, 255 - SCAN.grey])
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -213,6 +218,56 @@ def test_two_versions_stand_beside_each_other(page: AppTest) -> None:
     assert "Model tiny-a" in texts(page)
     assert "Model tiny-b" in texts(page)
     assert "cut-off 0.44" in texts(page)
+
+
+def open_app() -> AppTest:
+    """Compare among the other pages, so that a reader can leave it."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    return app.switch_page("pages/reading/compare.py").run()
+
+
+def leave_and_come_back(page: AppTest) -> AppTest:
+    """By another page: what Streamlit keeps of a widget goes with the page that it stood on."""
+    page.switch_page("pages/evidence/about.py").run()
+    return page.switch_page("pages/reading/compare.py").run()
+
+
+def test_the_versions_and_the_frame_that_were_chosen_are_there_again_after_another_page() -> None:
+    page = compare(open_app(), [("cine.dcm", dicom(FRAMES, NumberOfFrames=2))])
+    page = page.selectbox(key="compare-version-tiny-a").select("tiny-b").run()
+    page = page.selectbox(key="compare-second").select("tiny-a").run()
+    page = page.slider[0].set_value(2).run()
+    page = leave_and_come_back(page)
+    assert not page.exception
+    assert page.selectbox(key="compare-version-tiny-a").value == "tiny-b"
+    assert page.selectbox(key="compare-second").value == "tiny-a"
+    assert "Model tiny-a" in texts(page)
+    assert "Model tiny-b" in texts(page)
+    assert page.slider[0].value == 2
+
+
+def test_in_the_place_of_a_chosen_version_that_is_gone_the_one_in_service_reads(tmp_path: Path) -> None:
+    write_version(tmp_path / "weights", "tiny-c")
+    put_into_service(tmp_path / "weights", "tiny-b")
+    page = open_app().button(key="compare-sample-benign").click().run()
+    page = page.selectbox(key="compare-version-tiny-b").select("tiny-c").run()
+    page.switch_page("pages/evidence/about.py").run()
+    shutil.rmtree(tmp_path / "weights" / "tiny-c")
+    page = page.switch_page("pages/reading/compare.py").run()
+    assert not page.exception
+    assert page.selectbox(key="compare-version-tiny-b").value == "tiny-b"
+
+
+def test_cleared_scans_take_their_drawings_along(page: AppTest) -> None:
+    """The browser keeps what is drawn by this name, and forgets what bears another."""
+    page = page.button(key="compare-sample-benign").click().run()
+    cases = page.session_state["cases"]
+    before = cases.session
+    cases.kept.add(1)
+    page.button(key="clear-cases").click().run()
+    assert cases.session != before
+    assert not cases.kept
+    assert CaseList().session != CaseList().session  # two visitors, or a visitor who comes again
 
 
 def test_a_scan_that_taught_the_model_is_named_as_such(page: AppTest) -> None:

@@ -1,7 +1,7 @@
 """Performance and Systems as a person meets them: with a whole study, a partial one, and none."""
 
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from test_leak import pairs
 
-from busi_core.evaluation import without_nan
+from busi_core.cross_validation import ELSEWHERE, POOLED
+from busi_core.evaluation import EvaluationReport, without_nan
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.study import reproduce
 from busi_core.study.document import format_reproduction
 from busi_core.study.leak import measure_leak
+from pages.components import serving
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 120
@@ -166,6 +168,39 @@ def test_performance_shows_the_version_in_service_with_its_tests() -> None:
     assert "lesion Dice" in list(page.table[0].value["figure"])
     assert any("Two outlines of one scan" in caption.value for caption in page.caption)
     assert page.get("plotly_chart")
+
+
+def captions(page: AppTest) -> list[str]:
+    assert not page.exception
+    return [caption.value for caption in page.caption]
+
+
+def test_each_figure_of_the_recipe_says_whose_weights_read_the_scans() -> None:
+    about = AppTest.from_file(str(ROOT / "pages/evidence/about.py"), default_timeout=TIMEOUT_SECONDS).run()
+    (folds,) = [said for said in captions(about) if POOLED in said]
+    (elsewhere,) = [said for said in captions(about) if ELSEWHERE in said]
+    performance = AppTest.from_file(str(ROOT / "pages/evidence/performance.py"), default_timeout=TIMEOUT_SECONDS).run()
+    said = {}
+    for name in (POOLED, ELSEWHERE):
+        next(box for box in performance.selectbox if box.label == "Test").set_value(name).run()
+        said[name] = captions(performance)[0]
+    for text in (folds, said[POOLED]):
+        assert "By versions of the same network, not by these weights alone, each on scans that it never saw" in text
+    for text in (elsewhere, said[ELSEWHERE]):
+        assert "By other weights of the same network, taught by BUSI alone, on scans that they never saw" in text
+        assert "these weights alone" not in text
+
+
+@pytest.mark.parametrize("name", ["about", "performance"])
+def test_a_thousand_scans_are_written_with_a_comma(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    known = serving.get_reports
+
+    def of_many(version: str) -> list[EvaluationReport]:
+        return [replace(report, scans=1875, counts={"benign": 1234}) for report in known(version)]
+
+    monkeypatch.setattr(serving, "get_reports", of_many)
+    page = AppTest.from_file(str(ROOT / f"pages/evidence/{name}.py"), default_timeout=TIMEOUT_SECONDS).run()
+    assert "1,875 scans (1,234 benign)" in captions(page)[0]
 
 
 @pytest.mark.realdata

@@ -254,7 +254,7 @@ VIEWS = (
     {"lesion_cutoff": [0.5], "heat_cutoff": {}},
     {"lesion_cutoff": float("nan"), "heat_cutoff": float("-inf"), "revealed": "yes"},
 )
-STEPS = (5, {"scan_id": "", "by": 10**9}, {"scan_id": "another", "by": 1}, [[]])
+STEPS = (5, {"scan_id": "", "to": 10**9}, {"to": float("nan")}, [[]])
 
 
 def test_what_no_viewer_would_report_counts_as_nothing(wire: Wire) -> None:

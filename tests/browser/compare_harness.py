@@ -91,6 +91,7 @@ def main() -> None:
         no_reference="",
         mask_name="benign (1)_mask.png",
         can_keep=True,
+        session="harness",
         has_taught="taught" in asked,
     )
     state = show_comparison(message, key="compare", height=700)

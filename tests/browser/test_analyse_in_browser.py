@@ -19,6 +19,8 @@ pytestmark = pytest.mark.browser
 
 APP = Path(__file__).parents[2] / "app.py"
 DESKTOP, PHONE = (1440, 900), (390, 844)
+UPRIGHT, TABLET, LYING = (700, 900), (820, 1180), (1000, 800)  # between a phone and a desktop
+OTHER_VERSION = "unet-dropout"  # shipped, and of the longest name
 
 
 class Reading(Shown):
@@ -109,6 +111,13 @@ def test_a_real_scan_is_read_cut_off_and_downloaded(
     open_app: Callable[..., Reading], data_root: Path, tmp_path: Path
 ) -> None:
     check_whole_road(open_app(), data_root / "busi/malignant/malignant (101).png", tmp_path)
+
+
+def simulate_files(folder: Path, count: int) -> list[Path]:
+    files = [folder / f"scan {number}.png" for number in range(1, count + 1)]
+    for number, file in enumerate(files):
+        file.write_bytes(simulate_scan(list(Diagnosis)[number % 3], seed=number).png())
+    return files
 
 
 def test_arrow_keys_and_filmstrip_step_through_the_scans(open_app: Callable[..., Reading], tmp_path: Path) -> None:
@@ -299,4 +308,102 @@ def test_a_reading_is_repeated_when_asked_and_its_range_is_called_what_it_is(
     reading.upload(simulated)
     reading.page.get_by_role("button", name="How firm is this reading?").click()
     expect(reading.page.get_by_text("6 readings of this scan")).to_be_visible(timeout=60_000)
+    expect(reading.page.get_by_role("img", name="what is lesion in every reading is outlined")).to_be_visible()
     expect(reading.page.get_by_text("no interval of confidence")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, LYING, TABLET, UPRIGHT, PHONE], ids=lambda size: str(size[0]))
+def test_at_every_width_the_finding_is_readable_and_the_image_large(
+    open_app: Callable[..., Reading], tmp_path: Path, viewport: tuple[int, int]
+) -> None:
+    reading = open_app(viewport)
+    reading.upload(*simulate_files(tmp_path, 2))
+    finding = reading.page.locator(".finding-name").bounding_box()
+    stages = [reading.page.get_by_test_id(f"stage-{one}").bounding_box() for one in ("scan", "model")]
+    assert finding is not None
+    assert finding["width"] >= 350
+    for stage in stages:
+        assert stage is not None
+        assert min(stage["width"], 4 / 3 * stage["height"]) >= 350  # across a scan of 4 by 3
+    assert reading.page.evaluate("document.documentElement.scrollWidth") <= viewport[0]
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+@pytest.mark.parametrize("viewport", [DESKTOP, TABLET, PHONE], ids=["desktop", "tablet", "phone"])
+def test_choosing_another_version_moves_nothing_and_its_name_is_readable(
+    open_app: Callable[..., Reading], tmp_path: Path, viewport: tuple[int, int], scans: int
+) -> None:
+    reading = open_app(viewport)
+    reading.upload(*simulate_files(tmp_path, scans))
+    version = reading.page.get_by_role("combobox", name="Model version")
+    before = reading.viewer.bounding_box()
+    fits = "input => input.scrollWidth <= input.clientWidth"
+    assert version.evaluate(fits)
+    version.click()
+    reading.page.get_by_role("option", name=OTHER_VERSION).click()
+    expect(reading.page.get_by_text(f"Model {OTHER_VERSION}").last).to_be_visible(timeout=60_000)
+    reading.settle()
+    expect(version).to_have_value(re.compile(OTHER_VERSION))
+    assert version.evaluate(fits)
+    assert reading.viewer.bounding_box() == before
+
+
+CONTRAST = """element => {
+    const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+    const over = ([r, g, b, a = 1], below) => [r, g, b].map((value, i) => a * value + (1 - a) * below[i]);
+    const ground = one => {
+        if (!one) return [255, 255, 255];
+        return over(numbers(getComputedStyle(one).backgroundColor), ground(one.parentElement));
+    };
+    const light = colour => {
+        const [r, g, b] = colour.map(v => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+    };
+    const below = ground(element);
+    const [one, other] = [light(over(numbers(getComputedStyle(element).color), below)), light(below)];
+    return Math.max(one, other) / Math.min(one, other);
+}"""  # WCAG 2.2, relative luminance
+
+
+def test_what_is_chosen_and_the_main_button_can_be_read(open_app: Callable[..., Reading], simulated: Path) -> None:
+    reading = open_app()
+    reading.upload(simulated)
+    reading.page.get_by_text("Explain in other ways").click()
+    for name in ("Grad-CAM", "Grad-CAM++", "Explain"):
+        button = reading.page.get_by_role("button", name=name, exact=True)
+        for hovered in (False, True):
+            if hovered:
+                button.hover()
+                reading.page.wait_for_timeout(400)  # colours fade
+            assert button.locator("p").evaluate(CONTRAST) >= 4.5, (name, hovered)
+
+
+def test_the_filmstrip_is_one_tab_stop_and_arrows_go_through_it(
+    open_app: Callable[..., Reading], tmp_path: Path
+) -> None:
+    reading = open_app()
+    reading.upload(*simulate_files(tmp_path, 5))
+    tiles, name = reading.page.get_by_role("option"), reading.page.locator(".finding-name")
+    stops = "tiles => tiles.flatMap((tile, place) => (tile.tabIndex === 0 ? [place + 1] : []))"
+    assert tiles.evaluate_all(stops) == [1]
+    # The page's own arrows go on, and the Tab stop goes along.
+    reading.page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("2 of 5 · scan 2.png", timeout=15_000)
+    reading.settle()
+    assert tiles.evaluate_all(stops) == [2]
+    # In the strip an arrow opens the next scan, quick ones add up, and the focus is there.
+    tiles.nth(1).focus()
+    reading.page.keyboard.press("ArrowRight")
+    reading.page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("4 of 5 · scan 4.png", timeout=15_000)
+    reading.settle()
+    expect(tiles.nth(3)).to_be_focused()
+    expect(tiles.nth(3)).to_have_attribute("aria-selected", "true")
+    assert tiles.evaluate_all(stops) == [4]
+    reading.page.keyboard.press("Home")
+    expect(name).to_have_text("1 of 5 · scan 1.png", timeout=15_000)
+    reading.page.keyboard.press("End")
+    expect(name).to_have_text("5 of 5 · scan 5.png", timeout=15_000)
+    reading.settle()
+    reading.page.keyboard.press("Tab")
+    assert not any(tiles.evaluate_all("tiles => tiles.map(tile => tile.matches(':focus'))"))

@@ -146,15 +146,30 @@ def test_a_row_opens_in_analyse_and_in_compare(batch_page: Callable[..., Page], 
     expect(page.get_by_text("Dice").first).to_be_visible(timeout=60_000)
 
 
+@pytest.mark.parametrize("viewport", SIZES)
+def test_nothing_moves_when_a_row_is_picked_and_the_line_of_rows_stays(
+    batch_page: Callable[..., Page], simulated_zip: Path, viewport: tuple[int, int]
+) -> None:
+    page = batch_page(viewport)
+    upload(page, simulated_zip)
+    wait_until_read(page, "14 of 14 done")
+    expect(page.locator(".latest")).to_have_count(0)
+    table, line = page.get_by_test_id("stDataFrame").first, page.get_by_text("14 of 14 rows pass the filters.")
+    before = (table.bounding_box(), line.bounding_box())
+    pick_row(page, 1)
+    expect(page.get_by_role("button", name="Open in Compare")).to_be_enabled()
+    assert (table.bounding_box(), line.bounding_box()) == before
+
+
 @pytest.mark.slow
 def test_a_filter_narrows_the_table_and_the_downloads(batch_page: Callable[..., Page], simulated_zip: Path) -> None:
     page = batch_page()
     upload(page, simulated_zip)
     wait_until_read(page, "14 of 14 done")
     pick_row(page, 1)
-    expect(page.get_by_role("button", name="Open in Analyse")).to_be_visible()
+    expect(page.get_by_role("button", name="Open in Analyse")).to_be_enabled()
     page.get_by_role("button", name="not read").click()
-    expect(page.get_by_role("button", name="Open in Analyse")).to_have_count(0)  # it would open another scan
+    expect(page.get_by_role("button", name="Open in Analyse")).to_be_disabled()  # it would open another scan
     expect(page.get_by_text("1 of 14 rows pass the filters.")).to_be_visible(timeout=30_000)
     tab(page, "Downloads")
     (line,) = csv.DictReader(io.StringIO(download(page, "CSV").decode("utf-8-sig")))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from app_server import REPOSITORY, start_server
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -26,6 +27,15 @@ pytestmark = pytest.mark.browser
 HARNESS = Path(__file__).with_name("compare_harness.py")
 PAGE = Path(__file__).with_name("compare_page.py")
 FIGURES = ("dice", "iou", "precision", "recall")
+HEAR_MODULES = """
+    window.modules = [];
+    const create = URL.createObjectURL;
+    URL.createObjectURL = (blob) => {
+        const url = create(blob);
+        if (blob.type === "text/javascript") window.modules.push(url);
+        return url;
+    };
+"""
 REAL_SCANS = ("benign/benign (195).png", "benign/benign (54).png", "malignant/malignant (12).png")
 
 
@@ -76,6 +86,10 @@ class Compared(Shown):
         with Image.open(io.BytesIO(content)) as picture:
             assert (picture.format, picture.mode, picture.info) == ("PNG", "L", {})
             return caught.value.suggested_filename, np.array(picture)
+
+    @property
+    def unsaved(self) -> Locator:
+        return self.viewer.locator("[data-part=edit-unsaved]")
 
     def own_pixels(self) -> int:
         return int("".join(filter(str.isdigit, self.viewer.locator("[data-figure=pixels]").inner_text())))
@@ -422,6 +436,79 @@ def test_a_corrected_mask_of_a_real_scan_has_its_size_and_its_truth(
     assert np.array_equal(saved > 0, read_truth(record, height, width))
 
 
+def test_a_correction_that_is_not_saved_outlasts_many_others(show: Callable[..., Compared]) -> None:
+    sides = [str(side) for side in range(96, 106)]
+    shown = show(side=",".join(sides))
+    shown.viewer.press("e")
+    drawn = {}
+    for side in sides:
+        shown.page.get_by_text(f"of side {side}").click()
+        shown.settle()
+        shown.stroke((0.45, 0.2), (0.55, 0.25))
+        drawn[side] = shown.own_pixels()
+    for side in sides:
+        shown.page.get_by_text(f"of side {side}").click()
+        shown.settle()
+        assert shown.own_pixels() == drawn[side]
+        expect(shown.unsaved).to_have_text("not saved yet")
+
+
+def test_a_mask_is_called_unsaved_exactly_while_it_is_another_than_begun_or_saved(
+    show: Callable[..., Compared],
+) -> None:
+    shown = show()
+    tag = shown.viewer.get_by_text("CORRECTION NOT SAVED")
+    shown.viewer.press("e")
+    expect(shown.unsaved).to_have_text("")
+    expect(shown.viewer.get_by_role("button", name="Discard")).to_be_disabled()
+    begun = shown.own_pixels()
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    drawn = shown.own_pixels()
+    expect(shown.unsaved).to_have_text("not saved yet")
+    expect(tag).to_be_hidden()
+    shown.viewer.press("e")
+    expect(tag).to_be_visible()
+    shown.viewer.press("e")
+    for keys, said in (("Control+z", ""), ("Control+Shift+z", "not saved yet")):
+        shown.page.keyboard.press(keys)
+        expect(shown.unsaved).to_have_text(said)
+    shown.saved_mask()
+    expect(shown.unsaved).to_have_text("")
+    shown.page.keyboard.press("Control+z")
+    expect(shown.unsaved).to_have_text("not saved yet")  # what was saved is another mask
+    shown.page.keyboard.press("Control+Shift+z")
+    shown.stroke((0.4, 0.1), (0.6, 0.1))
+    shown.viewer.get_by_role("button", name="Discard").click()
+    expect(shown.unsaved).to_have_text("")
+    assert shown.own_pixels() == begun
+    for _ in range(2):
+        shown.page.keyboard.press("Control+z")
+    assert shown.own_pixels() == drawn
+    # More strokes than can be undone: undone to the end, it is still not the mask that it began from.
+    shown.viewer.get_by_role("button", name="From nothing").click()
+    for place in range(101):
+        shown.page.mouse.click(*shown.point("edit", 0.3 + 0.004 * place, 0.3 + 0.002 * place))
+    for _ in range(101):
+        shown.page.keyboard.press("Control+z")
+    expect(shown.viewer.get_by_role("button", name="Undo")).to_be_disabled()
+    expect(shown.unsaved).to_have_text("not saved yet")
+    assert shown.sent == 0
+
+
+def test_a_discarded_correction_begins_anew_from_the_prediction_that_is_seen(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.viewer.press("e")
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    shown.viewer.get_by_role("button", name="Discard").click()
+    first = shown.own_pixels()
+    shown.viewer.press("e")
+    shown.drag(shown.slider("[data-cutoff='0']"), [0.43, 0.9])()
+    shown.settle()
+    shown.viewer.press("e")
+    assert shown.own_pixels() != first
+    expect(shown.unsaved).to_have_text("")
+
+
 @pytest.mark.parametrize("name", ["<script>window.hurt = 1</script>.png", "![x](https://example.org/x.png).png"])
 def test_a_file_name_is_shown_as_text(show: Callable[..., Compared], name: str) -> None:
     shown = show(name=name)
@@ -499,6 +586,144 @@ def test_a_finger_paints_and_two_fingers_move_the_view(show: Callable[..., Compa
     shown.settle()
     assert shown.own_pixels() == painted
     expect(shown.viewer.locator("[data-part=zoom]")).not_to_have_text("100 %")
+
+
+class App(Compared):
+    """The whole app, opened at Compare."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        page.add_init_script(HEAR_MODULES)
+        super().__init__(page, address)
+        page.get_by_text("Read a breast ultrasound scan").wait_for(timeout=120_000)
+        self.go_to("Compare")
+        page.get_by_role("tab", name="Simulated").click(timeout=60_000)
+        self.take("Malignant")
+
+    def take(self, simulated: str) -> None:
+        self.page.get_by_role("button", name=simulated, exact=True).click()
+        self.ready()
+
+    def go_to(self, name: str) -> None:
+        self.page.get_by_test_id("stTopNavSection").first.click()
+        self.page.get_by_test_id("stTopNavDropdownLink").filter(has_text=name).click()
+        self.settle()
+
+    def leave_and_come_back(self) -> None:
+        self.go_to("Batch")
+        expect(self.page.get_by_text("Read many scans at once")).to_be_visible(timeout=60_000)
+        expect(self.viewer).to_have_count(0)
+        self.go_to("Compare")
+        self.ready()
+
+    def erase(self) -> None:
+        """The untrained model outlines nearly the whole scan."""
+        self.viewer.press("2")
+        self.stroke((0.4, 0.2), (0.6, 0.25))
+
+    def held(self) -> int:
+        """How many drawings the tab's memory holds."""
+        count: int = self.page.evaluate(
+            """async () => {
+                const modules = await Promise.all(window.modules.map((url) => import(url)));
+                return modules.find((one) => one.drafts).drafts.size;
+            }"""
+        )
+        return count
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Every page, an untrained model in service, and a store of corrected cases."""
+    folder = tmp_path_factory.mktemp("app")
+    write_version(folder / "weights", "tiny")
+    put_into_service(folder / "weights", "tiny")
+    server = start_server(
+        REPOSITORY / "app.py",
+        settings={
+            "BUSI_WEIGHTS_DIR": str(folder / "weights"),
+            "BUSI_CORRECTIONS_DIR": str(folder / "corrections"),
+            "BUSI_DEVICE": "cpu",
+        },
+    )
+    yield server.address
+    server.stop()
+
+
+def test_a_correction_that_is_not_saved_is_there_again_after_another_page(
+    chromium_page: Callable[..., Page], app: str
+) -> None:
+    """It was gone without a word. Beside another scan, or in another tab, it never stands."""
+    shown = App(chromium_page(), app)
+    shown.viewer.press("e")
+    begun = shown.own_pixels()
+    shown.erase()
+    drawn = shown.own_pixels()
+    assert drawn != begun
+    shown.leave_and_come_back()
+    expect(shown.unsaved).to_have_text("not saved yet")
+    assert shown.own_pixels() == drawn
+    # The next scan, of the same class and size, has none of it.
+    shown.page.get_by_role("button", name="Add").click()
+    shown.page.get_by_role("tab", name="Simulated").click()
+    shown.take("Malignant")
+    shown.page.keyboard.press("Escape")
+    expect(shown.viewer.locator("[data-part=position]")).to_have_text("2 of 2")
+    expect(shown.unsaved).to_have_text("")
+    shown.leave_and_come_back()
+    expect(shown.unsaved).to_have_text("")
+    shown.viewer.get_by_role("button", name="Previous scan").click()
+    expect(shown.viewer.locator("[data-part=position]")).to_have_text("1 of 2")
+    expect(shown.unsaved).to_have_text("not saved yet")
+    assert shown.own_pixels() == drawn
+    shown.page.keyboard.press("Control+z")
+    assert shown.own_pixels() == begun
+    shown.page.keyboard.press("Control+Shift+z")
+    # Another tab of the same browser, with the very same scan.
+    other = App(shown.page.context.new_page(), app)
+    other.viewer.press("e")
+    expect(other.unsaved).to_have_text("")
+    assert other.own_pixels() == begun
+    # Cleared, the scan takes its correction along, at once; opened anew, it has none.
+    assert shown.held() > 0
+    shown.page.get_by_role("button", name="Clear").click()
+    expect(shown.page.get_by_text("Compare with the ground truth")).to_be_visible(timeout=60_000)
+    shown.settle()
+    assert shown.held() == 0
+    shown.page.get_by_role("tab", name="Simulated").click()
+    shown.take("Malignant")
+    expect(shown.unsaved).to_have_text("")
+    assert shown.own_pixels() == begun
+
+
+def test_a_correction_that_was_saved_kept_or_discarded_is_over(chromium_page: Callable[..., Page], app: str) -> None:
+    shown = App(chromium_page(), app)
+    page = shown.page
+    shown.viewer.press("e")
+    begun = shown.own_pixels()
+    keep = shown.viewer.get_by_role("button", name="Keep for retraining…")
+    for way in ("saved", "discarded", "kept"):
+        shown.erase()
+        expect(shown.unsaved).to_have_text("not saved yet")
+        if way == "saved":
+            shown.saved_mask()
+        elif way == "discarded":
+            shown.viewer.get_by_role("button", name="Discard").click()
+        else:
+            keep.click()
+            page.get_by_label("Your name or initials").wait_for(timeout=60_000)
+            page.get_by_role("button", name="Close").click()
+            shown.settle()
+            expect(shown.unsaved).to_have_text("not saved yet")  # nobody said 'Keep it'
+            keep.click()
+            page.get_by_label("Your name or initials").fill("A. Reader")
+            page.get_by_text("I looked at the whole scan").click()
+            page.get_by_role("button", name="Keep it").click()
+            expect(page.get_by_text("Kept as case")).to_be_visible(timeout=60_000)
+            page.get_by_role("button", name="Close").click()
+        expect(shown.unsaved).to_have_text("", timeout=30_000)
+        shown.leave_and_come_back()
+        assert shown.own_pixels() == begun, way
+        expect(shown.unsaved).to_have_text("")
 
 
 @pytest.fixture(scope="module")

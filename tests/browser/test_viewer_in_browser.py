@@ -190,6 +190,23 @@ def test_arrow_keys_step_through_scans_and_stop_at_the_ends(show: Callable[..., 
     shown.wait_for_scan(0)
 
 
+def test_quick_presses_of_an_arrow_add_up(show: Callable[..., Harness]) -> None:
+    shown = show(count="6")
+    for _ in range(3):
+        shown.page.keyboard.press("ArrowRight", delay=10)
+    shown.wait_for_scan(3)
+    shown.settle()
+    expect(shown.viewer.locator("[data-part=position]")).to_have_text("4 of 6")
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowRight"):
+        shown.page.keyboard.press(key)
+        shown.page.wait_for_timeout(100)
+    shown.settle()
+    expect(shown.viewer.locator("[data-part=position]")).to_have_text("3 of 6")
+    for _ in range(9):  # no further than the last
+        shown.page.keyboard.press("ArrowRight")
+    shown.wait_for_scan(5)
+
+
 @pytest.mark.parametrize("name", ["<script>window.hurt = 1</script>.png", "![x](https://example.org/x.png).png"])
 def test_a_file_name_is_shown_as_text(show: Callable[..., Harness], name: str) -> None:
     shown = show(name=name)

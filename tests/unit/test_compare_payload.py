@@ -50,6 +50,7 @@ def packed(subject: Analysis | None = None, reference: Mask | None = None, **cha
         "no_reference": "",
         "mask_name": "benign (1)_mask.png",
         "can_keep": True,
+        "session": "s",
     }
     return pack_case([ShownReading(subject, subject.lesion_threshold, comparison)], reference, **(arguments | changes))
 
@@ -113,7 +114,7 @@ def test_cutoffs_of_other_scans_and_out_of_range_count_as_nothing() -> None:
 
 def handed_over(drawn: Mask, **changes: object) -> dict[str, object]:
     text = base64.b64encode(zlib.compress(np.packbits(drawn).tobytes())).decode()
-    content = {"scan_id": "a", "width": 60, "height": 40, "mask": text, "version": "v1", "cutoff": 0.437}
+    content = {"scan_id": "a", "width": 60, "height": 40, "mask": text, "version": "v1", "cutoff": 0.437, "number": 1}
     return {"edited": content | changes}
 
 
@@ -131,6 +132,7 @@ def test_a_mask_handed_over_arrives_pixel_by_pixel() -> None:
         pytest.param({"version": "v2"}, id="another model"),
         pytest.param({"width": 61}, id="another size"),
         pytest.param({"cutoff": 2}, id="no cut-off"),
+        pytest.param({"number": "1"}, id="no number"),
         pytest.param({"mask": 7}, id="no text"),
         pytest.param({"mask": "not base64!"}, id="no base64"),
         pytest.param({"mask": base64.b64encode(b"not deflated").decode()}, id="not deflated"),

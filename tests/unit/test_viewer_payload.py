@@ -135,17 +135,18 @@ def test_a_scene_that_could_not_be_shown_is_refused(changes: dict[str, Any]) -> 
             id="chosen for this scan",
         ),
         pytest.param({"views": {"b": {"lesion_cutoff": 0.6}}}, UNTOUCHED, id="chosen for another scan"),
-        pytest.param({"step": {"scan_id": "a", "by": 1}}, ViewerState(None, None, 1, False), id="step from this scan"),
-        pytest.param({"step": {"scan_id": "b", "by": 1}}, UNTOUCHED, id="step from a scan already left"),
-        pytest.param({"step": {"scan_id": "a", "by": 7}}, UNTOUCHED, id="no such step"),
-        pytest.param({"step": {"scan_id": "a", "by": [1]}}, UNTOUCHED, id="step of another kind"),
+        pytest.param({"step": {"to": 4}}, ViewerState(None, None, 2, False), id="two quick presses"),
+        pytest.param({"step": {"to": 1}}, ViewerState(None, None, -1, False), id="step back"),
+        pytest.param({"step": {"to": 2}}, UNTOUCHED, id="step that was taken already"),
+        pytest.param({"step": {"to": 6}}, UNTOUCHED, id="no such scan"),
+        pytest.param({"step": {"to": [3]}}, UNTOUCHED, id="step of another kind"),
         pytest.param({"views": {"a": {"lesion_cutoff": 7, "revealed": "yes"}}}, UNTOUCHED, id="out of range"),
         pytest.param({"views": {"a": {"lesion_cutoff": "0.5", "heat_cutoff": True}}}, UNTOUCHED, id="not numbers"),
         pytest.param({"views": ["a"]}, UNTOUCHED, id="another shape"),
     ],
 )
 def test_only_a_sound_report_on_this_scan_counts(reported: dict[str, object], expected: ViewerState) -> None:
-    assert read_state(reported, scan_id="a") == expected
+    assert read_state(reported, {"scan_id": "a", "position": 2, "count": 5}) == expected
 
 
 def in_node(expression: str) -> Any:

@@ -5,8 +5,17 @@ from pages.components.compare_viewer.compare_viewer import (
     EditedMask,
     ShownReading,
     chosen_cutoffs,
+    forget_drafts,
     pack_case,
     show_comparison,
 )
 
-__all__ = ["CompareState", "EditedMask", "ShownReading", "chosen_cutoffs", "pack_case", "show_comparison"]
+__all__ = [
+    "CompareState",
+    "EditedMask",
+    "ShownReading",
+    "chosen_cutoffs",
+    "forget_drafts",
+    "pack_case",
+    "show_comparison",
+]

@@ -35,6 +35,8 @@ class Compare extends Correcting {
     const message = openMessage(bytes);
     const ticket = (this.ticket = (this.ticket ?? 0) + 1);
     this.root.style.setProperty("--viewer-height", `${message.height}px`);
+    keepDraftsOf(message.header.session);
+    this.hearKept(message.header.kept);
     if (this.case?.isSameAs(message.header)) {
       this.case.updateHeader(message.header); // new distances, the same pixels
       this.writeHeader();
@@ -252,6 +254,7 @@ class Compare extends Correcting {
       edit: () => this.setMode(preferences.mode === "edit" ? "panels" : "edit"),
       undo: () => this.travel("undo"),
       redo: () => this.travel("redo"),
+      discard: () => this.discard(),
       download: () => this.download(),
       "hand-over": () => this.handOver(),
       full: () => this.toggleFullScreen(),
@@ -350,11 +353,14 @@ class Compare extends Correcting {
 
   end() {
     super.end();
+    this.editor.end();
     this.stopBlinking();
     this.case?.close();
   }
 }
 
+/** On the page without a scan there is nothing to show, and what was drawn on scans that are gone is let go. */
 export default function mount(place) {
+  if (place.data?.session) return keepDraftsOf(place.data.session);
   return mountAs((host) => new Compare(host), place);
 }

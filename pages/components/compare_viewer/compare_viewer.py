@@ -14,7 +14,7 @@ import base64
 import binascii
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,7 @@ from pages.components.viewer.message import (
     read_header,
     scan_png,
 )
-from pages.components.viewer.viewer import LESION_CUTOFF_RANGE, SHARED_SCRIPTS
+from pages.components.viewer.viewer import LESION_CUTOFF_RANGE, SHARED_SCRIPTS, read_step
 
 MAX_LIVE_PIXELS: Final = 4_000_000  # of the scan: up to here the browser counts, and masks can be corrected
 MAX_REDUCED_SIDE_PX: Final = 1600  # the longer side of what is sent of a larger scan
@@ -51,12 +51,14 @@ def _text(*paths: Path) -> str:
     return "\n".join(path.read_text("utf-8") for path in paths)
 
 
+_SCRIPT: Final = _text(*(_VIEWER / name for name in SHARED_SCRIPTS), *(_HERE / name for name in OWN_SCRIPTS))
 _mount = st.components.v2.component(
     "busi_compare",
     html=_text(_HERE / "compare_viewer.html"),
     css=_text(_VIEWER / "viewer.css", _HERE / "compare_viewer.css"),
-    js=_text(*(_VIEWER / name for name in SHARED_SCRIPTS), *(_HERE / name for name in OWN_SCRIPTS)),
+    js=_SCRIPT,
 )
+_forget = st.components.v2.component("busi_compare_forget", js=_SCRIPT)  # the same text is one module in the browser
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +84,13 @@ class EditedMask:
         mask: (height, width) bool in the scan's pixels.
         model_version: Whose prediction it stands against.
         cutoff: Of that prediction.
+        number: Names it to the browser, which calls it unsaved until it hears that it was kept.
     """
 
     mask: Mask
     model_version: str
     cutoff: float
+    number: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,7 @@ class CompareState:
     """What the reader has told the page about the scan that is shown, and about no other.
 
     Attributes:
-        step: -1 or +1 when the reader just asked for the previous or next scan, else 0. Lasts one run.
+        step: How far it is to the scan that the reader just asked for, else 0. Lasts one run.
         edited: A mask that the reader just handed over to be kept; None otherwise. Lasts one run.
     """
 
@@ -122,6 +126,8 @@ def pack_case(
     no_reference: str,
     mask_name: str,
     can_keep: bool,
+    session: str,
+    kept: Collection[int] = (),
     has_taught: bool = False,
 ) -> bytes:
     """Everything that the browser needs to compare one scan, as one message.
@@ -137,6 +143,8 @@ def pack_case(
         no_reference: Why there is none, in one or two sentences.
         mask_name: Under which a corrected mask is downloaded.
         can_keep: Offer to hand a corrected mask over to the store.
+        session: Names the list of scans; what was drawn on those of another list is forgotten.
+        kept: The numbers of the corrected masks that the store has taken.
         has_taught: A copy of this scan taught one of the models, so its figures flatter; the screen says so.
     """
     if not 1 <= len(readings) <= 2:
@@ -161,6 +169,8 @@ def pack_case(
         "no_truth": no_reference,
         "mask_name": mask_name,
         "store": can_keep,
+        "session": session,
+        "kept": sorted(kept),
         "taught": has_taught,
         "lesions": _lesion_places(readings[0].comparison, width / image.width, height / image.height),
         "scan": blobs.add(scan_png(image, height, width)),
@@ -207,15 +217,18 @@ def show_comparison(message: bytes, *, key: str, height: int = 640) -> CompareSt
     return read_state(result, read_header(message))
 
 
+def forget_drafts(session: str) -> None:
+    """Let the browser forget what was drawn on scans that are gone: all that is not of this list, which has none."""
+    _forget(key="forget-drafts", data={"session": session})
+
+
 def read_state(result: Mapping[str, object], header: Mapping[str, Any]) -> CompareState:
     """What the browser reported about one case; reports on others, damaged or out of range, count as nothing."""
-    step, edited = result.get("step"), result.get("edited")
-    scan_id = header["scan_id"]
+    edited, scan_id = result.get("edited"), header["scan_id"]
     versions = [reading["version"] for reading in header["readings"]]
-    direction = step.get("by") if isinstance(step, Mapping) and step.get("scan_id") == scan_id else 0
     ours = isinstance(edited, Mapping) and edited.get("scan_id") == scan_id and edited.get("version") in versions
     return CompareState(
-        step=int(direction) if direction in (-1, 1) else 0,
+        step=read_step(result, header),
         edited=_read_edited(edited, header) if ours and isinstance(edited, Mapping) else None,
     )
 
@@ -293,9 +306,11 @@ def _reduce(mask: Mask, height: int, width: int) -> Mask:
 def _read_edited(edited: Mapping[Any, Any], header: Mapping[str, Any]) -> EditedMask | None:
     """The mask that the browser handed over; None when it is not one of this scan."""
     height, width = header["height"], header["width"]
-    text, cutoff = edited.get("mask"), _read_cutoff(edited.get("cutoff"))
+    text, cutoff, number = edited.get("mask"), _read_cutoff(edited.get("cutoff")), edited.get("number")
     fits = (edited.get("height"), edited.get("width")) == (height, width) and header["live"]
     if not fits or cutoff is None or not isinstance(text, str) or len(text) > MAX_EDITED_BYTES:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int):
         return None
     length = -(-height * width // 8)
     try:
@@ -305,7 +320,7 @@ def _read_edited(edited: Mapping[Any, Any], header: Mapping[str, Any]) -> Edited
     if len(packed) != length:
         return None
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=height * width)
-    return EditedMask(bits.reshape(height, width).astype(np.bool_), str(edited["version"]), cutoff)
+    return EditedMask(bits.reshape(height, width).astype(np.bool_), str(edited["version"]), cutoff, number)
 
 
 def _read_cutoff(value: object) -> float | None:

@@ -5,14 +5,20 @@
 const TOOLS = ["brush", "eraser", "polygon"];
 const MAX_BRUSH_PX = 60; // across, as the slider offers
 
+let handedOver = 0; // masks so far; each bears its number, by which the page says that it was kept
+
 class Correcting extends Painting {
   startEditing() {
     const { header, width, height, readings } = this.case;
     this.editor.leave();
     if (preferences.mode !== "edit") return;
-    const { version, cutoffs } = readings[0].header;
+    const { cutoffs } = readings[0].header;
     const begin = () => ({ mask: readings[0].maskAt(this.placeOf(0)), width, height });
-    this.editor.take(this.editor.draft(`${header.scan_id} ${version}`, cutoffs[this.placeOf(0)], begin));
+    this.editor.take(this.editor.draft(this.draftId, cutoffs[this.placeOf(0)], begin));
+  }
+
+  get draftId() {
+    return `${this.case.header.scan_id} ${this.case.readings[0].header.version}`;
   }
 
   startFrom(source) {
@@ -28,7 +34,23 @@ class Correcting extends Painting {
     this.draw();
   }
 
+  /** Back to the prediction; undo brings the correction back. */
+  discard() {
+    this.startFrom("prediction");
+    this.editor.current.discard();
+    this.writeUnsaved();
+  }
+
+  /** Whatever is shown of the scan, and in full screen too. */
+  writeUnsaved() {
+    const unsaved = Boolean(drafts.get(this.draftId)?.unsaved);
+    this.part("unsaved").hidden = !unsaved || preferences.mode === "edit"; // there the mask's own title says it
+    this.part("edit-unsaved").textContent = unsaved ? "not saved yet" : "";
+    this.button("discard").disabled = !unsaved;
+  }
+
   writeEditing() {
+    this.writeUnsaved();
     const editing = preferences.mode === "edit" && Boolean(this.editor.current);
     this.part("editing").hidden = !editing;
     this.part("own-figures").hidden = !editing || !this.case.truth;
@@ -54,20 +76,30 @@ class Correcting extends Painting {
   }
 
   async download() {
-    const { mask, width, height } = this.editor.current;
+    const draft = this.editor.current;
+    const { mask, width, height, step } = draft;
     const address = URL.createObjectURL(await maskPng(mask, width, height));
     const link = element("a", { href: address, download: this.case.header.mask_name });
     link.click();
+    draft.saved = step;
+    this.writeUnsaved();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
   }
 
   /** Give the mask to the page, which asks who, and whether patient text is in the scan. */
   async handOver() {
     const { header, readings } = this.case;
-    const { mask, width, height, cutoff } = this.editor.current; // the cut-off that it began from
+    const { mask, width, height, cutoff, step } = this.editor.current; // the cut-off that it began from
+    this.editor.current.handed = { number: (handedOver += 1), step };
+    const { number } = this.editor.current.handed;
     const text = base64(await deflate(packBits(mask)));
     const { version } = readings[0].header;
-    this.ports.setTriggerValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff });
+    this.ports.setTriggerValue("edited", { scan_id: header.scan_id, width, height, mask: text, version, cutoff, number });
+  }
+
+  /** The page says which masks were kept; a dialog that was closed keeps none. */
+  hearKept(numbers) {
+    for (const one of drafts.values()) if (numbers.includes(one.handed?.number)) one.saved = one.handed.step;
   }
 
   travel(way) {

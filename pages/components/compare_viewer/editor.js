@@ -1,21 +1,50 @@
 /*
  * Correcting a mask: brush, eraser and polygon on the scan's own pixels, undo and redo. The scan itself is never
- * changed. One Editor serves one component; it keeps a draft for each of the last scans.
+ * changed. One Editor serves one component; the drafts outlast it.
  */
 
-const MAX_DRAFTS = 8;
+const MAX_DRAFTS = 8; // beside those that are not saved, of which none is let go
 const MAX_UNDO = 100;
 const CLOSE_PX = 10; // a click this near to the first corner closes the polygon
 
+/*
+ * By scan and version, in this tab's memory alone: Streamlit ends the component with every switch of the page, and
+ * nothing of a patient goes to a disk. They are of one session's scans, and go with them.
+ */
+export const drafts = new Map();
+let draftsOf = null; // names the session's list of scans
+
+function keepDraftsOf(session) {
+  if (session !== draftsOf) drafts.clear();
+  draftsOf = session;
+}
+
 class Draft {
   constructor(mask, width, height) {
-    Object.assign(this, { mask, width, height, done: [], undone: [], path: null });
-    this.layer = new Layer(width, height);
-    this.paint();
+    Object.assign(this, { mask, width, height, done: [], undone: [], path: null, forgotten: null, saved: null });
+  }
+
+  /** The step that led to this mask. */
+  get step() {
+    return this.done.at(-1) ?? this.forgotten;
+  }
+
+  get unsaved() {
+    return this.step !== this.saved;
+  }
+
+  /** The mask is the prediction again; undo would bring the correction back. */
+  discard() {
+    this.discarded = this.saved = this.step;
+  }
+
+  get isDiscarded() {
+    return Boolean(this.discarded) && this.step === this.discarded;
   }
 
   paint() {
     const colour = pixelOf(EDITED_COLOUR, 0.28);
+    this.layer ??= new Layer(this.width, this.height);
     const { pixels } = this.layer;
     for (let i = 0; i < pixels.length; i += 1) pixels[i] = this.mask[i] ? colour : 0;
     this.layer.put();
@@ -32,7 +61,7 @@ class Draft {
     const change = difference(before, this.mask, this.width);
     if (!change) return;
     this.done.push(change);
-    if (this.done.length > MAX_UNDO) this.done.shift();
+    if (this.done.length > MAX_UNDO) this.forgotten = this.done.shift();
     this.undone = [];
   }
 
@@ -68,7 +97,6 @@ class Editor {
     this.hooks = hooks;
     this.tool = "brush";
     this.radius = 9;
-    this.drafts = new Map();
     this.corners = [];
     this.fingers = new Map();
     this.hand = new Hand(this, pane.querySelector(".hand"), signal);
@@ -86,27 +114,36 @@ class Editor {
 
   /** The reader's mask of a scan and a version; one that was not touched follows the cut-off. */
   draft(id, cutoff, begin) {
-    const before = this.drafts.get(id);
-    const untouched = before && !before.done.length && !before.undone.length;
+    const before = drafts.get(id);
+    const untouched = before && ((!before.done.length && !before.undone.length) || before.isDiscarded);
     if (!before || (untouched && before.cutoff !== cutoff)) {
       const { mask, width, height } = begin();
-      this.drafts.set(id, Object.assign(new Draft(mask, width, height), { cutoff }));
-      if (this.drafts.size > MAX_DRAFTS) this.drafts.delete(this.drafts.keys().next().value);
+      drafts.set(id, Object.assign(new Draft(mask, width, height), { cutoff }));
+      const spare = [...drafts].filter(([other, one]) => other !== id && !one.unsaved);
+      if (spare.length >= MAX_DRAFTS) drafts.delete(spare[0][0]);
     }
-    return this.drafts.get(id);
+    return drafts.get(id);
   }
 
   /** Correct this draft from now on. */
   take(draft) {
     this.current = draft;
+    draft.paint();
     this.hand.show();
   }
 
   /** Correct nothing until another draft is taken; what is being painted becomes a step to undo. */
   leave() {
     if (this.before) this.current.commit(this.before);
+    if (this.current) this.current.layer = null; // many drafts are held, one is drawn
     Object.assign(this, { current: null, before: null, corners: [] });
     this.hand.forget();
+  }
+
+  /** The page goes: what is not saved waits for its scan to be opened again. */
+  end() {
+    this.leave();
+    for (const [id, one] of drafts) if (!one.unsaved) drafts.delete(id);
   }
 
   at(event) {

@@ -6,7 +6,7 @@
 const FIGURES = { dice: "Dice", iou: "IoU", precision: "Precision", recall: "Recall" };
 const CURVE = { width: 280, height: 112 }; // the view box in compare_viewer.html
 
-const count = (value) => Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+const count = (value) => Math.round(value).toLocaleString("en");
 const three = (value) => (Number.isNaN(value) ? "n/a" : value.toFixed(3));
 
 class Figures extends Shell {

@@ -30,22 +30,36 @@ export default function (component) {
     }
     offset += tile.length;
     button.append(Object.assign(document.createElement("small"), { textContent: String(index + 1) }));
-    button.addEventListener("click", () => setTriggerValue("picked", index));
+    button.addEventListener("click", () => pick(index));
     return button;
   });
+  let place = header.current; // the strip's one Tab stop, and where the next arrow starts: keys may outrun the page
+  const stopAt = (index) => {
+    place = index;
+    tiles.forEach((tile, other) => (tile.tabIndex = other === index ? 0 : -1));
+    strip.scrollLeft = tiles[index].offsetLeft - (strip.clientWidth - tiles[index].clientWidth) / 2;
+  };
+  const pick = (index) => {
+    stopAt(index);
+    setTriggerValue("picked", index);
+  };
   const onKey = (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const index = header.current + by;
-    const isTyping = event.composedPath()[0].matches?.("input, textarea, select, [contenteditable]");
-    if (header.keys && by && !isTyping && index >= 0 && index < tiles.length) setTriggerValue("picked", index);
+    const target = event.composedPath()[0];
+    const inStrip = tiles.includes(target);
+    const isTyping = target.matches?.("input, textarea, select, [contenteditable]");
+    if (event.repeat || event.altKey || event.ctrlKey || event.metaKey || (!inStrip && (!header.keys || isTyping))) return;
+    const places = { ArrowLeft: place - 1, ArrowRight: place + 1, ...(inStrip && { Home: 0, End: tiles.length - 1 }) };
+    const to = places[event.key];
+    if (!(to in tiles) || to === place) return;
+    event.preventDefault();
+    pick(to);
+    if (inStrip) tiles[to].focus({ preventScroll: true });
   };
   addEventListener("keydown", onKey);
-  const held = strip.getRootNode().activeElement;
-  const hadFocus = held !== strip && strip.contains(held);
+  const held = [...strip.children].indexOf(strip.getRootNode().activeElement);
   strip.replaceChildren(...tiles);
-  const current = tiles[header.current];
-  if (hadFocus) current?.focus({ preventScroll: true });
-  if (current) strip.scrollLeft = current.offsetLeft - (strip.clientWidth - current.clientWidth) / 2;
+  stopAt(tiles[held] ? held : header.current);
+  if (tiles[held]) tiles[held].focus({ preventScroll: true });
   const end = () => {
     removeEventListener("keydown", onKey);
     for (const url of made) URL.revokeObjectURL(url);

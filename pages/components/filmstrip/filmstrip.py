@@ -1,4 +1,4 @@
-"""The scans of a session as thumbnails; a click or Enter opens one.
+"""The scans of a session as thumbnails; a click or an arrow key opens one. To Tab the strip is one place.
 
 One message of raw bytes, as the viewer's: a 4-byte little-endian length, a JSON header, then JPEG thumbnails.
 """

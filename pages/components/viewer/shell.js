@@ -48,6 +48,8 @@ class Shell {
 
   /** Name, size and place of the scan that is shown. */
   writePlace({ name, width, height, position, count, simulated }) {
+    const { from, to } = this.way ?? {};
+    if (position === to || (position - from) * (position - to) > 0) this.way = null; // arrived, or led elsewhere
     this.part("failed").hidden = true;
     this.part("name").textContent = this.part("name").title = name;
     this.part("size").textContent = `${width} × ${height} px`;
@@ -64,10 +66,12 @@ class Shell {
     this.part("failed").hidden = false;
   }
 
-  /** Ask for the previous or the next scan. */
-  stepFrom({ position, count, scan_id: scanId }, by) {
-    if (position + by < 1 || position + by > count) return;
-    this.ports.setTriggerValue("step", { scan_id: scanId, by });
+  /** Ask for the scan before or after the one on its way, so that quick presses add up; none on its way: the one shown. */
+  stepFrom({ position, count }, by) {
+    const to = Math.min(Math.max((this.way?.to ?? position) + by, 1), count);
+    if (to === position && !this.way) return;
+    this.way = { from: this.way?.from ?? position, to };
+    this.ports.setTriggerValue("step", { to });
   }
 
   /** After a mouse let go of a slider or button, the arrow keys step through scans again. */

@@ -11,7 +11,7 @@ viewer's grid, and float32 maps at the model's side, which the browser upsamples
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
@@ -51,7 +51,7 @@ class ViewerState:
     Attributes:
         lesion_cutoff: Chosen cut-off on the lesion probability; None while it was not touched.
         heat_cutoff: Chosen cut-off on the heat map; None while it was not touched.
-        step: -1 or +1 when the reader just asked for the previous or next scan, else 0. Lasts one run.
+        step: How many scans onward the reader just asked to go, backward below 0; else 0. Lasts one run.
         revealed: The reader asked to see what the model sees ('read first').
     """
 
@@ -140,23 +140,28 @@ def show_viewer(scene: bytes, *, key: str, height: int = 720) -> ViewerState:
     """
     message = height.to_bytes(LENGTH_BYTES, "little") + scene
     result = _mount(key=key, data=message, on_views_change=_ignore, on_step_change=_ignore)
-    return read_state(result, scan_id=read_header(scene)["scan_id"])
+    return read_state(result, read_header(scene))
 
 
-def read_state(result: Mapping[str, object], *, scan_id: str) -> ViewerState:
+def read_state(result: Mapping[str, object], header: Mapping[str, Any]) -> ViewerState:
     """What the browser reported about one scan; reports on others, or out of range, count as nothing."""
-    views, step = result.get("views"), result.get("step")
-    view = views.get(scan_id) if isinstance(views, Mapping) else None
+    views = result.get("views")
+    view = views.get(header["scan_id"]) if isinstance(views, Mapping) else None
     if not isinstance(view, Mapping):
         view = {}
-    ours = isinstance(step, Mapping) and step.get("scan_id") == scan_id
-    direction = step.get("by") if ours and isinstance(step, Mapping) else 0
     return ViewerState(
         lesion_cutoff=_number(view.get("lesion_cutoff"), *LESION_CUTOFF_RANGE),
         heat_cutoff=_number(view.get("heat_cutoff"), 0, 1),
-        step=int(direction) if direction in (-1, 1) else 0,
+        step=read_step(result, header),
         revealed=view.get("revealed") is True,
     )
+
+
+def read_step(result: Mapping[str, object], header: Mapping[str, Any]) -> int:
+    """How far it is to the scan that was asked for by its place: a press made before the last was answered counts."""
+    step = result.get("step")
+    to = _number(step.get("to"), 1, header["count"]) if isinstance(step, Mapping) else None
+    return int(to) - header["position"] if to is not None else 0
 
 
 def _number(value: object, low: float, high: float) -> float | None:
