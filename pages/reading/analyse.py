@@ -25,6 +25,7 @@ from pages.components.tray import MAX_BYTES, MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
+FINDING_PLACES = 3  # two to leave alone and one to write into
 VERSION_WIDTH_PX = 210  # whichever is chosen, so that nothing moves; on a phone it fits beside 'Add scans'
 
 
@@ -169,14 +170,19 @@ def insisted() -> set[str]:
 
 
 def place_of_finding(column: DeltaGenerator, scan_id: str) -> DeltaGenerator:
-    """Where the finding goes: emptied at once for another reading, so that none stands beside a scan it is not of.
+    """Where the finding goes: another place for another reading, so that none stands beside a scan it is not of.
 
-    It is of a scan once it was drawn (`finding-of`): a run may end before, and what it sent with it.
+    In the same place the browser keeps what stands there until it is written over, and Streamlit may leave out an
+    emptying that is followed at once by something new. A finding counts as there once it was drawn (`finding-drawn`): a
+    run may end before, so what was drawn last and what was tried last are both left.
     """
-    if st.session_state.get("finding-of") == scan_id:
-        return column
-    st.session_state.pop("finding-of", None)
-    return column.empty()
+    drawn, place = st.session_state.get("finding-drawn", (None, 0))
+    if drawn != scan_id:
+        left = (place, st.session_state.get("finding-tried"))
+        place = next(number for number in range(FINDING_PLACES) if number not in left)
+    st.session_state["finding-tried"] = place
+    places = [column.container() if number == place else column.empty() for number in range(FINDING_PLACES)]
+    return places[place]
 
 
 def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
@@ -220,13 +226,13 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         st.rerun()
     if state.lesion_cutoff is not None:
         cutoff = tray.cutoffs[scan_id] = state.lesion_cutoff
-    with place.container():
+    with place:
         if read_first and not state.revealed:
             st.info(
                 "Read the scan first. When you are done, press 'Show what the model sees' beside the scan.",
                 icon=":material/visibility_off:",
             )
-            st.session_state["finding-of"] = scan_id
+            st.session_state["finding-drawn"] = (scan_id, st.session_state["finding-tried"])
             return
         reports = get_reports(version)
         finding = read_finding(analysis, cutoff)
@@ -243,7 +249,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             subjects=tray.subjects,
             on_insist=lambda: insisted().add(scan.id),
         )
-        st.session_state["finding-of"] = scan_id
+        st.session_state["finding-drawn"] = (scan_id, st.session_state["finding-tried"])
         if answered:
             show_doubt(analysis, finding, analyser, scan_key=scan_id)
     if answered:
