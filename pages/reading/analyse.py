@@ -176,6 +176,7 @@ def place_of_finding(column: DeltaGenerator, scan_id: str) -> DeltaGenerator:
     emptying that is followed at once by something new. A finding counts as there once it was drawn (`finding-drawn`): a
     run may end before, so what was drawn last and what was tried last are both left.
     """
+    place: int
     drawn, place = st.session_state.get("finding-drawn", (None, 0))
     if drawn != scan_id:
         left = (place, st.session_state.get("finding-tried"))
