@@ -35,6 +35,7 @@ from busi_core.training.augment import augment
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import current_group
 from busi_core.training.losses import CLASS_LOSSES, MASK_LOSSES, balanced_weights
+from busi_core.training.paste import Pasting
 from busi_core.training.step import TrainStep, computes_in_bf16
 
 GOAL = 2.5
@@ -105,10 +106,10 @@ def our_step(records: Sequence[Record], config: TrainingConfig, device: torch.de
     optimizer = loop._make_optimizer(network, config)
     weights = balanced_weights(samples.labels, len(Diagnosis)).to(device)
     step = TrainStep(network, optimizer, weights, config)
-    indices = torch.arange(len(samples))
+    indices, pasting = torch.arange(len(samples)), Pasting(samples, config.pasted_share)
 
     def run() -> float:
-        batch = loop._make_batch(samples, indices, weights, current_group(), config, device)
+        batch = loop.make_batch(pasting, indices, weights, current_group(), config, device)
         loss = float(step(batch))
         average.update_parameters(network)
         return loss
@@ -160,13 +161,13 @@ def report_layers(records: Sequence[Record], config: TrainingConfig, device: tor
     optimizer = loop._make_optimizer(network, config)
     weights = balanced_weights(samples.labels, len(Diagnosis)).to(device)
     step = TrainStep(network, optimizer, weights, config, may_record=False)
-    clock = Clock(device)
+    clock, pasting = Clock(device), Pasting(samples, config.pasted_share)
     for name, part in parts(network):
         watch(part, name, clock)
     for _ in range(1 + rounds):
         clock.start("whole step")
         clock.start("augmentation")
-        batch = loop._make_batch(samples, torch.arange(len(samples)), weights, current_group(), config, device)
+        batch = loop.make_batch(pasting, torch.arange(len(samples)), weights, current_group(), config, device)
         clock.stop("augmentation")
         step(batch)
         clock.stop("whole step")
