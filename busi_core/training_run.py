@@ -84,6 +84,7 @@ def train_version(
     """
     told = listener or Listener()
     _require_free(version, run if resume else None, settings.weights_dir)
+    _require_sense(recipe, test_fold, kept)
     start = choose_start(recipe.stages[0], encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
     split = read_split(settings, data_sets, test_fold=test_fold, kept=kept)
     choosing = read_siblings(siblings, recipe.final, data_sets=data_sets, test_fold=test_fold, settings=settings)
@@ -118,6 +119,15 @@ def train_version(
             siblings=choosing,
         )
         return card, progress
+
+
+def _require_sense(recipe: Recipe, test_fold: int | None, kept: Kept) -> None:
+    if kept == test_fold:
+        raise TrainingError(
+            f"Fold {kept} cannot be the test and choose as well.", remedy="Name another one with --validation-fold."
+        )
+    if kept == "none" and recipe.final.keeps != "last":
+        raise TrainingError("Without a validation part no epoch can be the best.", remedy="Say --keeps last as well.")
 
 
 def _require_free(version: str, run: Path | None, weights_dir: Path) -> None:

@@ -367,6 +367,8 @@ def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_sibl
         (["--validation-fold", "none", "--siblings", "best"], "chose its epoch by them"),
         (["--validation-fold", "none", "--siblings", "a", "--test-fold", "4"], "kept another test part"),
         (["--validation-fold", "none", "--siblings", "nobody"], "'nobody'"),
+        (["--validation-fold", "0"], "cannot be the test and choose as well"),
+        (["--validation-fold", "none", "--siblings", "a", "--keeps", "best"], "Say --keeps last as well"),
     ],
 )
 def test_siblings_that_cannot_choose_are_refused_before_the_training(
