@@ -7,6 +7,7 @@ Convention throughout: an image is flagged if its score >= threshold. Sensitivit
 the positives (truth True: malignant) that is flagged, specificity the share of the others that is not.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +21,7 @@ Scores: TypeAlias = NDArray[np.floating[Any]]  # (n,), higher is more suspicious
 Truth: TypeAlias = NDArray[np.bool_]  # (n,), True for what a high score should find
 Counts: TypeAlias = NDArray[np.int64]  # (3, 3), rows the truth, columns the prediction
 
+ROUNDING = 1e-12  # of a share that a whole number of images makes
 BENIGN, MALIGNANT = (list(Diagnosis).index(diagnosis) for diagnosis in (Diagnosis.BENIGN, Diagnosis.MALIGNANT))
 
 
@@ -176,17 +178,46 @@ def sensitivity_at_specificity(scores: Scores, truth: Truth, specificity: float 
     return curve.at(int(allowed.argmax()))
 
 
-def threshold_for_sensitivity(scores: Scores, truth: Truth, sensitivity: float = 0.95) -> OperatingPoint:
+def threshold_for_sensitivity(
+    scores: Scores, truth: Truth, sensitivity: float = 0.95, *, confidence: float | None = None
+) -> OperatingPoint:
     """The strictest threshold that still finds at least this share of the positives.
 
     Args:
         scores: (n,) finite.
         truth: (n,) bool, with both classes.
         sensitivity: Asked for, in [0, 1].
+        confidence: In [0, 1). None asks for the share among these very positives. A number asks for it among all
+            positives like them, and as surely: so few of these are missed that a threshold which misses more than
+            its share would look as good in at most `1 - confidence` of such samples. Where they are too few to be
+            as sure of anything, the strictest threshold that misses none of them.
+
+    References:
+        Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404 (the exact binomial bound).
+        Bates et al., "Distribution-free, risk-controlling prediction sets", arXiv:2101.02703 (that the bound holds
+        for a threshold chosen by the same scans).
     """
     _require_share(sensitivity, "sensitivity")
     curve = roc_curve(scores, truth)
-    return curve.at(int((curve.sensitivity >= sensitivity).argmax()))
+    if confidence is not None:
+        positives = int(truth.sum())
+        sensitivity = 1 - _most_missed(positives, 1 - sensitivity, confidence) / positives
+    return curve.at(int((curve.sensitivity >= sensitivity - ROUNDING).argmax()))
+
+
+def _most_missed(count: int, share: float, confidence: float) -> int:
+    """The most that `count` may miss to show with this confidence that no more than `share` is missed; at least 0."""
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must lie in [0, 1), got {confidence}")
+    if not 0 < share < 1:
+        return round(share) * count
+    chance, missed = 0.0, 0
+    for missed in range(count + 1):
+        ways = math.lgamma(count + 1) - math.lgamma(missed + 1) - math.lgamma(count - missed + 1)
+        chance += math.exp(ways + missed * math.log(share) + (count - missed) * math.log1p(-share))
+        if chance > 1 - confidence:
+            break
+    return max(missed - 1, 0)
 
 
 def operating_point(scores: Scores, truth: Truth, threshold: float) -> OperatingPoint:

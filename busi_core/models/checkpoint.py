@@ -56,7 +56,7 @@ class ModelCard:
         preprocess: How pixels are prepared.
         temperature: Class logits are divided by it; chosen on validation (Guo et al., arXiv:1706.04599).
         lesion_threshold: A pixel is lesion from this probability on; chosen on validation.
-        malignancy: The flag, at 95 % sensitivity on validation; None without a class head.
+        malignancy: The flag, for 95 % sensitivity, chosen on validation; None without a class head.
         heatmap_offset_px: (rows, columns) in input pixels from a cell of the deepest features to what it looks at;
             heat maps are moved by it (`explain.alignment`).
         training: Data sets, split, configuration and what the run reached, as plain values.
