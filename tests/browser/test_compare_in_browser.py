@@ -495,6 +495,25 @@ def test_a_mask_is_called_unsaved_exactly_while_it_is_another_than_begun_or_save
     assert shown.sent == 0
 
 
+def test_the_browser_asks_before_a_correction_that_is_not_saved_is_lost_with_the_tab(
+    show: Callable[..., Compared],
+) -> None:
+    shown = show()
+    asked: list[str] = []
+    shown.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))  # stay
+    shown.viewer.press("e")
+    shown.stroke((0.4, 0.2), (0.6, 0.25))
+    drawn = shown.own_pixels()
+    shown.page.close(run_before_unload=True)
+    shown.page.wait_for_timeout(500)
+    assert asked == ["beforeunload"]
+    assert shown.own_pixels() == drawn
+    shown.saved_mask()
+    shown.page.close(run_before_unload=True)
+    shown.page.wait_for_event("close")
+    assert asked == ["beforeunload"]
+
+
 def test_a_discarded_correction_begins_anew_from_the_prediction_that_is_seen(show: Callable[..., Compared]) -> None:
     shown = show()
     shown.viewer.press("e")

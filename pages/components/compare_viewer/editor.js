@@ -19,6 +19,11 @@ function keepDraftsOf(session) {
   draftsOf = session;
 }
 
+/* The browser asks before the tab is closed or loaded anew: after that a correction is nowhere. */
+addEventListener("beforeunload", (event) => {
+  if ([...drafts.values()].some((one) => one.unsaved)) event.preventDefault();
+});
+
 class Draft {
   constructor(mask, width, height) {
     Object.assign(this, { mask, width, height, done: [], undone: [], path: null, forgotten: null, saved: null });
