@@ -198,6 +198,7 @@ def release_recipe(
         description=said,
         start=start,
         siblings=siblings,
+        weighs_presence=recipe.weighs_presence,
     )
 
 

@@ -8,7 +8,7 @@ its siblings, which kept one each.
 import hashlib
 import math
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ from busi_core.training.state import BEST_FILE, Progress
 from busi_core.types import Diagnosis
 
 CUTOFFS = tuple(round(float(cutoff), 2) for cutoff in np.arange(0.2, 0.96, 0.05))
+SPARED_DICE = 0.005  # half a hundredth: a sixth of what the gate calls no worse
 FLAG_SENSITIVITY, FLAG_CONFIDENCE = 0.95, 0.9  # a flag chosen to find 95 % of these very scans finds fewer of others
 
 
@@ -141,6 +142,7 @@ def release(
     description: Mapping[str, Any],
     start: Start,
     siblings: Sequence[Sibling] = (),
+    weighs_presence: bool = False,
 ) -> ModelCard:
     """Make `weights/<version>/` from a run's best weights.
 
@@ -154,6 +156,7 @@ def release(
         description: Further plain values for the card's `training`, such as data sets and test fold.
         start: Where its first weights came from.
         siblings: Choose in the place of a validation part, where the split has none.
+        weighs_presence: As in the card.
 
     Raises:
         TrainingError: The run has no best weights, they do not fit, or there is nothing to choose by.
@@ -169,6 +172,7 @@ def release(
         preprocess=config.preprocess,
         temperature=1.0,
         lesion_threshold=0.5,
+        weighs_presence=weighs_presence,
         malignancy=None,
         heatmap_offset_px=_measure_offset(network, split.validation or split.train, config.preprocess),
         training={
@@ -189,8 +193,12 @@ def release(
     )
     device = choose_training_device()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    readers = [(sibling.reader(device, temperature=1.0), sibling.kept) for sibling in siblings]
-    card = _choose(readers or [(Analyser(network, draft, device), split.validation)], draft)
+
+    def read_as(card: ModelCard) -> Sequence[tuple[Analyser, Sequence[Record]]]:
+        readers = [(sibling.reader(device, reads_as=card), sibling.kept) for sibling in siblings]
+        return readers or [(Analyser(network, card, device), split.validation)]
+
+    card = _choose(read_as, draft)
     analyser = Analyser(network, card, device)
     is_without = bool(_why_without_limits(analyser, split.train, split.validation, siblings))
     limits = None if is_without else fit_limits(analyser, split.train, split.validation, siblings=siblings)
@@ -262,7 +270,7 @@ def fit_limits(
     described: list[Description] = []
     scores: list[list[float]] = []
     records = [*training, *validation]
-    readers = [sibling.reader(analyser.device, temperature=analyser.card.temperature) for sibling in siblings]
+    readers = [sibling.reader(analyser.device, reads_as=analyser.card) for sibling in siblings]
     scored = [(analyser, validation), *zip(readers, (sibling.kept for sibling in siblings), strict=True)]
     count = len(records) + sum(len(part) for _, part in scored)
     for number, record in enumerate(records, start=1):
@@ -303,33 +311,42 @@ def _copy_weights(network: Network, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(weights, strict=True)
 
 
-def _choose(readers: Sequence[tuple[Analyser, Sequence[Record]]], draft: ModelCard) -> ModelCard:
-    """Fill in the lesion threshold, and with a class the temperature and the flag, from the scans that each reads."""
+def _choose(read_as: Callable[[ModelCard], Sequence[tuple[Analyser, Sequence[Record]]]], draft: ModelCard) -> ModelCard:
+    """Fill in the lesion threshold, and with a class the temperature and the flag, from the scans that each reads.
+
+    The temperature first: where the chance of a lesion weighs, the lesion threshold depends on it.
+    """
+    card = _choose_for_class(read_as(draft), draft) if draft.architecture.image_classes else draft
     overlaps: list[list[float]] = []
-    scores: list[list[float]] = []
-    validation = [record for _, records in readers for record in records]
-    for analyser, record in ((analyser, record) for analyser, records in readers for record in records):
+    normal: list[bool] = []
+    for analyser, record in _each(read_as(card)):
         image = decode_image(record.image.read_bytes())
         prediction = analyser.analyse_for_batch(image).prediction
         truth = read_truth(record, image.height, image.width)
         probability = upsample(prediction.lesion_probability, image.height, image.width)
         overlaps.append([_overlap(probability >= cutoff, truth) for cutoff in CUTOFFS])
+        normal.append(record.diagnosis is Diagnosis.NORMAL)
+    return replace(card, lesion_threshold=_best_cutoff(np.array(overlaps), np.array(normal)))
+
+
+def _choose_for_class(readers: Sequence[tuple[Analyser, Sequence[Record]]], draft: ModelCard) -> ModelCard:
+    scores: list[list[float]] = []
+    truths: list[int] = []
+    for analyser, record in _each(readers):
+        prediction = analyser.analyse_for_batch(decode_image(record.image.read_bytes())).prediction
         scores.append([(prediction.probabilities or {}).get(diagnosis, math.nan) for diagnosis in Diagnosis])
-    truths = np.array([list(Diagnosis).index(record.diagnosis) for record in validation])
-    cutoff = _best_cutoff(np.array(overlaps), truths == list(Diagnosis).index(Diagnosis.NORMAL))
-    if not draft.architecture.image_classes:
-        return replace(draft, lesion_threshold=cutoff)
-    logits = np.log(np.clip(np.array(scores), 1e-12, 1))
-    temperature = fit_temperature(logits, truths)
+        truths.append(list(Diagnosis).index(record.diagnosis))
+    logits, truth = np.log(np.clip(np.array(scores), 1e-12, 1)), np.array(truths)
+    temperature = fit_temperature(logits, truth)
     malignant = list(Diagnosis).index(Diagnosis.MALIGNANT)
     suspicion = softmax(logits, temperature)[:, malignant]
-    point = threshold_for_sensitivity(suspicion, truths == malignant, FLAG_SENSITIVITY, confidence=FLAG_CONFIDENCE)
-    return replace(
-        draft,
-        temperature=temperature,
-        lesion_threshold=cutoff,
-        malignancy=MalignancyFlag(point.threshold, point.sensitivity, point.specificity, len(validation)),
-    )
+    point = threshold_for_sensitivity(suspicion, truth == malignant, FLAG_SENSITIVITY, confidence=FLAG_CONFIDENCE)
+    flag = MalignancyFlag(point.threshold, point.sensitivity, point.specificity, len(truths))
+    return replace(draft, temperature=temperature, malignancy=flag)
+
+
+def _each(readers: Sequence[tuple[Analyser, Sequence[Record]]]) -> Iterator[tuple[Analyser, Record]]:
+    return ((analyser, record) for analyser, records in readers for record in records)
 
 
 def _overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -340,11 +357,14 @@ def _overlap(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def _best_cutoff(overlaps: NDArray[np.float64], normal: NDArray[np.bool_]) -> float:
-    """The cut-off with the best mean of lesion Dice and share of clean normals, both weighing the same as in
-    the validation part of BUSI: one normal in eight scans."""
+    """The highest cut-off that costs no more than `SPARED_DICE` of the best mean lesion Dice.
+
+    Over a wide range of cut-offs lesions are outlined alike, and only the lower ones outline something in normals too.
+    The lesions draw the line, for there are many: of normals a validation part has a dozen, and the best for these
+    would be chance.
+    """
     lesions = overlaps[~normal].mean(axis=0)
-    clean = overlaps[normal].mean(axis=0) if normal.any() else np.zeros_like(lesions)
-    return CUTOFFS[int((7 * lesions + clean).argmax())]
+    return CUTOFFS[int(np.flatnonzero(lesions >= lesions.max() - SPARED_DICE)[-1])]
 
 
 def current_commit() -> str:

@@ -37,7 +37,7 @@ from busi_core.imaging.preprocess import Box, place_on_box, prepare, prepare_ima
 from busi_core.limits import LIMITS_FILE, Limits, read_limits
 from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
 from busi_core.models.familiarity import Description, describe
-from busi_core.models.interpret import interpret
+from busi_core.models.interpret import class_scores, interpret, pixel_cutoff
 from busi_core.models.network import LesionNet, Network, Outputs, build_network
 from busi_core.models.reading import arrange_for_reading
 from busi_core.registry import check_version_name, read_registry
@@ -258,7 +258,7 @@ class Analyser:
             method,
             place,
             column=None if of == LESION else self.card.architecture.image_classes.index(of),
-            threshold=self.card.lesion_threshold,
+            threshold=pixel_cutoff(analysis.prediction.probabilities, self.card),
             on_progress=on_progress,
         )
         score = self._score_of(of, analysis.prediction)
@@ -351,8 +351,12 @@ class Analyser:
             features = network.encode(tensor)
         description = describe(features, box, self.card.preprocess) if self.limits else None
         if with_mask_map:
-            return _Raw(*explain_scan(network, features, self.card.lesion_threshold), description)
+            cutoff = self._pixel_cutoff if self.card.weighs_presence else self.card.lesion_threshold
+            return _Raw(*explain_scan(network, features, cutoff), description)
         return _Raw(*explain_classes(network, features), None, description)
+
+    def _pixel_cutoff(self, outputs: Outputs) -> float:
+        return pixel_cutoff(class_scores(outputs, self.card), self.card)
 
     def _copy_to_cpu(self) -> Network:
         """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""

@@ -36,10 +36,11 @@ class Sibling:
     card: ModelCard
     kept: tuple[Record, ...]
 
-    def reader(self, device: torch.device, *, temperature: float) -> Analyser:
-        """It reads as the version does that it chooses for: at that version's temperature."""
+    def reader(self, device: torch.device, *, reads_as: ModelCard) -> Analyser:
+        """It reads as the version does that it chooses for: at that version's temperature, and weighing as it does."""
         network = self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Analyser(network, replace(self.card, temperature=temperature), device)
+        card = replace(self.card, temperature=reads_as.temperature, weighs_presence=reads_as.weighs_presence)
+        return Analyser(network, card, device)
 
 
 def read_siblings(

@@ -4,7 +4,7 @@ The network hands out the features it classified, so only the part behind them i
 network changes; safe to call from many threads at once, which hooks on a shared network are not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ LESION = "lesion mask"  # what a heat map of the mask explains, beside the names
 
 
 def explain_scan(
-    network: Network, features: Sequence[Tensor], threshold: float
+    network: Network, features: Sequence[Tensor], threshold: float | Callable[[Outputs], float]
 ) -> tuple[Outputs, list[Tensor], Tensor]:
     """Decode one image's features and explain each class and the mask in the same pass.
 
@@ -23,7 +23,7 @@ def explain_scan(
         network: In eval mode, parameters frozen.
         features: Of `encode` for one image.
         threshold: Lesion probability; the heat map of the mask explains the pixels above it, or where there
-            are none the most suspicious pixel.
+            are none the most suspicious pixel. Where it depends on the outputs, a function of them.
 
     Returns:
         The outputs, one raw map (rows, columns) a class (empty without a class head), and the mask's raw map.
@@ -35,7 +35,8 @@ def explain_scan(
         outputs = network.decode(features)
         scores: Sequence[Tensor] = [] if outputs.class_logits is None else list(outputs.class_logits[0])
         class_maps = [network.locate(raw_gradcam(score, features[-1]), features) for score in scores]
-        lesion_map = raw_gradcam(_lesion_score(outputs.mask_logits, threshold), features[network.mask_level])
+        cutoff = threshold(outputs) if callable(threshold) else threshold
+        lesion_map = raw_gradcam(_lesion_score(outputs.mask_logits, cutoff), features[network.mask_level])
     return outputs, class_maps, lesion_map
 
 
@@ -80,7 +81,7 @@ def lesion_pixels(mask_logits: Tensor, threshold: float) -> Tensor:
 
     Args:
         mask_logits: (1, pixel classes, side, side).
-        threshold: Lesion probability.
+        threshold: Lesion probability; above 1 is above every pixel.
 
     Returns:
         (1, side, side) bool.

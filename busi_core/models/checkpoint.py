@@ -56,6 +56,8 @@ class ModelCard:
         preprocess: How pixels are prepared.
         temperature: Class logits are divided by it; chosen on validation (Guo et al., arXiv:1706.04599).
         lesion_threshold: A pixel is lesion from this probability on; chosen on validation.
+        weighs_presence: Whether the lesion probability of each pixel is multiplied by the chance that there is a lesion
+            at all, 1 - the score of normal.
         malignancy: The flag, for 95 % sensitivity, chosen on validation; None without a class head.
         heatmap_offset_px: (rows, columns) in input pixels from a cell of the deepest features to what it looks at;
             heat maps are moved by it (`explain.alignment`).
@@ -73,6 +75,7 @@ class ModelCard:
     preprocess: PreprocessSpec
     temperature: float
     lesion_threshold: float
+    weighs_presence: bool
     malignancy: MalignancyFlag | None
     heatmap_offset_px: tuple[float, float]
     training: Mapping[str, Any]
@@ -90,6 +93,8 @@ class ModelCard:
         unknown = set(self.architecture.image_classes) - set(Diagnosis)
         if unknown:
             raise ValueError(f"image classes must be among {[d.value for d in Diagnosis]}, got {sorted(unknown)}")
+        if self.weighs_presence and Diagnosis.NORMAL not in self.architecture.image_classes:
+            raise ValueError("without a class normal there is no chance of a lesion to weigh by")
         if self.architecture.in_channels != self.preprocess.channels:
             raise ValueError(
                 f"the network reads {self.architecture.in_channels} channels, {self.preprocess.channels} are prepared"
@@ -131,6 +136,7 @@ def read_card(folder: Path) -> ModelCard:
         rows, columns = content["heatmap_offset_px"]
         content["heatmap_offset_px"] = (float(rows), float(columns))
         content["trained_on"] = tuple(content["trained_on"])
+        content.setdefault("weighs_presence", False)  # cards from before 2026-11-27
         return ModelCard(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelUnavailableError(

@@ -24,7 +24,16 @@ from busi_core.registry import Change
 
 RECORD_SCHEMA = 1
 DESCRIPTION, PROTOCOL, IMPACT = "description_of_modifications", "modification_protocol", "impact_assessment"
-COMPARED = ("architecture", "preprocess", "temperature", "lesion_threshold", "malignancy", "encoder_source", "commit")
+COMPARED = (
+    "architecture",
+    "preprocess",
+    "temperature",
+    "lesion_threshold",
+    "weighs_presence",
+    "malignancy",
+    "encoder_source",
+    "commit",
+)
 
 
 def write_record(weights_dir: Path, change: Change, verdict: Verdict, protocol: Protocol) -> tuple[Path, str]:

@@ -14,6 +14,7 @@ PRODUCT_RECIPE = Recipe(
     data_sets=DATA_SETS,
     printed={},
     printed_start="random",
+    weighs_presence=True,
 )
 
 RECIPES: dict[str, Recipe] = {

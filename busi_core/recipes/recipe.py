@@ -22,6 +22,7 @@ class Recipe:
         stage_shares: Share of the training scans that each stage learns from; their sum is 1.
         data_sets: 'busi', 'bus-bra', or 'bcss' for tissue.
         printed: Figures as printed, by our name of the same metric; in [0, 1].
+        weighs_presence: As in the card of its versions.
         printed_start: 'random', or 'ImageNet' where the paper starts there and no such weights are at hand.
     """
 
@@ -34,6 +35,7 @@ class Recipe:
     printed: Mapping[str, float]
     printed_start: str
     stage_shares: tuple[float, ...] = (1.0,)
+    weighs_presence: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages or len(self.stages) != len(self.stage_shares):

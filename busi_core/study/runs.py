@@ -185,6 +185,7 @@ def plain_card(version: str, config: TrainingConfig, *, sha256: str = "") -> Mod
         preprocess=config.preprocess,
         temperature=1.0,
         lesion_threshold=CUTOFF,
+        weighs_presence=False,
         malignancy=None,
         heatmap_offset_px=(0.0, 0.0),
         training={},

@@ -201,11 +201,22 @@ def edit_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / CARD_FILE).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(ModelCard)])
+@pytest.mark.parametrize("field", [field.name for field in fields(ModelCard) if field.name != "weighs_presence"])
 def test_a_card_that_lacks_a_field_is_refused(weights_dir: Path, field: str) -> None:
     edit_card(weights_dir / "tiny", lambda card: card.pop(field))
     with pytest.raises(ModelUnavailableError, match=r"card .*'tiny'.* incomplete"):
         read_card(weights_dir / "tiny")
+
+
+def test_a_card_from_before_the_chance_of_a_lesion_weighed_reads_without_it(weights_dir: Path) -> None:
+    edit_card(weights_dir / "tiny", lambda card: card.pop("weighs_presence"))
+    assert not read_card(weights_dir / "tiny").weighs_presence
+
+
+def test_a_card_cannot_weigh_by_a_class_that_the_network_does_not_know() -> None:
+    lesions_only = replace(TINY, image_classes=("benign", "malignant"))
+    with pytest.raises(ValueError, match="no chance of a lesion"):
+        make_card(make_weights(), architecture=lesions_only, weighs_presence=True)
 
 
 @pytest.mark.parametrize(

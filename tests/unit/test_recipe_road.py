@@ -3,15 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from busi_core import release as release_module
+from busi_core.data.records import read_truth
 from busi_core.data.simulated_set import split_simulated
 from busi_core.errors import DatasetError, ExplanationError, TrainingError
 from busi_core.explain.catalogue import Method
 from busi_core.explain.gradcam import LESION
+from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.imaging.preprocess import upsample
 from busi_core.jobs.plan import plan_config
 from busi_core.jobs.spec import JobSpec
 from busi_core.limits import LIMITS_FILE
@@ -166,6 +171,27 @@ def test_a_version_is_listed_only_once_its_limits_lie_beside_it(
             start=release_module.Start(None, "random", ()),
         )
     assert list_versions(tmp_path) == ()
+
+
+def test_the_cut_off_is_the_best_for_the_lesion_probability_that_the_reader_is_shown(root: Path) -> None:
+    """With the temperature and the chance of a lesion of the finished version."""
+    analyser = load(root, "product")
+    assert analyser.card.weighs_presence
+    assert not load(root, "unet-gradcam").card.weighs_presence
+    overlaps, normal = [], []
+    for record in split_simulated(settings_in(root).state_dir / SIMULATED, test_fold=0).validation:
+        image = decode_image(record.image.read_bytes())
+        truth = read_truth(record, image.height, image.width)
+        shown = upsample(analyser.analyse_image(image).prediction.lesion_probability, image.height, image.width)
+        normal.append(not truth.any())
+        overlaps.append([])
+        for cutoff in release_module.CUTOFFS:
+            mask = shown >= cutoff
+            overlaps[-1].append(f1_score(truth.ravel(), mask.ravel()) if truth.any() else float(not mask.any()))
+    dice = dict(zip(release_module.CUTOFFS, np.array(overlaps)[~np.array(normal)].mean(axis=0), strict=True))
+    chosen = analyser.card.lesion_threshold
+    assert max(dice.values()) - dice[chosen] <= 0.005
+    assert all(max(dice.values()) - dice[cutoff] > 0.005 for cutoff in dice if cutoff > chosen)
 
 
 def test_too_few_scans_give_no_limits(root: Path) -> None:

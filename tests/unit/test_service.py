@@ -16,6 +16,7 @@ from torch import Tensor
 from versions import SIDE_64, TINY, make_analyser, make_card, make_network, make_weights
 
 from busi_core.errors import InvalidImageError
+from busi_core.explain.catalogue import Method
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
@@ -72,6 +73,28 @@ def test_an_analysis_holds_scores_that_sum_to_one_and_a_map_for_every_class(
         assert heatmap.evidence.max() in (0, 1)
     assert analysis.model_version == "tiny"
     assert (analysis.lesion_threshold, analysis.malignancy_threshold) == (0.5, 0.3)
+
+
+def test_where_the_card_says_so_each_pixel_is_weighed_by_the_chance_of_a_lesion(
+    simulated: dict[Diagnosis, SimulatedScan],
+) -> None:
+    """The mask's heat map then explains the pixels of that mask, here half as many as without."""
+    plain = make_analyser(lesion_threshold=0.3).analyse(simulated[Diagnosis.BENIGN].png())
+    assert plain.prediction.probabilities is not None
+    chance = 1 - plain.prediction.probabilities[Diagnosis.NORMAL]
+    assert 0.2 < chance < 0.8
+    ours = plain.prediction.lesion_probability * np.float32(chance)
+    cutoff = float(np.median(ours))
+    analyser = make_analyser(lesion_threshold=cutoff, weighs_presence=True)
+    weighed = analyser.analyse(simulated[Diagnosis.BENIGN].png())
+    assert weighed.prediction.probabilities == plain.prediction.probabilities
+    np.testing.assert_allclose(weighed.prediction.lesion_probability, ours, rtol=1e-6)
+    of_these_pixels = make_analyser(lesion_threshold=cutoff / chance).analyse(simulated[Diagnosis.BENIGN].png())
+    expected = of_these_pixels.heatmaps[LESION].evidence
+    assert expected.max() == 1
+    np.testing.assert_array_equal(weighed.heatmaps[LESION].evidence, expected)
+    explained = analyser.explain(weighed, Method.GRAD_CAM, of=LESION).heatmap
+    np.testing.assert_allclose(explained.evidence, expected, atol=1e-5)
 
 
 def test_the_scores_are_the_softmax_of_the_logits_over_the_temperature(

@@ -59,6 +59,7 @@ def make_card(weights: bytes, version: str = "tiny", **changes: Any) -> ModelCar
         preprocess=SIDE_64,
         temperature=1.5,
         lesion_threshold=0.5,
+        weighs_presence=False,
         malignancy=MalignancyFlag(threshold=0.3, sensitivity=0.95, specificity=0.5, scans=40),
         heatmap_offset_px=(0.0, 0.0),
         training={"test_fold": 0},
