@@ -60,8 +60,13 @@ def format_model_card(
         "## What it is",
         f"A {card.architecture.name} on the encoder `{card.architecture.encoder}` with a class head that looks where "
         f"the lesion may be. Input: one grey image, fitted into {preprocess.side} x {preprocess.side} pixels "
-        f"('{preprocess.fit}'). Output: a lesion probability for each pixel and a score for "
-        f"{', '.join(card.architecture.image_classes)}.",
+        f"('{preprocess.fit}'). Output: a lesion probability for each pixel"
+        + (
+            ", multiplied by the chance that there is a lesion at all (1 - the score of normal),"
+            if card.weighs_presence
+            else ""
+        )
+        + f" and a score for {', '.join(card.architecture.image_classes)}.",
         f"- First weights of the encoder: {card.encoder_source}\n"
         f"- Trained {card.created} on {', '.join(card.training['data_sets'])}: {images['train']} images, "
         f"{_name_choices(card)}; {config.get('keeps', 'best')} epoch {card.training['best_epoch']} of "
