@@ -6,7 +6,7 @@ In turn, on the same scan, so that a busy machine slows all of them; medians of 
     analysis   from decoded pixels: mask, class, three heat maps, restored to the scan; with the mask's heat map; and
                as a web server asks for it, in a new thread each time
     plain      the same network eagerly in fp32, as written, and the grad-cam package once, for the likeliest class
-    resnet18   one eager fp32 forward pass of a ResNet-18 U-Net of the same side: the usual small network
+    resnet18   one eager fp32 forward pass of a ResNet-18 U-Net at 256 px: the usual small network
     bare       one forward pass, nothing else: as written, rearranged for reading, in OpenVINO; the fastest one counts
     graph      network and heat maps as one computation (reading_graph.py), in OpenVINO where it is installed
 Decoding the file, and drawing and writing mask and heat map as PNG, are timed apart. On a GPU also: many scans at once,
@@ -63,16 +63,16 @@ def main() -> None:
 
 def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
     image = decode_image(data)
-    network, reader, device = analyser._network, analyser._reader, analyser._device
+    network, reader, device = analyser._network, analyser._reader, analyser.device
     tensor, _ = prepare_image(image, analyser.card.preprocess)
     fast, analysis = analyser._to_device(tensor), analyser.analyse_image(image)
-    side, channels = tensor.shape[-1], tensor.shape[1]
+    channels = tensor.shape[1]
     resnet = smp.Unet("resnet18", encoder_weights=None, in_channels=channels).to(device).eval()
     steps: dict[str, Step] = {
         ANALYSIS: lambda: analyser.analyse_for_batch(image),
         WITH_MASK_MAP: lambda: analyser.analyse_image(image),
         FROM_NEW_THREAD: lambda: in_new_thread(lambda: analyser.analyse_image(image)),
-        RESNET: without_gradient(resnet, torch.zeros(1, channels, side, side, device=device)),
+        RESNET: without_gradient(resnet, torch.zeros(1, channels, RESNET_SIDE, RESNET_SIDE, device=device)),
         "bare pass, as written": without_gradient(network, fast),
         "bare pass, rearranged": without_gradient(reader, fast),
         "decode the file": lambda: decode_image(data),

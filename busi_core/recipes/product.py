@@ -1,4 +1,4 @@
-"""The product's own recipe: what the weights in service are trained with, and the data sets that it may read."""
+"""The product's own recipe, from which a training starts; the card of a version says what was changed. Its data sets."""
 
 from busi_core.data.records import read_bus_bra, read_busi
 from busi_core.data.simulated_set import split_simulated
