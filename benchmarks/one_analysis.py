@@ -43,7 +43,8 @@ from busi_core.imaging.preprocess import prepare_image, upsample
 WARM_UP = 3
 ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
 FROM_NEW_THREAD = "the same, asked by a new thread each time"
-PLAIN, RESNET = "plain eager fp32 and grad-cam once", "ResNet-18 U-Net, one eager fp32 pass"
+PLAIN, RESNET = "plain eager fp32 and grad-cam once", "ResNet-18 U-Net at 256 px, one eager fp32 pass"
+RESNET_SIDE = 256  # whatever side ours reads
 MIN_PLAIN, MAX_BARE, MAX_RESNET = 6.0, 1.3, 0.6
 MANY = 64  # scans at once on a GPU
 
