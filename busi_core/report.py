@@ -213,5 +213,13 @@ def score_words(score: float) -> str:
     return "< 0.01" if score < 0.01 else "> 0.99" if score > 0.99 else f"{score:.2f}"
 
 
+def score_beside(score: float, cutoff: float) -> tuple[str, str]:
+    """A score and the cut-off that it is held against, in as many digits as tell them apart, three at least."""
+    digits = next((n for n in range(3, 7) if f"{score:.{n}f}" != f"{cutoff:.{n}f}"), 6)
+    least = 10**-digits
+    said = f"< {least:.{digits}f}" if score < least else f"> {1 - least:.{digits}f}" if score > 1 - least else ""
+    return said or f"{score:.{digits}f}", f"{cutoff:.{digits}f}"
+
+
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value

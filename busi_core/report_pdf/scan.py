@@ -220,7 +220,7 @@ def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float)
 def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
     if record["flagged"] is not None:
         said = "Flagged" if record["flagged"] else "Not flagged"
-        yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.2f})."
+        yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
     size = record["size"]
     if _is_withheld(record):
         yield "Whether there is a lesion is not said either."

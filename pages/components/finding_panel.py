@@ -7,7 +7,7 @@ import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.models.checkpoint import MalignancyFlag
-from busi_core.report import score_words
+from busi_core.report import score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
 from pages.components.limits_panel import show_class_set, show_withheld
 from pages.components.page import label
@@ -91,10 +91,10 @@ def _show_flag(
     lines = []
     if flag is not None:
         mark = "⚑ Flagged for malignancy" if finding.flagged else "Not flagged for malignancy"
-        sign = "≥" if finding.flagged else "<"
+        said, cutoff = score_beside(score, flag.threshold)
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
-            f"<span>Score of malignant {score_text(score)} {sign} {flag.threshold:.2f}. "
+            f"<span>Score of malignant {escape(said)}; the flag is up from {cutoff}. "
             f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )

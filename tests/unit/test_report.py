@@ -20,7 +20,7 @@ from busi_core.data.pairing import pair_files
 from busi_core.data.sources import list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
-from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_json
+from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import printable
 from busi_core.report_pdf.pictures import draw_difference
@@ -227,3 +227,21 @@ def test_the_three_colours_lie_where_the_masks_say() -> None:
 def test_the_same_report_is_the_same_bytes(simulated: dict[Diagnosis, SimulatedScan]) -> None:
     report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
     assert draw_report(report) == draw_report(report)
+
+
+@pytest.mark.parametrize(
+    ("score", "cutoff", "said"),
+    [
+        (0.94, 0.0269, ("0.940", "0.027")),
+        (0.0268, 0.0272, ("0.0268", "0.0272")),
+        (0.02685, 0.02684, ("0.02685", "0.02684")),
+        (0.0002, 0.0269, ("< 0.001", "0.027")),
+        (0.99991, 0.0269, ("> 0.999", "0.027")),
+        (0.3, 0.3, ("0.300000", "0.300000")),
+    ],
+)
+def test_a_score_and_its_cut_off_are_never_written_alike_where_they_differ(
+    score: float, cutoff: float, said: tuple[str, str]
+) -> None:
+    """It read '0.03 < 0.03'."""
+    assert score_beside(score, cutoff) == said
