@@ -1,4 +1,4 @@
-"""The product's own recipe, from which a training starts; the card of a version says what was changed. Its data sets."""
+"""The product's own recipe, from which a training starts (a card says what was changed), and its data sets."""
 
 from busi_core.data.records import read_bus_bra, read_busi
 from busi_core.data.simulated_set import split_simulated
