@@ -118,8 +118,8 @@ def our_step(records: Sequence[Record], config: TrainingConfig, device: torch.de
 
 
 def fresh(config: TrainingConfig, device: torch.device) -> Network:
-    network = build_network(config.architecture).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.train()  # type: ignore[no-any-return]
+    network = build_network(config.architecture).to(device, memory_format=torch.channels_last)
+    return network.train()
 
 
 def report(times: dict[str, list[float]], batch: int) -> None:
