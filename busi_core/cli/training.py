@@ -134,16 +134,12 @@ def add_commands(commands: Commands) -> None:
     sweep.set_defaults(run=_sweep)
 
 
-def _train(options: argparse.Namespace) -> int:
+def recipe_of(options: argparse.Namespace) -> "Recipe":
+    """What `busi train` with these options trains."""
     from busi_core.recipe_run import scaled_for
     from busi_core.recipes.catalogue import get_recipe
-    from busi_core.registry import check_version_name
-    from busi_core.training_run import Listener, train_version
 
-    settings = read_settings()
-    recipe = get_recipe(options.recipe)
-    run = options.runs / check_version_name(options.version)
-    recipe = scaled_for(recipe, _given(options, *TRAINING_OPTIONS))
+    recipe = scaled_for(get_recipe(options.recipe), _given(options, *TRAINING_OPTIONS))
     if options.size is not None:
         recipe = scaled_for(recipe, {"preprocess": _resized(recipe.final.preprocess, options.size)})
     if parts := _given(options, "encoder", "padding"):
@@ -151,6 +147,16 @@ def _train(options: argparse.Namespace) -> int:
         if parts.get("encoder", own.encoder) != own.encoder:
             parts.setdefault("padding", "symmetric")  # every encoder's; 'same' goes with the recipe's own
         recipe = scaled_for(recipe, {"architecture": replace(own, **parts)})
+    return recipe
+
+
+def _train(options: argparse.Namespace) -> int:
+    from busi_core.registry import check_version_name
+    from busi_core.training_run import Listener, train_version
+
+    settings = read_settings()
+    recipe = recipe_of(options)
+    run = options.runs / check_version_name(options.version)
     if recipe.is_tissue:
         return _train_tissue(options, recipe, run)
 

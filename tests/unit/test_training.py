@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,6 +19,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import affine, gaussian_blur
 from versions import SIDE_64, TINY, make_network
 
+from busi_core.cli import make_parser
+from busi_core.cli.training import recipe_of
 from busi_core.data.dataset import Samples, none_like
 from busi_core.errors import OutputError, TrainingError
 from busi_core.files import write_atomically
@@ -26,7 +29,6 @@ from busi_core.imaging.preprocess import fit_mask, fit_to_square
 from busi_core.metrics.classification import macro_f1
 from busi_core.models.checkpoint import read_card
 from busi_core.models.network import LesionNet, Outputs
-from busi_core.recipes.product import PRODUCT
 from busi_core.registry import read_registry
 from busi_core.settings import PROJECT_ROOT
 from busi_core.training import augment as augmentation
@@ -626,11 +628,12 @@ def test_validation_changes_nothing_but_the_mode(samples: Samples) -> None:
 # ---- The product's own recipe ----------------------------------------------------------------------------------
 
 
-def test_busi_train_does_what_the_version_in_service_was_trained_by() -> None:
-    """But for patience: that version was to show its whole curve, and was best at the same epoch."""
+def test_the_readme_says_how_the_version_in_service_was_trained() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    command = readme.split("The version in service was trained by")[1].split("```sh")[1].split("```")[0]
+    options = make_parser().parse_args(shlex.split(command.replace("\\\n", " "))[3:])
     weights = PROJECT_ROOT / "weights"
-    config = read_card(weights / read_registry(weights).in_service).training["config"]
-    recipe = json.loads(json.dumps(asdict(PRODUCT)))
-    assert {key: config[key] for key in config if key != "patience"} == {
-        key: recipe[key] for key in config if key != "patience"
-    }
+    said = read_card(weights / read_registry(weights).in_service).training
+    assert said["config"] == json.loads(json.dumps(asdict(recipe_of(options).final)))
+    assert said["validation_fold"] == options.validation_fold
+    assert len(said["siblings"]) == len(options.siblings)
