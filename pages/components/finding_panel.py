@@ -94,7 +94,7 @@ def _show_flag(
         said, cutoff = score_beside(score, flag.threshold)
         lines.append(
             f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
-            f"<span>Score of malignant {escape(said)}; the flag is up from {cutoff}. "
+            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. "
             f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
