@@ -13,7 +13,7 @@ worst, the same class on every scan, correlation of every heat map .999.
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,15 +65,16 @@ class AsWritten(Analyser):
     """The product's analyser on the network as it was trained, not rearranged."""
 
     def __init__(self, analyser: Analyser) -> None:
-        super().__init__(analyser._network, analyser.card, torch.device("cpu"))
-        self._reader = analyser._network
+        super().__init__(analyser._network, analyser.card, torch.device("cpu"), others=analyser._written[1:])
+        self._reader, self._readers = analyser._network, analyser._written
 
 
 class OpenVino(Analyser):
     """The product's analyser with the engine in the place of torch, and nothing else changed."""
 
     def __init__(self, analyser: Analyser, precision: str) -> None:
-        super().__init__(analyser._network, analyser.card, torch.device("cpu"))
+        alone = replace(analyser.card, second_opinion=None)
+        super().__init__(analyser._network, alone, torch.device("cpu"))
         graph = ReadingGraph(analyser._network, analyser.card.lesion_threshold)
         side = analyser.card.preprocess.side
         self._compiled = convert(graph, torch.zeros(1, analyser.card.preprocess.channels, side, side), precision)

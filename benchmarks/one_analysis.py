@@ -4,7 +4,8 @@
 
 In turn, on the same scan, so that a busy machine slows all of them; medians of all rounds, and of each round's ratio:
     analysis   from decoded pixels: mask, class, three heat maps, restored to the scan; with the mask's heat map; and
-               as a web server asks for it, in a new thread each time
+               as a web server asks for it, in a new thread each time; and where a second opinion is asked for, with
+               the mean over scans, of which so many ask as `busi evaluate --all` counted
     plain      the same network eagerly in fp32, as written, and the grad-cam package once, for the likeliest class
     resnet18   one eager fp32 forward pass of a ResNet-18 U-Net at 256 px: the usual small network
     bare       one forward pass, nothing else: as written, rearranged for reading, in OpenVINO; the fastest one counts
@@ -17,7 +18,9 @@ rows are left out.
 import argparse
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -36,13 +39,16 @@ from busi_core import (
     read_settings,
     simulate_scan,
 )
+from busi_core.assessment import read_assessment
 from busi_core.explain.catalogue import DEEPEST
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import prepare_image, upsample
+from busi_core.models.checkpoint import ModelCard
 
 WARM_UP = 3
 ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
 FROM_NEW_THREAD = "the same, asked by a new thread each time"
+IN_DOUBT, ON_AVERAGE = "analysis with a second opinion", "analysis, mean over test scans"
 PLAIN, RESNET = "plain eager fp32 and grad-cam once", "ResNet-18 U-Net at 256 px, one eager fp32 pass"
 RESNET_SIDE = 256  # whatever side ours reads
 MIN_PLAIN, MAX_BARE, MAX_RESNET = 6.0, 1.3, 0.6
@@ -57,6 +63,10 @@ def main() -> None:
     data = simulate_scan(Diagnosis.MALIGNANT, seed=1).png()
     steps = make_steps(analyser, data)
     times = time_in_turn(steps, rounds=options.rounds, warm_up=WARM_UP, device=device, seconds=options.seconds)
+    share = share_in_doubt(settings.weights_dir, analyser.card)
+    if share is not None:
+        pairs = zip(times[ANALYSIS], times[IN_DOUBT], strict=True)
+        times[f"{ON_AVERAGE}, {share:.1%} of which ask"] = [(1 - share) * sure + share * doubted for sure, doubted in pairs]
     print(f"{analyser.card.version}, {describe_machine(device)}, {len(times[ANALYSIS])} rounds\n")
     report(times)
     report_rates(analyser, device)
@@ -64,6 +74,7 @@ def main() -> None:
 
 def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
     image = decode_image(data)
+    analyser, asking = ask(analyser, never=True), ask(analyser, never=False)
     network, reader, device = analyser._network, analyser._reader, analyser.device
     tensor, _ = prepare_image(image, analyser.card.preprocess)
     fast, analysis = analyser._to_device(tensor), analyser.analyse_image(image)
@@ -73,6 +84,7 @@ def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
         ANALYSIS: lambda: analyser.analyse_for_batch(image),
         WITH_MASK_MAP: lambda: analyser.analyse_image(image),
         FROM_NEW_THREAD: lambda: in_new_thread(lambda: analyser.analyse_image(image)),
+        **({IN_DOUBT: lambda: asking.analyse_for_batch(image)} if asking.card.second_opinion else {}),
         RESNET: without_gradient(resnet, torch.zeros(1, channels, RESNET_SIDE, RESNET_SIDE, device=device)),
         "bare pass, as written": without_gradient(network, fast),
         "bare pass, rearranged": without_gradient(reader, fast),
@@ -84,6 +96,25 @@ def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
     if find_spec("openvino") and device.type == "cpu":
         steps |= openvino_steps(analyser, tensor)
     return steps
+
+
+def ask(analyser: Analyser, *, never: bool) -> Analyser:
+    """The same version, asking for a second opinion on no scan or on every one."""
+    opinion = analyser.card.second_opinion
+    if opinion is None:
+        return analyser
+    when = (0.0, (1.0, 1.0)) if never else (1.0, opinion.lesion_between)
+    card = replace(analyser.card, second_opinion=replace(opinion, class_below=when[0], lesion_between=when[1]))
+    first, *others = analyser._written
+    return Analyser(first, card, analyser.device, analyser.limits, others=others)
+
+
+def share_in_doubt(weights_dir: Path, card: ModelCard) -> float | None:
+    """Of the test scans of all test sets, by the version's assessment; None where it asks nobody."""
+    figures = read_assessment(weights_dir / card.version, sha256=card.sha256)
+    asked = [figure for figure in figures if (figure.part, figure.name) == ("second opinion", "asked for")]
+    scans = sum(figure.cases for figure in asked)
+    return sum(figure.estimate * figure.cases for figure in asked) / scans if scans else None
 
 
 def in_new_thread(run: Step) -> object:
@@ -131,7 +162,11 @@ def plain_torch(analyser: Analyser, images: Tensor) -> Step:
 
     from busi_core.explain.layers import CLASS_HEAD, Watched
 
-    copy = analyser._copy_to_cpu().to(images.device, memory_format=torch.contiguous_format).requires_grad_(True)
+    copy = (
+        analyser._copy_to_cpu(analyser._network)
+        .to(images.device, memory_format=torch.contiguous_format)
+        .requires_grad_(True)
+    )
     watched = Watched(copy, CLASS_HEAD)
     watched.requires_grad_(True)
     deepest = next(layer for layer in analyser.layers() if layer.name == DEEPEST)

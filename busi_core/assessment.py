@@ -2,6 +2,7 @@
 
     evaluation reports + limits -> how often the sets of classes hold the truth, class by class
     test scans and foreign pictures -> how many are called unlike, how many get no answer
+    test scans -> how often a second opinion is asked for, and how right the class is there and elsewhere
     test scans with marks drawn in -> how often the class moves
     test scans read six times -> how much the area moves, and how often the true area lies within
     heat maps -> deletion and insertion against random, sanity check, evidence inside the lesion
@@ -93,6 +94,7 @@ def assess(
     return [
         *assess_sets(reports, analyser.limits),
         *assess_refusal(analyser, analyser.limits, tests, on_step),
+        *assess_opinions(analyser, tests, on_step),
         *assess_marks(analyser, name, records, on_step),
         *assess_doubt(analyser, name, records, on_step),
         *assess_heatmaps(analyser, network, name, lesions[:HEATMAP_SCANS], on_step),
@@ -160,6 +162,32 @@ def assess_refusal(
         ):
             noticed = np.array([likeness in levels for likeness in judged], float)
             figures.append(_figure("refusal", name, kind, noticed, group))
+    return figures
+
+
+def assess_opinions(
+    analyser: Analyser, tests: Mapping[str, Sequence[Record]], on_step: Progress | None = None
+) -> list[Figure]:
+    """How often a second opinion is asked for, and how often the class is right with it, without it, and elsewhere."""
+    figures: list[Figure] = []
+    for test_set, records in tests.items() if analyser.card.second_opinion else ():
+        asked, right, alone = [], [], []
+        for number, record in enumerate(records, start=1):
+            analysis = analyser.analyse_for_batch(decode_image(record.image.read_bytes()), insist=True)
+            first = analysis.opinions[0] if analysis.opinions else analysis.prediction
+            asked.append(bool(analysis.opinions))
+            right.append(float(analysis.prediction.diagnosis is record.diagnosis))
+            alone.append(float(first.diagnosis is record.diagnosis))
+            _tell(on_step, f"second opinions on {test_set}", number, len(records))
+        groups, doubted = _number_scans(records), np.array(asked)
+        figures.append(_figure("second opinion", "asked for", test_set, doubted.astype(float), groups))
+        for name, hits, of in (
+            ("class is right where it was asked for", right, doubted),
+            ("the same by the first network alone", alone, doubted),
+            ("class is right where it was not asked for", right, ~doubted),
+        ):
+            if of.any():
+                figures.append(_figure("second opinion", name, test_set, np.array(hits)[of], groups[of]))
     return figures
 
 

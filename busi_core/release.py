@@ -190,6 +190,7 @@ def release(
         commit=current_commit(),
         created=datetime.now(UTC).date().isoformat(),
         sha256=hashlib.sha256(weights).hexdigest(),
+        second_opinion=None,
     )
     device = choose_training_device()
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,6 +4,7 @@
                                                         Outputs.features -Grad-CAM-> heat maps
     Analysis, method, layer -explain-> Explanation, on request
                                             early feature maps -familiarity-> known, unlike or foreign
+    a Prediction in doubt -other networks of the version-> the Prediction of most of them
 
 A scan that is foreign to the model gets no answer unless the caller insists.
 
@@ -14,7 +15,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -35,11 +36,19 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import Box, place_on_box, prepare, prepare_image
 from busi_core.limits import LIMITS_FILE, Limits, read_limits
-from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
+from busi_core.models.checkpoint import (
+    CARD_FILE,
+    MODEL_FILE,
+    SECOND_OPINION_FILE,
+    ModelCard,
+    load_readers,
+    load_version,
+)
 from busi_core.models.familiarity import Description, describe
 from busi_core.models.interpret import class_scores, interpret, pixel_cutoff
 from busi_core.models.network import LesionNet, Network, Outputs, build_network
 from busi_core.models.reading import arrange_for_reading
+from busi_core.models.second_opinion import agree
 from busi_core.registry import check_version_name, read_registry
 from busi_core.taught import TAUGHT_FILE, TaughtScans, read_taught
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWarning, Likeness, Prediction
@@ -91,21 +100,31 @@ class Analyser:
         limits: Limits | None = None,
         *,
         taught: TaughtScans | None = None,
+        others: Sequence[Network] = (),
     ) -> None:
         """Args:
         network: Frozen and in eval mode, on `device`.
         limits: What the version knows of its limits; without them no scan is called unlike or foreign.
         taught: The scans that taught it; None knows them by the card's names alone.
+        others: The networks that the card asks for a second opinion, likewise frozen.
+
+        Raises:
+            ValueError: The card names other networks than there are.
         """
+        named = len(card.second_opinion.readers) if card.second_opinion else 0
+        if len(others) != named:
+            raise ValueError(f"the card asks {named} networks for a second opinion, got {len(others)}")
         self.card = card
         self.limits = limits
         self.taught = taught or TaughtScans(card.trained_on)
         self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
+        self._written = (network, *others)
+        self._readers = (self._reader, *map(arrange_for_reading, others))
         self.device = device
         self._retrying = threading.Lock()
-        self._cpu_network: Network | None = self._reader if device.type == "cpu" else None
+        self._on_cpu = dict(enumerate(self._readers)) if device.type == "cpu" else {}
         self._layers: tuple[Layer, ...] = ()
         self._offsets_px = {DEEPEST: card.heatmap_offset_px}
 
@@ -122,7 +141,14 @@ class Analyser:
                 f"The version {card.version!r} reads stained tissue, not scans of a breast.",
                 remedy="Choose another version; this one stands on the page Systems.",
             )
-        return cls(network, card, device, read_limits(folder, card), taught=read_taught(folder, card.trained_on))
+        return cls(
+            network,
+            card,
+            device,
+            read_limits(folder, card),
+            taught=read_taught(folder, card.trained_on),
+            others=load_readers(folder, card, device),
+        )
 
     @classmethod
     def load_without_limits(cls, folder: Path, device: torch.device) -> "Analyser":
@@ -131,7 +157,8 @@ class Analyser:
         Raises:
             ModelUnavailableError: A file is missing or fails a check.
         """
-        return cls(*load_version(folder, device), device)
+        network, card = load_version(folder, device)
+        return cls(network, card, device, others=load_readers(folder, card, device))
 
     def analyse(self, data: bytes, *, frame: int | None = None, insist: bool = False) -> Analysis:
         """Read one uploaded file.
@@ -174,16 +201,21 @@ class Analyser:
 
     def _analyse(self, image: DecodedImage, *, with_mask_map: bool, insist: bool) -> Analysis:
         tensor, box = prepare_image(image, self.card.preprocess)
-        raw, fell_back = self._run(tensor, box, with_mask_map=with_mask_map)
+        raw, fell_back = self._run(0, tensor, lambda network, on: self._explain(network, on, box, with_mask_map))
         likeness = None
         if self.limits and raw.description is not None:
             likeness = self.limits.familiarity.judge(raw.description)
         withheld = likeness is Likeness.FOREIGN and not insist
         prediction = interpret(raw.outputs, box, self.card)
+        opinions: tuple[Prediction, ...] = ()
+        if not withheld and self.card.second_opinion and self.card.second_opinion.is_asked_for(prediction):
+            opinions, others_fell_back = self._ask_others(prediction, tensor, box)
+            prediction, fell_back = agree(opinions), fell_back or others_fell_back
         heatmaps = self._heatmaps(raw, box, prediction)
         if withheld:
             prediction, heatmaps = _no_answer(prediction, raw.outputs.features)
         noticed = {
+            ImageWarning.SECOND_OPINION: bool(opinions),
             ImageWarning.READ_ON_CPU: fell_back,
             ImageWarning.UNLIKE: likeness in (Likeness.UNLIKE, Likeness.FOREIGN) and not withheld,
             ImageWarning.WITHHELD: withheld,
@@ -199,7 +231,18 @@ class Analyser:
             warnings=image.warnings + tuple(warning for warning, applies in noticed.items() if applies),
             likeness=likeness,
             withheld=withheld,
+            opinions=opinions,
         )
+
+    def _ask_others(self, first: Prediction, tensor: Tensor, box: Box) -> tuple[tuple[Prediction, ...], bool]:
+        """What each network of the version says, the first one first; and whether one of them read on the CPU."""
+
+        def read(network: Network, images: Tensor) -> Prediction:
+            with torch.no_grad():
+                return interpret(network(images), box, self.card)
+
+        answers = [self._run(place, tensor, read) for place in range(1, len(self._readers))]
+        return (first, *(prediction for prediction, _ in answers)), any(fell_back for _, fell_back in answers)
 
     def _heatmaps(self, raw: _Raw, box: Box, prediction: Prediction) -> dict[str, Heatmap]:
         found = {
@@ -258,7 +301,7 @@ class Analyser:
             method,
             place,
             column=None if of == LESION else self.card.architecture.image_classes.index(of),
-            threshold=pixel_cutoff(analysis.prediction.probabilities, self.card),
+            threshold=pixel_cutoff(_said_by_first(analysis).probabilities, self.card),
             on_progress=on_progress,
         )
         score = self._score_of(of, analysis.prediction)
@@ -299,7 +342,7 @@ class Analyser:
         if layer.index is None:
             return 0.0, 0.0
         if layer.name not in self._offsets_px:
-            network = self._cpu_network or self._copy_to_cpu()
+            network = self._on_cpu.get(0) or self._copy_to_cpu(self._network)
             self._offsets_px[layer.name] = measure_offset(network, self._simulated_inputs(), index=layer.index)
         return self._offsets_px[layer.name]
 
@@ -321,11 +364,11 @@ class Analyser:
         evidence = relative(cut.clamp(min=0)).clamp(0, 1).contiguous().numpy()
         return Heatmap(evidence, of, score, (raw.shape[0], raw.shape[1]))
 
-    def _run(self, tensor: Tensor, box: Box, *, with_mask_map: bool) -> tuple[_Raw, bool]:
-        """Run the network; when the GPU's memory is full, once more alone, then on the CPU."""
+    def _run(self, place: int, tensor: Tensor, read: Callable[[Network, Tensor], _Result]) -> tuple[_Result, bool]:
+        """Have one of the networks read; when the GPU's memory is full, once more alone, then on the CPU."""
 
-        def run() -> _Raw:
-            return self._explain(self._reader, self._to_device(tensor), box, with_mask_map)
+        def run() -> _Result:
+            return read(self._readers[place], self._to_device(tensor))
 
         try:
             return self._on_device(run), False
@@ -338,10 +381,9 @@ class Analyser:
             except torch.OutOfMemoryError:
                 logger.warning("GPU memory full again, reading on the CPU")
             torch.cuda.empty_cache()
-            if self._cpu_network is None:
-                self._cpu_network = arrange_for_reading(self._copy_to_cpu())
-        on_cpu = tensor.to(memory_format=torch.channels_last)
-        return self._explain(self._cpu_network, on_cpu, box, with_mask_map), True
+            if place not in self._on_cpu:
+                self._on_cpu[place] = arrange_for_reading(self._copy_to_cpu(self._written[place]))
+        return read(self._on_cpu[place], tensor.to(memory_format=torch.channels_last)), True
 
     def _on_device(self, run: Callable[[], _Result]) -> _Result:
         return run() if self.device.type == "cpu" else _CARD_THREAD.submit(run).result()
@@ -358,15 +400,20 @@ class Analyser:
     def _pixel_cutoff(self, outputs: Outputs) -> float:
         return pixel_cutoff(class_scores(outputs, self.card), self.card)
 
-    def _copy_to_cpu(self) -> Network:
+    def _copy_to_cpu(self, network: Network) -> Network:
         """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""
-        network = build_network(self.card.architecture)
-        network.load_state_dict({key: value.cpu() for key, value in self._network.state_dict().items()})
-        network.requires_grad_(False).eval()
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        copy = build_network(self.card.architecture)
+        copy.load_state_dict({key: value.cpu() for key, value in network.state_dict().items()})
+        copy.requires_grad_(False).eval()
+        return copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, memory_format=torch.channels_last)
+
+
+def _said_by_first(analysis: Analysis) -> Prediction:
+    """By the network that is explained, whatever others said of the scan."""
+    return analysis.opinions[0] if analysis.opinions else analysis.prediction
 
 
 def _no_answer(prediction: Prediction, features: Tensor) -> tuple[Prediction, dict[str, Heatmap]]:
@@ -438,7 +485,7 @@ class Serving:
     def stamp(self, version: str) -> tuple[int, ...]:
         """Another one whenever a file of the version is replaced, edited or removed."""
         found: tuple[int, ...] = ()
-        for name in (CARD_FILE, MODEL_FILE, LIMITS_FILE, TAUGHT_FILE):
+        for name in (CARD_FILE, MODEL_FILE, SECOND_OPINION_FILE, LIMITS_FILE, TAUGHT_FILE):
             with suppress(OSError):
                 status = (self._weights_dir / version / name).stat()
                 found += (status.st_ino, status.st_mtime_ns, status.st_size)

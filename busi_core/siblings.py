@@ -37,9 +37,15 @@ class Sibling:
     kept: tuple[Record, ...]
 
     def reader(self, device: torch.device, *, reads_as: ModelCard) -> Analyser:
-        """It reads as the version does that it chooses for: at that version's temperature, and weighing as it does."""
+        """It reads as the version does that it chooses for, at that version's temperature and weighing as it does, but
+        alone: no other network is at hand that none of its kept scans taught."""
         network = self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        card = replace(self.card, temperature=reads_as.temperature, weighs_presence=reads_as.weighs_presence)
+        card = replace(
+            self.card,
+            temperature=reads_as.temperature,
+            weighs_presence=reads_as.weighs_presence,
+            second_opinion=None,
+        )
         return Analyser(network, card, device)
 
 

@@ -38,6 +38,10 @@ class ImageWarning(StrEnum):
     BURNED_IN = "the file says that patient text is burned into the image"
     UNLIKE = "unlike the scans that the model learned from: its measured figures may not hold here"
     WITHHELD = "not like a breast ultrasound as the model knows them: its answer is withheld"
+    SECOND_OPINION = (
+        "the first network was in doubt, so two more read the scan: outlined is what most of them agree on, "
+        "and each score is their mean"
+    )
     READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
 
 
@@ -186,6 +190,8 @@ class Analysis:
         warnings: From decoding and from reading.
         likeness: Whether the model knows scans like this; None where the version does not know its limits.
         withheld: The scan is foreign and nobody insisted: no class, an empty mask, no evidence.
+        opinions: What each network said by itself, where a second opinion was asked for; the first is the one that
+            the heat maps explain.
     """
 
     image: DecodedImage
@@ -197,6 +203,7 @@ class Analysis:
     warnings: tuple[ImageWarning, ...]
     likeness: Likeness | None = None
     withheld: bool = False
+    opinions: tuple[Prediction, ...] = ()
 
 
 def _require_map(values: FloatMap, name: str) -> None:

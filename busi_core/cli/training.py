@@ -1,4 +1,4 @@
-"""Commands that train: train, recipes, reproduce, sweep."""
+"""Commands that make versions: train, second-opinion, recipes, reproduce, sweep."""
 
 import argparse
 from dataclasses import replace
@@ -104,6 +104,18 @@ def add_commands(commands: Commands) -> None:
     train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.set_defaults(run=_train)
+
+    joined = commands.add_parser("second-opinion", help="make a version that asks others of its recipe in doubt")
+    joined.add_argument("version", help="name of the new version, a folder under weights/")
+    joined.add_argument("--of", required=True, metavar="VERSION", help="whose network reads first; its cut-offs stay")
+    joined.add_argument(
+        "--readers",
+        nargs="+",
+        required=True,
+        metavar="VERSION",
+        help="an even number, of the same recipe and test fold, such as its siblings",
+    )
+    joined.set_defaults(run=_join)
 
     recipes = commands.add_parser("recipes", help="list the published systems that can be trained")
     recipes.set_defaults(run=_recipes)
@@ -222,6 +234,14 @@ def _kept(text: str) -> int | str:
     if text not in ("next", "none", *map(str, range(5))):
         raise argparse.ArgumentTypeError(f"must be 0 to 4 or none, got {text}")
     return int(text) if text.isdigit() else text
+
+
+def _join(options: argparse.Namespace) -> int:
+    from busi_core.double_reading import join
+
+    card = join(options.version, of=options.of, readers=options.readers, settings=read_settings())
+    say(f"{card.version} reads as {options.of} does, and asks {' and '.join(options.readers)} in doubt.")
+    return 0
 
 
 def _recipes(_options: argparse.Namespace) -> int:

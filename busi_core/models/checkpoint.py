@@ -1,4 +1,5 @@
-"""A model version on disk: weights/<version>/model.safetensors and card.json, checked before they are believed.
+"""A model version on disk: weights/<version>/model.safetensors and card.json, checked before they are believed; for one
+that asks for a second opinion also second-opinion.safetensors.
 
 The card says what the network is and how to use it; its SHA-256 of the weights catches a flipped bit, which
 safetensors does not. Pickled files are never opened, whatever they are called.
@@ -6,26 +7,30 @@ safetensors does not. Pickled files are never opened, whatever they are called.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
+from torch import Tensor
 
 from busi_core.errors import ModelUnavailableError
 from busi_core.files import write_atomically
 from busi_core.imaging.preprocess import PreprocessSpec
 from busi_core.models.network import Architecture, Network, build_network
+from busi_core.models.second_opinion import SecondOpinion
 from busi_core.types import Diagnosis
 
 MODEL_FILE = "model.safetensors"
+SECOND_OPINION_FILE = "second-opinion.safetensors"
 CARD_FILE = "card.json"
 EVALUATION_FILE = "evaluation.json"
 MAX_MODEL_BYTES = 600_000_000  # the largest network here is the FCN with 538 MB; a larger file is not one of ours
 CARD_SCHEMA = 1
+NOT_IN_OLD_CARDS = {"weighs_presence": False, "second_opinion": None}  # how a card from before 2026-11-28 is read
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class ModelCard:
         commit: Of the code that trained it.
         created: ISO date.
         sha256: Of model.safetensors.
+        second_opinion: Whose opinion is asked for in doubt; None reads every scan by one network.
     """
 
     version: str
@@ -84,6 +90,7 @@ class ModelCard:
     commit: str
     created: str
     sha256: str
+    second_opinion: SecondOpinion | None
 
     def __post_init__(self) -> None:
         if not 0 < self.lesion_threshold < 1:
@@ -101,16 +108,25 @@ class ModelCard:
             )
 
 
-def save_version(folder: Path, weights: bytes, card: ModelCard) -> None:
+def save_version(folder: Path, weights: bytes, card: ModelCard, second_opinion: bytes = b"") -> None:
     """Write weights, then the card that vouches for them.
+
+    Args:
+        folder: weights/<version>/.
+        weights: Of the network.
+        card: Written last: it is what lists a version.
+        second_opinion: Of `pack_readers`, where the card asks for one.
 
     Raises:
         OutputError: The folder cannot be written or the disk is full.
-        ValueError: The card's checksum is not that of the weights.
+        ValueError: A checksum in the card is not that of the weights.
     """
-    if hashlib.sha256(weights).hexdigest() != card.sha256:
+    promised = card.second_opinion.sha256 if card.second_opinion else _digest(b"")
+    if (_digest(weights), _digest(second_opinion)) != (card.sha256, promised):
         raise ValueError("the card's sha256 is not that of the weights")
     write_atomically(folder / MODEL_FILE, weights)
+    if second_opinion:
+        write_atomically(folder / SECOND_OPINION_FILE, second_opinion)
     content = {"schema": CARD_SCHEMA, **asdict(card)}
     write_atomically(folder / CARD_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -136,7 +152,10 @@ def read_card(folder: Path) -> ModelCard:
         rows, columns = content["heatmap_offset_px"]
         content["heatmap_offset_px"] = (float(rows), float(columns))
         content["trained_on"] = tuple(content["trained_on"])
-        content.setdefault("weighs_presence", False)  # cards from before 2026-11-27
+        for name, before in NOT_IN_OLD_CARDS.items():
+            content.setdefault(name, before)
+        opinion = content["second_opinion"]
+        content["second_opinion"] = opinion and SecondOpinion(**_with_tuples(opinion))
         return ModelCard(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelUnavailableError(
@@ -163,7 +182,38 @@ def load_version(folder: Path, device: torch.device) -> tuple[Network, ModelCard
             f"The folder {folder.name!r} holds the card of the version {card.version!r}.",
             remedy="Give the folder its own name back, or restore it from the repository.",
         )
-    path = folder / MODEL_FILE
+    network = build_network(card.architecture)
+    _fill(network, _read_weights(folder, MODEL_FILE, card.sha256), folder)
+    network.requires_grad_(False).eval()
+    return network.to(device, memory_format=torch.channels_last), card  # type: ignore[call-overload]
+
+
+def load_readers(folder: Path, card: ModelCard, device: torch.device) -> tuple[Network, ...]:
+    """The networks whose opinion the version asks for in doubt, ready to serve; none where its card names none.
+
+    Raises:
+        ModelUnavailableError: As `load_version`.
+    """
+    if card.second_opinion is None:
+        return ()
+    weights = _read_weights(folder, SECOND_OPINION_FILE, card.second_opinion.sha256)
+    readers = []
+    for place in range(len(card.second_opinion.readers)):
+        network = build_network(card.architecture)
+        start = f"{place}."
+        _fill(network, {name.removeprefix(start): v for name, v in weights.items() if name.startswith(start)}, folder)
+        network.requires_grad_(False).eval()
+        readers.append(network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return tuple(readers)
+
+
+def pack_readers(weights: Sequence[bytes]) -> bytes:
+    """Weights of several networks, each the content of a safetensors file, as one such file."""
+    return save({f"{place}.{name}": v for place, one in enumerate(weights) for name, v in load(one).items()})
+
+
+def _read_weights(folder: Path, file: str, sha256: str) -> dict[str, Tensor]:
+    path = folder / file
     try:
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise ModelUnavailableError(
@@ -175,18 +225,30 @@ def load_version(folder: Path, device: torch.device) -> tuple[Network, ModelCard
         raise ModelUnavailableError(
             f"The weights of model {folder.name!r} are missing.", remedy="Restore the folder from the repository."
         ) from error
-    if hashlib.sha256(weights).hexdigest() != card.sha256:
+    if _digest(weights) != sha256:
         raise ModelUnavailableError(
             f"The weights of model {folder.name!r} are damaged: their checksum is not the card's.",
             remedy="Restore the folder from the repository; do not edit its files.",
         )
-    network = build_network(card.architecture)
     try:
-        network.load_state_dict(load(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelUnavailableError(
-            f"The weights of model {folder.name!r} do not fit the network that its card names.",
-            remedy="Restore the folder from the repository.",
-        ) from error
-    network.requires_grad_(False).eval()
-    return network.to(device, memory_format=torch.channels_last), card  # type: ignore[call-overload]
+        return load(weights)
+    except SafetensorError as error:
+        raise _unfit(folder) from error
+
+
+def _fill(network: Network, weights: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise _unfit(folder) from error
+
+
+def _unfit(folder: Path) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"The weights of model {folder.name!r} do not fit the network that its card names.",
+        remedy="Restore the folder from the repository.",
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from busi_core.data.records import Record
 from busi_core.errors import ModelUnavailableError, PromotionError
 from busi_core.evaluation import ScanResult, read_reports, score_record, summarise, write_reports
-from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_version
+from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE, ModelCard, load_readers, load_version
 from busi_core.promotion.figures import Paired, measure_gains, measure_part, pair
 from busi_core.promotion.leaks import CopyFinder
 from busi_core.promotion.locked import LockedScans, read_locked
@@ -153,9 +153,10 @@ def _compare(
 
 def _load(folder: Path, device: torch.device) -> Analyser:
     network, card = load_version(folder, device)
-    if not all(bool(values.isfinite().all()) for values in network.state_dict().values()):
+    others = load_readers(folder, card, device)
+    if not all(bool(values.isfinite().all()) for one in (network, *others) for values in one.state_dict().values()):
         raise _NotMeasurableError(f"Weights of {card.version!r} are not numbers: its training failed.")
-    return Analyser(network, card, device)
+    return Analyser(network, card, device, others=others)
 
 
 def _require_flag(card: ModelCard) -> float:

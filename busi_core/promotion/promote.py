@@ -14,7 +14,7 @@ import torch
 from busi_core.access import Permit
 from busi_core.audit import AuditLog
 from busi_core.errors import BusiError, ModelUnavailableError, OutputError, PromotionError
-from busi_core.models.checkpoint import load_version
+from busi_core.models.checkpoint import load_readers, load_version
 from busi_core.promotion.judge import identify
 from busi_core.promotion.protocol import read_protocol
 from busi_core.promotion.record import write_record
@@ -190,4 +190,6 @@ def _require_comment(comment: str) -> str:
 
 def _require_sound(version: str, settings: Settings) -> None:
     """Card, checksum, shapes: what serving will ask for; refused before anything changes."""
-    load_version(settings.weights_dir / check_version_name(version), torch.device("cpu"))
+    folder, cpu = settings.weights_dir / check_version_name(version), torch.device("cpu")
+    _, card = load_version(folder, cpu)
+    load_readers(folder, card, cpu)

@@ -31,6 +31,7 @@ COMPARED = (
     "lesion_threshold",
     "weighs_presence",
     "malignancy",
+    "second_opinion",
     "encoder_source",
     "commit",
 )

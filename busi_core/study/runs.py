@@ -194,6 +194,7 @@ def plain_card(version: str, config: TrainingConfig, *, sha256: str = "") -> Mod
         commit="",
         created="",
         sha256=sha256,
+        second_opinion=None,
     )
 
 

@@ -38,6 +38,7 @@ MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
     "disagree": "findings disagree",
     "warned": "has warnings",
+    "asked": "second opinion asked for",
     "other class": "class differs from the reference",
     "missed": "lesion missed (Dice below .01)",
     "copy": "same pixels as another file",
@@ -137,7 +138,9 @@ def marks_of(row: ScanRow, copies: dict[str, str]) -> set[str]:
     record, truth = row.reading.record, row.truth
     found |= {"flagged"} if record["flagged"] else set()
     found |= {"disagree"} if record["disagreement"] else set()
-    found |= {"warned"} if warnings_of(row) else set()
+    asked = ImageWarning.SECOND_OPINION.value
+    found |= {"asked"} if asked in record["warnings"] else set()
+    found |= {"warned"} if set(warnings_of(row)) - {asked} else set()
     found |= {"other class"} if truth.diagnosis and truth.diagnosis is not row.reading.diagnosis else set()
     found |= {"missed"} if truth.dice < 0.01 else set()  # NaN is not
     return found

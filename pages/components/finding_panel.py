@@ -61,8 +61,21 @@ def show_finding(
 def show_warnings(analysis: Analysis) -> None:
     """What a reader must know about the image before believing the result."""
     for warning in analysis.warnings:
-        if warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
+        if warning is ImageWarning.SECOND_OPINION:
+            st.info(_say_opinions(analysis), icon=":material/groups:")
+        elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
+
+
+def _say_opinions(analysis: Analysis) -> str:
+    opinions = analysis.opinions
+    each = ", ".join(opinion.diagnosis or "no class" for opinion in opinions)
+    outlining = sum(bool((opinion.lesion_probability >= analysis.lesion_threshold).any()) for opinion in opinions)
+    return (
+        f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "
+        f"what most of them agree on; each score is their mean. By themselves they say: {each}; "
+        f"{outlining} of {len(opinions)} outline something. Heat maps are those of the first."
+    )
 
 
 def _class_block(analysis: Analysis) -> str:

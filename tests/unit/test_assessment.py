@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from versions import make_analyser, make_card, make_weights, write_version
+from versions import make_analyser, make_card, make_panel, make_weights, write_version
 
 from busi_core import assessment
 from busi_core.assessment import (
@@ -16,6 +16,7 @@ from busi_core.assessment import (
     assess_doubt,
     assess_heatmaps,
     assess_marks,
+    assess_opinions,
     assess_refusal,
     assess_sets,
     count_held,
@@ -100,6 +101,8 @@ def shared(records: list[Record]) -> list[Record]:
 def assess_all(part: str, analyser: Analyser, limits: Limits, records: Sequence[Record]) -> list[Figure]:
     if part == "refusal":
         return assess_refusal(analyser, limits, {"made up": records})
+    if part == "second opinion":
+        return assess_opinions(analyser, {"made up": records})
     if part == "marks":
         return assess_marks(analyser, "made up", records)
     if part == "doubt":
@@ -107,7 +110,7 @@ def assess_all(part: str, analyser: Analyser, limits: Limits, records: Sequence[
     return assess_heatmaps(analyser, analyser._network, "made up", records)
 
 
-@pytest.mark.parametrize("part", ["refusal", "marks", "doubt", "heat maps"])
+@pytest.mark.parametrize("part", ["refusal", "second opinion", "marks", "doubt", "heat maps"])
 def test_images_of_one_case_are_drawn_together(
     part: str, limits: Limits, shared: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +123,8 @@ def test_images_of_one_case_are_drawn_together(
 
     monkeypatch.setattr(assessment, "foreign_pictures", lambda _: [])
     monkeypatch.setattr(assessment, "bootstrap_interval", spy)
-    assert assess_all(part, make_analyser(), limits, shared)
+    analyser = make_panel(class_below=1.0) if part == "second opinion" else make_analyser()
+    assert assess_all(part, analyser, limits, shared)
     with_lesion = [number for number, record in enumerate(shared) if record.diagnosis is not Diagnosis.NORMAL]
     for groups, size in drawn:
         assert groups == ([0, 1, 2, 0, 1, 2] if size == 6 else [number % 3 for number in with_lesion])
@@ -138,11 +142,11 @@ def test_images_of_one_published_scan_are_drawn_together(records: list[Record]) 
 def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits: Limits, records: list[Record]) -> None:
     card = write_version(tmp_path, "tiny")
     write_limits(tmp_path / "tiny", limits, card)
-    plain = make_analyser()
-    analyser = Analyser(plain._network, replace(plain.card, sha256=card.sha256), plain._device, limits)
+    assert make_panel().card.sha256 == card.sha256
+    analyser = make_panel(limits=limits)
     seen: list[str] = []
     figures = assess(analyser, tmp_path / "tiny", [], {"made up": records}, on_step=lambda what, *_: seen.append(what))
-    assert {figure.part for figure in figures} == {"refusal", "marks", "doubt", "heat maps"}
+    assert {figure.part for figure in figures} == {"refusal", "second opinion", "marks", "doubt", "heat maps"}
     for figure in figures:
         assert figure.cases > 0 or np.isnan(figure.estimate)
         assert np.isnan(figure.estimate) or figure.low <= figure.estimate <= figure.high
@@ -152,6 +156,27 @@ def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits:
     assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
     assert read_assessment(tmp_path / "tiny", sha256="of other weights") == []
     assert "### Marks" in format_assessment(again)
+
+
+def test_second_opinions_are_counted_apart_from_sure_readings(records: list[Record]) -> None:
+    """Asked for where the first network is less sure than in the middle of these scans: of half of them."""
+    images = [decode_image(record.image.read_bytes()) for record in records]
+    first = [make_analyser().analyse_image(image).prediction for image in images]
+    sure = [max((prediction.probabilities or {}).values()) for prediction in first]
+    panel = make_panel(class_below=float(np.median(sure)), lesion_between=(1.0, 1.0))
+    joint = [panel.analyse_image(image).prediction for image in images]
+    asked = np.array(sure) < np.median(sure)
+    right, alone = (
+        np.array([one.diagnosis is record.diagnosis for one, record in zip(found, records, strict=True)])
+        for found in (joint, first)
+    )
+    figures = {figure.name: figure for figure in assess_opinions(panel, {"made up": records})}
+    assert figures["asked for"].estimate == pytest.approx(asked.mean())
+    assert figures["class is right where it was asked for"].estimate == pytest.approx(right[asked].mean())
+    assert figures["the same by the first network alone"].estimate == pytest.approx(alone[asked].mean())
+    assert figures["class is right where it was not asked for"].estimate == pytest.approx(right[~asked].mean())
+    assert figures["class is right where it was asked for"].cases == asked.sum()
+    assert assess_opinions(make_analyser(), {"made up": records}) == []
 
 
 def test_a_version_without_limits_is_told_how_to_make_them(tmp_path: Path, records: list[Record]) -> None:

@@ -23,6 +23,7 @@ from busi_core.imaging.phantom import SimulatedScan
 from busi_core.models.checkpoint import (
     CARD_FILE,
     MODEL_FILE,
+    NOT_IN_OLD_CARDS,
     MalignancyFlag,
     ModelCard,
     load_version,
@@ -201,16 +202,20 @@ def edit_card(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / CARD_FILE).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(ModelCard) if field.name != "weighs_presence"])
+@pytest.mark.parametrize("field", sorted({field.name for field in fields(ModelCard)} - set(NOT_IN_OLD_CARDS)))
 def test_a_card_that_lacks_a_field_is_refused(weights_dir: Path, field: str) -> None:
     edit_card(weights_dir / "tiny", lambda card: card.pop(field))
     with pytest.raises(ModelUnavailableError, match=r"card .*'tiny'.* incomplete"):
         read_card(weights_dir / "tiny")
 
 
-def test_a_card_from_before_the_chance_of_a_lesion_weighed_reads_without_it(weights_dir: Path) -> None:
-    edit_card(weights_dir / "tiny", lambda card: card.pop("weighs_presence"))
-    assert not read_card(weights_dir / "tiny").weighs_presence
+def test_a_card_from_before_a_field_was_there_reads_as_it_did_then(weights_dir: Path) -> None:
+    """By one network, and no pixel weighed by the chance of a lesion."""
+    for field in ("weighs_presence", "second_opinion"):
+        edit_card(weights_dir / "tiny", lambda card, field=field: card.pop(field))
+    card = read_card(weights_dir / "tiny")
+    assert not card.weighs_presence
+    assert card.second_opinion is None
 
 
 def test_a_card_cannot_weigh_by_a_class_that_the_network_does_not_know() -> None:

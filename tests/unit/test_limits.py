@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pypdf import PdfReader
-from versions import make_analyser, make_card, make_weights, write_version
+from versions import make_analyser, make_card, make_panel, make_weights, write_version
 
 from busi_core.batch import read_cases, report_scan
 from busi_core.batch_tables import rows_csv, summarise
@@ -93,6 +93,15 @@ def test_a_photograph_gets_no_class_no_lesion_and_no_evidence(knowing: Analyser,
         assert list(analysis.heatmaps) == [LESION]
         assert not analysis.heatmaps[LESION].evidence.any()
         assert ImageWarning.WITHHELD in analysis.warnings
+
+
+def test_for_an_answer_that_is_withheld_nobody_else_is_asked(limits: Limits, photograph: bytes, scan: bytes) -> None:
+    panel = make_panel(limits=limits, class_below=1.0)
+    withheld = panel.analyse(photograph)
+    assert withheld.withheld
+    assert withheld.opinions == ()
+    assert ImageWarning.SECOND_OPINION not in withheld.warnings
+    assert len(panel.analyse(scan).opinions) == len(panel.analyse(photograph, insist=True).opinions) == 3
 
 
 def test_what_is_withheld_stands_in_the_record_with_its_reason(knowing: Analyser, photograph: bytes) -> None:

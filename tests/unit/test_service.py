@@ -283,7 +283,7 @@ def test_eight_threads_on_a_full_card_make_one_copy_on_the_cpu(
     crowded, _ = make_crowded(monkeypatch, refusals=10**6)
     copies: list[LesionNet] = []
     copy_to_cpu = Analyser._copy_to_cpu
-    monkeypatch.setattr(Analyser, "_copy_to_cpu", lambda self: copies.append(copy_to_cpu(self)) or copies[-1])
+    monkeypatch.setattr(Analyser, "_copy_to_cpu", lambda *given: copies.append(copy_to_cpu(*given)) or copies[-1])
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: crowded.analyse(data), range(8)))
     assert len(copies) == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from safetensors.torch import load, save
 
 from busi_core.imaging.preprocess import PreprocessSpec
-from busi_core.models.checkpoint import MODEL_FILE, MalignancyFlag, ModelCard, read_card, save_version
+from busi_core.limits import Limits
+from busi_core.models.checkpoint import MODEL_FILE, MalignancyFlag, ModelCard, pack_readers, read_card, save_version
 from busi_core.models.network import Architecture, LesionNet, Network, build_network
+from busi_core.models.second_opinion import SecondOpinion
 from busi_core.registry import list_versions, put_into_service, read_registry
 from busi_core.service import Analyser
 from busi_core.settings import PROJECT_ROOT
@@ -68,6 +71,7 @@ def make_card(weights: bytes, version: str = "tiny", **changes: Any) -> ModelCar
         commit="0000000",
         created="2026-11-20",
         sha256=hashlib.sha256(weights).hexdigest(),
+        second_opinion=None,
     )
     return replace(card, **changes)
 
@@ -85,6 +89,19 @@ def make_analyser(seed: int = 0, **changes: Any) -> Analyser:
     network = make_network(seed, changes.get("architecture", TINY))
     card = make_card(weights_bytes(network), **changes)
     return Analyser(network.to(memory_format=torch.channels_last), card, torch.device("cpu"))
+
+
+def make_panel(*, card: Mapping[str, Any] | None = None, limits: Limits | None = None, **when: Any) -> Analyser:
+    """An analyser of three networks: that of seed 0 reads first, those of seeds 1 and 2 are asked."""
+    first, *others = (make_network(seed).to(memory_format=torch.channels_last) for seed in (0, 1, 2))
+    whole = make_card(make_weights(), second_opinion=opinion_of(1, 2, **when), **(card or {}))
+    return Analyser(first, whole, torch.device("cpu"), limits, others=others)
+
+
+def opinion_of(*seeds: int, **when: Any) -> SecondOpinion:
+    """What a card says of readers with these weights."""
+    packed = pack_readers([make_weights(seed) for seed in seeds])
+    return SecondOpinion(tuple(f"reader-{seed}" for seed in seeds), hashlib.sha256(packed).hexdigest(), **when)
 
 
 def copy_two_real_versions(folder: Path) -> tuple[str, str]:
