@@ -26,8 +26,13 @@ READ_BY = {  # how a page begins to say what was reached there
 }
 
 
-def require_same_recipe(card: ModelCard, others: Sequence[ModelCard]) -> None:
+def require_same_recipe(card: ModelCard, others: Sequence[ModelCard], *, reads_alike: bool = False) -> None:
     """Refuse versions that are not the same network on the same input.
+
+    Args:
+        card: Of the version that the figures are to lie beside.
+        others: Those that reach them.
+        reads_alike: Refuse also what reads otherwise: weighs no presence, or asks for another second opinion.
 
     Raises:
         DatasetError: One differs; says which.
@@ -38,6 +43,19 @@ def require_same_recipe(card: ModelCard, others: Sequence[ModelCard]) -> None:
                 f"{other.version!r} is another network, or reads another input, than {card.version!r}.",
                 remedy="Name versions of the same recipe.",
             )
+        if reads_alike and _way_of_reading(other) != _way_of_reading(card):
+            raise DatasetError(
+                f"{other.version!r} reads in another way than {card.version!r}: it weighs otherwise by the chance of a "
+                "lesion, or asks for another second opinion or for none.",
+                remedy="Name versions that were made in the same way, as by 'busi second-opinion'.",
+            )
+
+
+def _way_of_reading(card: ModelCard) -> tuple[object, ...]:
+    asked = card.second_opinion
+    if asked is None:
+        return (card.weighs_presence,)
+    return card.weighs_presence, len(asked.readers), asked.class_below, asked.lesion_between
 
 
 def pool(card: ModelCard, reports: Sequence[EvaluationReport]) -> EvaluationReport:

@@ -8,6 +8,7 @@ from busi_core.evaluation import EvaluationReport
 from busi_core.limits import Limits
 from busi_core.metrics.bootstrap import Interval
 from busi_core.models.checkpoint import ModelCard
+from busi_core.models.second_opinion import SecondOpinion
 from busi_core.report import RESEARCH_USE
 from busi_core.types import Diagnosis
 
@@ -67,6 +68,7 @@ def format_model_card(
             else ""
         )
         + f" and a score for {', '.join(card.architecture.image_classes)}.",
+        *([_describe_second_opinion(card.second_opinion)] if card.second_opinion else []),
         f"- First weights of the encoder: {card.encoder_source}\n"
         f"- Trained {card.created} on {', '.join(card.training['data_sets'])}: {images['train']} images, "
         f"{_name_choices(card)}; {config.get('keeps', 'best')} epoch {card.training['best_epoch']} of "
@@ -89,7 +91,7 @@ def format_model_card(
     if crossed:
         parts += [
             "## What its recipe reaches",
-            "Versions of the same network, each on scans that it never saw: one for each fold of BUSI, pooled, of "
+            "Versions of the same recipe, each on scans that it never saw: one for each fold of BUSI, pooled, of "
             "which at most one is this version; and one taught by BUSI alone, on a hospital that it never saw. "
             "Printed by `busi evaluate --all-folds` and `--elsewhere`.",
             format_figures(crossed),
@@ -113,6 +115,16 @@ def format_model_card(
         "Computer-aided Diagnosis Systems, Medical Physics 2023",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _describe_second_opinion(opinion: SecondOpinion) -> str:
+    low, high = opinion.lesion_between
+    return (
+        f"Where no class has a score of {opinion.class_below:.2f}, or the highest lesion probability lies between "
+        f"{low:.2f} and {high:.2f}, the networks of {' and '.join(opinion.readers)} read the scan too: a pixel is "
+        f"lesion where most of them call it so (the median), and the score of a class is the mean. Heat maps are those "
+        f"of the first network. SHA-256 of their weights: `{opinion.sha256}`"
+    )
 
 
 def _describe_sets(limits: Limits) -> str:

@@ -108,7 +108,7 @@ def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
         parts = []
         for name in options.all_folds:
             analyser = serving.load(name)
-            require_same_recipe(card, [analyser.card])
+            require_same_recipe(card, [analyser.card], reads_alike=True)
             fold = analyser.card.training["test_fold"]
             test = split_busi(busi, test_fold=fold).test
             part = evaluate(analyser, test, [*busi, *bus_bra], test_set=f"busi fold {fold}", on_scan=show_count)

@@ -71,10 +71,11 @@ def _say_opinions(analysis: Analysis) -> str:
     opinions = analysis.opinions
     each = ", ".join(opinion.diagnosis or "no class" for opinion in opinions)
     outlining = sum(bool((opinion.lesion_probability >= analysis.lesion_threshold).any()) for opinion in opinions)
+    verb = "outlines" if outlining == 1 else "outline"
     return (
         f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "
-        f"what most of them agree on; each score is their mean. By themselves they say: {each}; "
-        f"{outlining} of {len(opinions)} outline something. Heat maps are those of the first."
+        f"what most of them agree on; each score is their mean. One by one they say {each}, and {outlining} of "
+        f"{len(opinions)} {verb} something. Heat maps are those of the first."
     )
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_evaluation import CARD, RESULTS, same
-from versions import make_card, make_weights, write_version
+from versions import make_card, make_weights, opinion_of, write_version
 
 from busi_core.cross_validation import ELSEWHERE, POOLED, keep, pool, read_cross_validation, require_same_recipe
 from busi_core.errors import DatasetError
@@ -38,6 +39,19 @@ def test_versions_of_another_network_are_refused_by_name() -> None:
     require_same_recipe(CARD, [CARD])
     with pytest.raises(DatasetError, match="'odd'"):
         require_same_recipe(CARD, [CARD, other])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weighs_presence": True}, {"second_opinion": opinion_of(1, 2)}],
+    ids=["weighs by the chance of a lesion", "asks others in doubt"],
+)
+def test_figures_of_a_fold_that_reads_in_another_way_are_not_pooled(change: dict[str, Any]) -> None:
+    other = replace(CARD, version="odd", **change)
+    require_same_recipe(CARD, [other])
+    require_same_recipe(other, [replace(other, version="its like")], reads_alike=True)
+    with pytest.raises(DatasetError, match="'odd' reads in another way"):
+        require_same_recipe(CARD, [CARD, other], reads_alike=True)
 
 
 def test_a_recipes_figures_never_stand_among_a_versions_own(tmp_path: Path) -> None:
