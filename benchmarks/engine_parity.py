@@ -24,6 +24,7 @@ from benchmarks.reading_graph import ReadingGraph, convert
 from busi_core import Analyser, Analysis, Serving, choose_device, decode_image, read_finding, read_settings
 from busi_core.data.records import Record, read_bus_bra, read_busi
 from busi_core.imaging.preprocess import Box
+from busi_core.models.checkpoint import load_readers
 from busi_core.models.network import Network, Outputs
 from busi_core.service import _Raw
 
@@ -65,8 +66,10 @@ class AsWritten(Analyser):
     """The product's analyser on the network as it was trained, not rearranged."""
 
     def __init__(self, analyser: Analyser) -> None:
-        super().__init__(analyser._network, analyser.card, torch.device("cpu"), others=analyser._written[1:])
-        self._reader, self._readers = analyser._network, analyser._written
+        cpu, folder = torch.device("cpu"), read_settings().weights_dir / analyser.card.version
+        others = load_readers(folder, analyser.card, cpu)
+        super().__init__(analyser._network, analyser.card, cpu, others=others)
+        self._reader, self._readers = analyser._network, (analyser._network, *others)
 
 
 class OpenVino(Analyser):

@@ -39,11 +39,11 @@ from busi_core import (
     read_settings,
     simulate_scan,
 )
-from busi_core.assessment import read_assessment
+from busi_core.assessment import ASKED, pool_figures, read_assessment
 from busi_core.explain.catalogue import DEEPEST
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import prepare_image, upsample
-from busi_core.models.checkpoint import ModelCard
+from busi_core.models.checkpoint import ModelCard, load_readers
 
 WARM_UP = 3
 ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
@@ -66,7 +66,9 @@ def main() -> None:
     share = share_in_doubt(settings.weights_dir, analyser.card)
     if share is not None:
         pairs = zip(times[ANALYSIS], times[IN_DOUBT], strict=True)
-        times[f"{ON_AVERAGE}, {share:.1%} of which ask"] = [(1 - share) * sure + share * doubted for sure, doubted in pairs]
+        times[f"{ON_AVERAGE}, {share:.1%} of which ask"] = [
+            (1 - share) * sure + share * doubted for sure, doubted in pairs
+        ]
     print(f"{analyser.card.version}, {describe_machine(device)}, {len(times[ANALYSIS])} rounds\n")
     report(times)
     report_rates(analyser, device)
@@ -105,16 +107,14 @@ def ask(analyser: Analyser, *, never: bool) -> Analyser:
         return analyser
     when = (0.0, (1.0, 1.0)) if never else (1.0, opinion.lesion_between)
     card = replace(analyser.card, second_opinion=replace(opinion, class_below=when[0], lesion_between=when[1]))
-    first, *others = analyser._written
-    return Analyser(first, card, analyser.device, analyser.limits, others=others)
+    others = load_readers(read_settings().weights_dir / card.version, card, analyser.device)
+    return Analyser(analyser._network, card, analyser.device, analyser.limits, others=others)
 
 
 def share_in_doubt(weights_dir: Path, card: ModelCard) -> float | None:
     """Of the test scans of all test sets, by the version's assessment; None where it asks nobody."""
-    figures = read_assessment(weights_dir / card.version, sha256=card.sha256)
-    asked = [figure for figure in figures if (figure.part, figure.name) == ("second opinion", "asked for")]
-    scans = sum(figure.cases for figure in asked)
-    return sum(figure.estimate * figure.cases for figure in asked) / scans if scans else None
+    share, scans = pool_figures(read_assessment(weights_dir / card.version, sha256=card.sha256), ASKED)
+    return share if scans else None
 
 
 def in_new_thread(run: Step) -> object:

@@ -48,6 +48,8 @@ ASSESSMENT_FILE = "assessment.json"
 SCHEMA = 1
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 AREA_HELD = "true area lies in the interval"
+ASKED = "asked for"
+RIGHT_IN_DOUBT, RIGHT_ELSEWHERE = "class is right where it was asked for", "class is right where it was not asked for"
 SEED = 0
 HEATMAP_SCANS = 40  # each costs about 70 passes through the network
 CLASSES = list(Diagnosis)
@@ -180,15 +182,22 @@ def assess_opinions(
             alone.append(float(first.diagnosis is record.diagnosis))
             _tell(on_step, f"second opinions on {test_set}", number, len(records))
         groups, doubted = _number_scans(records), np.array(asked)
-        figures.append(_figure("second opinion", "asked for", test_set, doubted.astype(float), groups))
+        figures.append(_figure("second opinion", ASKED, test_set, doubted.astype(float), groups))
         for name, hits, of in (
-            ("class is right where it was asked for", right, doubted),
+            (RIGHT_IN_DOUBT, right, doubted),
             ("the same by the first network alone", alone, doubted),
-            ("class is right where it was not asked for", right, ~doubted),
+            (RIGHT_ELSEWHERE, right, ~doubted),
         ):
             if of.any():
                 figures.append(_figure("second opinion", name, test_set, np.array(hits)[of], groups[of]))
     return figures
+
+
+def pool_figures(figures: Sequence[Figure], name: str) -> tuple[float, int]:
+    """A figure over all the test sets that it was measured on: its mean by case, and how many cases."""
+    mine = [figure for figure in figures if figure.name == name]
+    cases = sum(figure.cases for figure in mine)
+    return sum(figure.estimate * figure.cases for figure in mine) / cases if cases else math.nan, cases
 
 
 def assess_marks(

@@ -120,8 +120,8 @@ class Analyser:
         self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
-        self._written = (network, *others)
         self._readers = (self._reader, *map(arrange_for_reading, others))
+        self._written = (network, *others) if device.type != "cpu" else (network,)  # for copies; there none is needed
         self.device = device
         self._retrying = threading.Lock()
         self._on_cpu = dict(enumerate(self._readers)) if device.type == "cpu" else {}

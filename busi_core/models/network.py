@@ -69,11 +69,18 @@ class LesionNet(Network):
 
     def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
         """Class logits from the deepest feature map and the mask; None without a class head."""
-        if self.class_head is None:
-            return None
-        seen = _pool_twice(deepest, mask_logits.detach()) if self.is_lesion_aware else deepest.mean(dim=(2, 3))
-        logits: Tensor = self.class_head(seen)
-        return logits
+        return classify_pooled(self.class_head, self.is_lesion_aware, deepest, mask_logits)
+
+
+def classify_pooled(
+    head: nn.Module | None, is_lesion_aware: bool, deepest: Tensor, mask_logits: Tensor
+) -> Tensor | None:
+    """Class logits by a head on pooled features; None without a head."""
+    if head is None:
+        return None
+    seen = _pool_twice(deepest, mask_logits.detach()) if is_lesion_aware else deepest.mean(dim=(2, 3))
+    logits: Tensor = head(seen)
+    return logits
 
 
 def _pool_twice(features: Tensor, mask_logits: Tensor) -> Tensor:

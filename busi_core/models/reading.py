@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from busi_core.models.doubling import doubling_kernel
 from busi_core.models.interface import Network, Outputs
-from busi_core.models.network import LesionNet
+from busi_core.models.network import LesionNet, classify_pooled
 
 PROBE_SIDE = 64  # pixels of the noise on which both arrangements of an encoder must agree, in double precision
 AGREEMENT = 1e-4  # of the largest value; the weights' own rounding stays below 1e-6
@@ -48,8 +48,8 @@ class ReadingNet(Network):
         for block in network.decoder.blocks:
             self.blocks.append(_FoldedBlock(block, below))
             below = block.conv2[0].out_channels
-        self.mask_head = network.mask_head
-        self._original = network
+        self.mask_head, self.class_head = network.mask_head, network.class_head
+        self._is_lesion_aware = network.is_lesion_aware
         self.eval()
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -66,7 +66,7 @@ class ReadingNet(Network):
 
     def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
         """As `LesionNet.classify`."""
-        return self._original.classify(deepest, mask_logits)
+        return classify_pooled(self.class_head, self._is_lesion_aware, deepest, mask_logits)
 
 
 class _FoldedBlock(nn.Module):

@@ -6,11 +6,13 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
-from busi_core.models.checkpoint import MalignancyFlag
+from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
+from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
 from pages.components.limits_panel import show_class_set, show_withheld
 from pages.components.page import label
+from pages.components.serving import get_assessment
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
@@ -53,16 +55,16 @@ def show_finding(
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
-    show_warnings(analysis)
+    show_warnings(analysis, analyser.card)
     show_downloads(analysis, finding, scan, subjects)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
-def show_warnings(analysis: Analysis) -> None:
-    """What a reader must know about the image before believing the result."""
+def show_warnings(analysis: Analysis, card: ModelCard | None = None) -> None:
+    """What a reader must know about the image before believing the result; by its card, how often that held."""
     for warning in analysis.warnings:
         if warning is ImageWarning.SECOND_OPINION:
-            st.info(_say_opinions(analysis), icon=":material/groups:")
+            st.info(_say_opinions(analysis) + (_say_measured(card) if card else ""), icon=":material/groups:")
         elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
 
@@ -76,6 +78,18 @@ def _say_opinions(analysis: Analysis) -> str:
         f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "
         f"what most of them agree on; each score is their mean. One by one they say {each}, and {outlining} of "
         f"{len(opinions)} {verb} something. Heat maps are those of the first."
+    )
+
+
+def _say_measured(card: ModelCard) -> str:
+    figures = get_assessment(card.version, card.sha256)
+    doubted, of_doubted = pool_figures(figures, RIGHT_IN_DOUBT)
+    sure, of_sure = pool_figures(figures, RIGHT_ELSEWHERE)
+    if not of_doubted or not of_sure:
+        return ""
+    return (
+        f" On the {of_doubted:,} test scans read like this the class was right for **{doubted:.0%}**, on the other "
+        f"{of_sure:,} for {sure:.0%}."
     )
 
 

@@ -7,13 +7,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from versions import make_card, make_panel, make_weights, opinion_of
 
+from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, Figure, write_assessment
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import pack_readers, save_version
 from busi_core.registry import put_into_service
 from busi_core.types import Diagnosis, ImageWarning
 from pages.components.batch_queue import BatchQueue
 from pages.components.batch_view import Filters, filter_rows, make_frame
-from pages.components.serving import get_serving
+from pages.components.serving import get_assessment, get_serving
 
 PAGES = Path(__file__).parents[2] / "pages/reading"
 TIMEOUT_SECONDS = 90
@@ -47,6 +48,22 @@ def test_the_finding_says_that_two_more_networks_read_and_what_each_says(
     assert "so 2 more read the scan" in said
     assert f"One by one they say {each}, and {outlining} of 3 outline" in said
     assert not [block for block in page.warning if "in doubt" in str(block.value)], "it is said once"
+
+
+def test_the_finding_says_how_often_such_readings_were_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = [
+        Figure("second opinion", name, test_set, cases, share, 0.0, 1.0)
+        for name, test_set, cases, share in (
+            (RIGHT_IN_DOUBT, "here", 30, 0.5),
+            (RIGHT_IN_DOUBT, "there", 10, 0.9),
+            (RIGHT_ELSEWHERE, "here", 200, 0.92),
+        )
+    ]
+    write_assessment(tmp_path / "tiny", figures, sha256=make_card(make_weights()).sha256)
+    get_assessment.clear()
+    page = read_on_analyse(tmp_path, monkeypatch, class_below=1.0)
+    said = " ".join(str(block.value) for block in page.info)
+    assert "On the 40 test scans read like this the class was right for **60%**, on the other 200 for 92%." in said
 
 
 def test_a_finding_of_one_network_does_not_speak_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

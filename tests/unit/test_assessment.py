@@ -21,6 +21,7 @@ from busi_core.assessment import (
     assess_sets,
     count_held,
     format_assessment,
+    pool_figures,
     read_assessment,
     write_assessment,
 )
@@ -177,6 +178,12 @@ def test_second_opinions_are_counted_apart_from_sure_readings(records: list[Reco
     assert figures["class is right where it was not asked for"].estimate == pytest.approx(right[~asked].mean())
     assert figures["class is right where it was asked for"].cases == asked.sum()
     assert assess_opinions(make_analyser(), {"made up": records}) == []
+
+
+def test_a_figure_of_several_test_sets_is_their_mean_by_case() -> None:
+    sets = [Figure("sets", "held", "here", 30, 0.5, 0.4, 0.6), Figure("sets", "held", "there", 10, 0.9, 0.8, 1.0)]
+    assert pool_figures([*sets, Figure("sets", "other", "here", 99, 0.0, 0.0, 0.0)], "held") == (pytest.approx(0.6), 40)
+    assert pool_figures(sets, "never measured")[1] == 0
 
 
 def test_a_version_without_limits_is_told_how_to_make_them(tmp_path: Path, records: list[Record]) -> None:

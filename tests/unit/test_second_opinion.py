@@ -190,8 +190,9 @@ def test_a_full_graphics_card_asks_on_the_cpu_and_the_reader_is_told(
     """G1, for the second network alone."""
     expected = make_panel(**ALWAYS).analyse(data)
     monkeypatch.setattr(Analyser, "_to_device", lambda _self, tensor: tensor.to(memory_format=torch.channels_last))
-    panel = make_panel(**ALWAYS)
-    panel.device, panel._on_cpu = torch.device("cuda"), {}
+    first, *others = (make_network(seed).to(memory_format=torch.channels_last) for seed in range(3))
+    card = make_card(make_weights(), second_opinion=opinion_of(1, 2, **ALWAYS))
+    panel = Analyser(first, card, torch.device("cuda"), others=others)
 
     class Crowded(type(panel._readers[1])):  # type: ignore[misc]
         def encode(self, _images: Tensor) -> list[Tensor]:
