@@ -174,6 +174,8 @@ def _format_classes(report: EvaluationReport) -> str:
             f"The flag at its own cut-off: sensitivity {report.flag['sensitivity']:.3f}, "
             f"specificity {report.flag['specificity']:.3f}.",
         ]
+    lines += ["", "| score of the class that it names, mean | scans | share of them right |", "|---|---|---|"]
+    lines += [f"| {said:.2f} | {count} | {right:.2f} |" for count, said, right in report.reliability if count]
     lines += ["", "| score of malignant | scans | malignant |", "|---|---|---|"]
     lines += [f"| {band.low:.2f} to {band.high:.2f} | {band.scans} | {band.malignant} |" for band in report.bands]
     return "\n".join(lines)

@@ -37,10 +37,11 @@ def add_commands(commands: Commands) -> None:
         "--all-folds",
         nargs="+",
         metavar="VERSION",
-        help="instead: versions of the same recipe, each scored on the fold of BUSI that it never saw, pooled",
+        help="instead (with --all: as well): versions of the same recipe, each scored on the fold of BUSI that it "
+        "never saw, pooled",
     )
     evaluate.add_argument(
-        "--elsewhere", metavar="VERSION", help="instead: a version of the same recipe taught by BUSI alone, on BUS-BRA"
+        "--elsewhere", metavar="VERSION", help="likewise: a version of the same recipe taught by BUSI alone, on BUS-BRA"
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -65,7 +66,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     analyser = serving.load(options.model) if options.model else serving.current()
     if options.simulated:
         return _print_simulated(analyser, options.simulated)
-    if options.all_folds or options.elsewhere:
+    is_crossed = options.all_folds or options.elsewhere
+    if is_crossed and not options.all:
         return _cross_validate(options, analyser.card)
     fold = analyser.card.training.get("test_fold", 0) if options.test_fold is None else options.test_fold
     busi = read_busi(settings.data_root / "busi")
@@ -90,7 +92,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"written: {folder / 'evaluation.json'}")
     if options.all:
         _assess(analyser, reports, dict(tests), save=options.save)
-    return 0
+    return _cross_validate(options, analyser.card) if is_crossed else 0
 
 
 def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:

@@ -13,7 +13,8 @@ from files import animated, dicom
 from PIL import Image
 from versions import write_version
 
-from busi_core.cli import main, make_parser
+from busi_core import evaluation
+from busi_core.cli import main, make_parser, measuring
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
 from busi_core.imaging.phantom import simulate_scan
@@ -325,6 +326,18 @@ def test_from_scans_to_a_version_in_service(
     assert second >= first  # what taught the version it started from counts as seen
     assert main(["evaluate", "--model", "second", "--no-bus-bra"]) == 1
     assert "have a copy among those that taught 'second'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "expected"), [((), ["folds"]), (("--all",), ["own", "limits", "folds"])])
+def test_one_command_measures_a_version_its_limits_and_its_recipe(
+    weights_dir: Path, simulated_busi: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], expected: list[str]
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(evaluation, "format_table", lambda _: done.append("own") or "")
+    monkeypatch.setattr(measuring, "_assess", lambda *_, **__: done.append("limits"))
+    monkeypatch.setattr(measuring, "_cross_validate", lambda *_: done.append("folds") or 0)
+    assert main(["evaluate", "--model", "tiny", "--no-bus-bra", "--all-folds", "tiny", *more]) == 0
+    assert done == expected
 
 
 def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_siblings(
