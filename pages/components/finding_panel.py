@@ -118,10 +118,14 @@ def _show_flag(
     score = (analysis.prediction.probabilities or {})[Diagnosis.MALIGNANT]
     lines = []
     if flag is not None:
+        diagnosis = analysis.prediction.diagnosis
+        is_class = diagnosis is Diagnosis.MALIGNANT
         mark = "⚑ Flagged for malignancy" if finding.flagged else "Not flagged for malignancy"
+        tone = "off" if not finding.flagged else "on" if is_class else "on beside"
+        though = f", though the class is {diagnosis}" if finding.flagged and not is_class else ""
         said, cutoff = score_beside(score, flag.threshold)
         lines.append(
-            f'<div class="flag {"on" if finding.flagged else "off"}"><b>{mark}</b>'
+            f'<div class="flag {tone}"><b>{mark}{though}</b>'
             f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. "
             f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
