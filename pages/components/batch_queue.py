@@ -49,6 +49,7 @@ class BatchQueue:
         drawn: How many rows the table on screen has.
         simulated: Ids of cases that the phantom made.
         filters: What the reader set in the filters, by the widget's key; stays while other pages are open.
+        subject: What the reader typed in as the name on the report; likewise.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -63,6 +64,7 @@ class BatchQueue:
     drawn: int = 0
     simulated: set[str] = field(default_factory=set)
     filters: dict[str, Any] = field(default_factory=dict)
+    subject: str = ""
     _summaries: tuple[int, list[Summary]] = (0, [])
     _held: int = 0
 

@@ -241,7 +241,8 @@ def summary_html(summary: Summary) -> str:
 
 def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
     """CSV, masks, PDF and JSON of the rows on screen; each is made when it is asked for."""
-    subject = st.text_input(
+    bring_back("batch-subject", {"batch-subject": queue.subject}, "")
+    queue.subject = subject = st.text_input(
         "Name or number on the report",
         key="batch-subject",
         max_chars=MAX_SUBJECT,

@@ -36,6 +36,7 @@ class CaseList:
         subjects: What the reader typed in as the name on a case's report, by the case's id.
         versions: What the reader chose as the version that reads and the one beside it, by the widget's key.
         frames: Which frame, from 1, was chosen of a scan with several, by the widget's key.
+        cutoffs: On the lesion probability, as the reader let go of them, by the scan shown and the version.
         session: Names this list to the browser, and no other; another one when the cases are cleared.
         kept: Numbers of the corrected masks that the store has taken.
     """
@@ -49,6 +50,7 @@ class CaseList:
     subjects: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     frames: dict[str, int] = field(default_factory=dict)
+    cutoffs: dict[str, dict[str, float]] = field(default_factory=dict)
     session: str = field(default_factory=secrets.token_hex)
     kept: set[int] = field(default_factory=set)
 
@@ -121,7 +123,7 @@ class CaseList:
     def clear(self) -> None:
         """Forget every case, and what was drawn; which versions read stays."""
         self.cases, self.index, self.notes, self.simulated, self.opened, self.subjects = [], 0, [], set(), {}, {}
-        self.frames, self.session, self.kept = {}, secrets.token_hex(), set()
+        self.frames, self.cutoffs, self.session, self.kept = {}, {}, secrets.token_hex(), set()
         self.generation += 1
 
     def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:

@@ -267,7 +267,8 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     reference = read_reference(case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL)
     scan_id = f"{scan_key(case, data)}-{image.frame}"
     taught = known_to(case, analysers, image.grey)
-    cutoffs = chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
+    cutoffs = cases.cutoffs.setdefault(scan_id, {})  # Streamlit forgets what was chosen when another page is opened
+    cutoffs |= chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
     readings = [
         compare_reading(analysis, reference, case, cutoffs.get(analysis.model_version)) for analysis in analyses
     ]

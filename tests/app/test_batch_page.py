@@ -93,7 +93,7 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     assert len(page.dataframe[0].value["class"]) == 1
 
 
-def test_filters_are_there_again_after_another_page_and_the_button_tells_those_inside_it() -> None:
+def test_filters_and_the_reports_name_are_there_again_after_another_page_and_the_button_tells_those_inside_it() -> None:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
     page = upload(app.switch_page("pages/reading/batch.py").run(), ("a.png", scan()), ("b.txt", b"text")).run()
     assert label_of_filters(page) == "More filters"
@@ -102,6 +102,7 @@ def test_filters_are_there_again_after_another_page_and_the_button_tells_those_i
     page.pills(key="batch-marks").set_value(["has warnings"]).run()
     page.slider(key="batch-score").set_value((0.25, 1.0)).run()
     page.slider(key="batch-area").set_value((0.0, 50.0)).run()
+    page.text_input(key="batch-subject").set_value("Case 7").run()
     assert label_of_filters(page) == "More filters (3 set)"
     page.switch_page("pages/evidence/about.py").run()
     page = page.switch_page("pages/reading/batch.py").run()
@@ -110,6 +111,7 @@ def test_filters_are_there_again_after_another_page_and_the_button_tells_those_i
     assert page.pills(key="batch-marks").value == ["has warnings"]
     assert page.slider(key="batch-score").value == (0.25, 1.0)
     assert page.slider(key="batch-area").value == (0.0, 50.0)
+    assert page.text_input(key="batch-subject").value == "Case 7"
     assert label_of_filters(page) == "More filters (3 set)"
     assert "0 of 2 rows pass the filters." in texts(page)
 

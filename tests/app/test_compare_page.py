@@ -27,6 +27,7 @@ from busi_core.report import report_json
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
+from pages.components import compare_viewer
 from pages.components.cases import CaseList
 from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
@@ -244,6 +245,22 @@ def test_the_versions_and_the_frame_that_were_chosen_are_there_again_after_anoth
     assert "Model tiny-a" in texts(page)
     assert "Model tiny-b" in texts(page)
     assert page.slider[0].value == 2
+
+
+def test_a_cut_off_is_there_again_after_another_page_until_the_scans_are_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the browser reports goes with the page; as here, where it is asked once and says nothing afterwards."""
+    reported = iter([{"tiny-a": 0.37}])
+    monkeypatch.setattr(compare_viewer, "chosen_cutoffs", lambda *_: next(reported, {}))
+    page = open_app().button(key="compare-sample-benign").click().run()
+    assert "0.37" in texts(page)
+    page = leave_and_come_back(page)
+    assert not page.exception
+    assert "0.37" in texts(page)
+    page.button(key="clear-cases").click().run()
+    page = page.button(key="compare-sample-benign").click().run()
+    assert "0.37" not in texts(page)
 
 
 def test_in_the_place_of_a_chosen_version_that_is_gone_the_one_in_service_reads(tmp_path: Path) -> None:
