@@ -30,7 +30,7 @@ CARD_FILE = "card.json"
 EVALUATION_FILE = "evaluation.json"
 MAX_MODEL_BYTES = 600_000_000  # the largest network here is the FCN with 538 MB; a larger file is not one of ours
 CARD_SCHEMA = 1
-NOT_IN_OLD_CARDS = {"weighs_presence": False, "second_opinion": None}  # how a card from before 2026-11-28 is read
+NOT_IN_OLD_CARDS = {"weighs_presence": False, "second_opinion": None}  # how a card from before these fields is read
 
 
 @dataclass(frozen=True)
