@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
@@ -46,7 +47,7 @@ def page(state_dir: Path) -> AppTest:
 
 
 def texts(page: AppTest) -> str:
-    kinds = [page.get("html"), page.title, page.markdown, page.error, page.warning, page.info, page.success]
+    kinds: list[Any] = [page.get("html"), page.title, page.markdown, page.error, page.warning, page.info, page.success]
     return " ".join(str(block.value) for kind in kinds for block in kind).replace("\\", "")
 
 

@@ -92,7 +92,7 @@ def rounds(analyser: Analyser, uploads: list[tuple[bytes, bytes]]) -> Iterator[d
         shown = ShownReading(analysis, 0.5, compare_scan(analysis, reference.mask, threshold=0.5))
         pack_case(
             [shown], reference.mask, scan_id=scan_key(case, data), name=case.name, position=1, count=1,
-            simulated=False, no_reference="", mask_name="x_mask.png", can_keep=False,
+            simulated=False, no_reference="", mask_name="x_mask.png", can_keep=False, session=cases.session,
         )  # fmt: skip
         cases.clear()
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,7 +298,7 @@ def test_a_forged_mask_is_not_taken_and_nothing_is_kept(wire: Wire) -> None:
         assert "Keep the corrected mask" not in wire.texts()
 
 
-FORGED = {
+FORGED: dict[str, list[Any]] = {
     "string_value": ["../../etc/passwd", "x" * 100_000],
     "int_value": [-(2**31), 10**9],
     "json_value": ["{", '{"selection": {"rows": [1000000000], "columns": ["x"]}}'],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,7 +235,7 @@ def test_the_private_copy_costs_no_second_set_of_weights() -> None:
     assert watched.network.encoder is not network.encoder
 
 
-def read_together(tasks: list[Callable[[], object]]) -> list[object]:
+def read_together(tasks: list[Callable[[], Any]]) -> list[Any]:
     """All at once, from threads that start together."""
     gate = threading.Barrier(len(tasks))
 
@@ -265,7 +266,7 @@ def test_eight_at_once_get_what_they_get_alone(monkeypatch: pytest.MonkeyPatch) 
     alone = [explain(*case) for case in cases]
     plain = network(random_image())
     for _ in range(2):
-        tasks: list[Callable[[], object]] = [lambda case=case: explain(*case) for case in cases]
+        tasks: list[Callable[[], Any]] = [lambda case=case: explain(*case) for case in cases]
         *together, read = read_together([*tasks, lambda: network(random_image())])
         for ours, expected in zip(together, alone, strict=True):
             np.testing.assert_array_equal(ours, expected)
