@@ -22,6 +22,12 @@ st.markdown(
     f"**{plain(card.version)}** outlines lesions and sorts a scan into normal, benign or malignant. "
     f"A {plain(card.architecture.name)} on the encoder {plain(card.architecture.encoder)}, reading "
     f"{card.preprocess.side} × {card.preprocess.side} pixels in grey, trained on {card.created}."
+    + (
+        f" Where it is in doubt it asks {len(card.second_opinion.readers)} more networks, and what most of them "
+        "outline counts."
+        if card.second_opinion
+        else ""
+    )
 )
 reports = get_reports(card.version)
 if not reports:
