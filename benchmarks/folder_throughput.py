@@ -4,7 +4,7 @@
 
 Peers, in turn, block by block, on the same scans, so that a busy machine slows all of them:
     bare     the network alone on prepared tensors, one scan at a time, no gradient: rearranged for reading, which is
-             the fastest form here, and as it is written
+             the fastest form here, and as it is written; and with the passes of a second opinion where one is asked for
     zip      one zip in memory -> decode -> network -> heat maps -> masks, figures, thumbnails: the Batch page's path
     folder   `busi analyse`: the same, and three files a scan written to a disk
 
@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from pages.components.batch_queue import CHUNK_SECONDS, BatchQueue
 
 WARM_UP = 8
 GOAL = 0.8
+ASKING = "bare, with second opinions"
 
 
 def main() -> None:
@@ -42,12 +43,16 @@ def main() -> None:
     print(f"{analyser.card.version}, {len(records)} scans, {torch.get_num_threads()} threads, {options.jobs} jobs")
     run_bare(analyser, analyser._reader, records[:WARM_UP])
     run_zip(analyser, records[:WARM_UP])
-    speeds: dict[str, list[float]] = {"bare": [], "as written": [], "zip": [], "folder": []}
+    asks = [bool(analyser.analyse_for_batch(decode_image(r.image.read_bytes())).opinions) for r in records]
+    asking = {record.id for record, asked in zip(records, asks, strict=True) if asked}
+    print(f"{len(asking)} ask for a second opinion")
+    speeds: dict[str, list[float]] = {"bare": [], "as written": [], ASKING: [], "zip": [], "folder": []}
     memory = [resident_mb()]
     for number, block in enumerate(blocks, start=1):
         before = run_bare(analyser, analyser._reader, block)
         written = run_bare(analyser, analyser._network, block)
-        seconds = {"zip": run_zip(analyser, block), "folder": run_folder(analyser, block, options.jobs)}
+        more = run_bare(analyser, analyser._reader, block, asking)
+        seconds = {ASKING: more, "zip": run_zip(analyser, block), "folder": run_folder(analyser, block, options.jobs)}
         after = run_bare(analyser, analyser._reader, block)  # on both sides, since a machine is seldom quiet for long
         for name, found in {"bare": (before + after) / 2, "as written": written, **seconds}.items():
             speeds[name].append(len(block) / found)
@@ -63,11 +68,12 @@ def main() -> None:
 def report(speeds: dict[str, list[float]]) -> None:
     rows = []
     for name, found in speeds.items():
-        shares = [ratio(found, speeds[peer]) for peer in ("bare", "as written")]
+        shares = [ratio(found, speeds[peer]) for peer in ("bare", ASKING, "as written")]
         each = [one / bare for one, bare in zip(found, speeds["bare"], strict=True)]
         figures = (f"{statistics.median(found):.1f}", *(f"{share:.2f}" for share in shares))
         rows.append([name, *figures, f"{min(each):.2f} to {max(each):.2f}"])
-    head = ["path", "scans a second", "of the bare loop's speed", "of the loop as written", "range over bare"]
+    peers = ["of the bare loop's speed", "of that with second opinions", "of the loop as written"]
+    head = ["path", "scans a second", *peers, "range over bare"]
     print(
         f"\n{describe_machine(torch.device('cpu'))}\n\n{table(head, rows)}\n\ngoal: {GOAL} of the bare loop or better\n"
     )
@@ -90,11 +96,14 @@ def read_in_one(analyser: Analyser, records: Sequence[Record]) -> None:
     print(f"memory: {before:.0f} MB before, {half:.0f} MB half way, {seen[-1]:.0f} MB at the end")
 
 
-def run_bare(analyser: Analyser, network: torch.nn.Module, records: Sequence[Record]) -> float:
-    """Seconds of the forward passes alone."""
+def run_bare(
+    analyser: Analyser, network: torch.nn.Module, records: Sequence[Record], asking: Container[str] = ()
+) -> float:
+    """Seconds of the forward passes alone; of all the version's networks for the scans that are named."""
     tensors = [prepare(decode_image(r.image.read_bytes()).grey, analyser.card.preprocess)[0] for r in records]
     tensors = [analyser._to_device(tensor) for tensor in tensors]
-    return timed(lambda: [forward(network, tensor) for tensor in tensors])
+    readers = [[network, *analyser._readers[1:]] if record.id in asking else [network] for record in records]
+    return timed(lambda: [forward(one, on) for each, on in zip(readers, tensors, strict=True) for one in each])
 
 
 def forward(network: torch.nn.Module, tensor: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from versions import make_analyser
 
 from busi_core import batch
@@ -23,7 +24,7 @@ from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.service import Analyser
 from busi_core.taught import TaughtScans
-from busi_core.types import DecodedImage, Diagnosis
+from busi_core.types import Analysis, DecodedImage, Diagnosis
 
 
 @pytest.fixture
@@ -381,3 +382,33 @@ def test_a_lone_mask_of_any_name_is_listed(weights_dir: Path, scans: Path, tmp_p
 def test_compare_refuses_a_folder_without_scans(weights_dir: Path, tmp_path: Path) -> None:
     assert main(["compare", str(tmp_path), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert main(["compare", str(tmp_path / "none"), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_scans_side_by_side_share_the_cores_and_give_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Also when nobody asks for the rest."""
+    seen: list[int] = []
+    read = Analyser.analyse_for_batch
+
+    def note(self: Analyser, image: DecodedImage) -> Analysis:
+        seen.append(torch.get_num_threads())
+        return read(self, image)
+
+    monkeypatch.setattr(Analyser, "analyse_for_batch", note)
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(
+            simulate_scan(Diagnosis.BENIGN, seed=number, height=64, width=80).png()
+        )
+    plan = plan_paths([tmp_path], tmp_path / "out")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        outcomes = analyse_plan(make_analyser(), plan, jobs=jobs)
+        assert next(outcomes).error is None
+        outcomes.close()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {max(1, 4 // jobs)}
