@@ -514,9 +514,12 @@ def test_promotion_while_scans_are_read_leaves_every_result_to_one_model(
     serving = Serving(weights_dir, CPU)
     expected = {version: serving.load(version).analyse(data) for version in ("tiny", "next")}
 
+    promoting = threading.Lock()  # of two promotions at one moment the later is refused, which is another promise
+
     def promote_and_read(number: int) -> Analysis:
         if number % 5 == 0:
-            put_into_service(weights_dir, ("next", "tiny")[number % 2])
+            with promoting:
+                put_into_service(weights_dir, ("next", "tiny")[number % 2])
         return serving.current().analyse(data)
 
     with ThreadPoolExecutor(4) as pool:
