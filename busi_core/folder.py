@@ -11,7 +11,7 @@ mask would be taken for 'no lesion'. Nothing that is not ours is written over, w
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
 
 def analyse_plan(
     analyser: Analyser, plan: Plan, *, frame: int | None = None, jobs: int = 2, asked: Asked = NOTHING_ASKED
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Read what was planned, in order.
 
     Args:
@@ -163,7 +163,9 @@ def analyse_plan(
     return _sharing_cores(map_in_order(read, plan.targets, jobs=jobs), analyser, jobs)
 
 
-def _sharing_cores(outcomes: Iterator[Outcome], analyser: Analyser, jobs: int) -> Iterator[Outcome]:
+def _sharing_cores(
+    outcomes: Generator[Outcome, None, None], analyser: Analyser, jobs: int
+) -> Generator[Outcome, None, None]:
     """While these come, each scan gets its share of the cores: side by side they are read faster than one after the
     other on all of them, by a fifth on two cores (docs/benchmarks.md)."""
     before = torch.get_num_threads()
