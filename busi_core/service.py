@@ -43,10 +43,11 @@ from busi_core.models.checkpoint import (
     ModelCard,
     load_readers,
     load_version,
+    ready_network,
 )
 from busi_core.models.familiarity import Description, describe
 from busi_core.models.interpret import class_scores, interpret, pixel_cutoff
-from busi_core.models.network import LesionNet, Network, Outputs, build_network
+from busi_core.models.network import LesionNet, Network, Outputs
 from busi_core.models.reading import arrange_for_reading
 from busi_core.models.second_opinion import agree
 from busi_core.registry import check_version_name, read_registry
@@ -402,10 +403,8 @@ class Analyser:
 
     def _copy_to_cpu(self, network: Network) -> Network:
         """Made anew on the CPU: copying the network first would ask the full GPU for as much memory again."""
-        copy = build_network(self.card.architecture)
-        copy.load_state_dict({key: value.cpu() for key, value in network.state_dict().items()})
-        copy.requires_grad_(False).eval()
-        return copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        weights = {key: value.cpu() for key, value in network.state_dict().items()}
+        return ready_network(self.card, weights, torch.device("cpu"))
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, memory_format=torch.channels_last)

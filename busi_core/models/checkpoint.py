@@ -182,10 +182,7 @@ def load_version(folder: Path, device: torch.device) -> tuple[Network, ModelCard
             f"The folder {folder.name!r} holds the card of the version {card.version!r}.",
             remedy="Give the folder its own name back, or restore it from the repository.",
         )
-    network = build_network(card.architecture)
-    _fill(network, _read_weights(folder, MODEL_FILE, card.sha256), folder)
-    network.requires_grad_(False).eval()
-    return network.to(device, memory_format=torch.channels_last), card  # type: ignore[call-overload]
+    return ready_network(card, _read_weights(folder, MODEL_FILE, card.sha256), device), card
 
 
 def load_readers(folder: Path, card: ModelCard, device: torch.device) -> tuple[Network, ...]:
@@ -197,14 +194,24 @@ def load_readers(folder: Path, card: ModelCard, device: torch.device) -> tuple[N
     if card.second_opinion is None:
         return ()
     weights = _read_weights(folder, SECOND_OPINION_FILE, card.second_opinion.sha256)
-    readers = []
-    for place in range(len(card.second_opinion.readers)):
-        network = build_network(card.architecture)
-        start = f"{place}."
-        _fill(network, {name.removeprefix(start): v for name, v in weights.items() if name.startswith(start)}, folder)
-        network.requires_grad_(False).eval()
-        readers.append(network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-    return tuple(readers)
+    starts = [f"{place}." for place in range(len(card.second_opinion.readers))]
+    packed = [{n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)} for start in starts]
+    return tuple(ready_network(card, one, device) for one in packed)
+
+
+def ready_network(card: ModelCard, weights: Mapping[str, Tensor], device: torch.device) -> Network:
+    """The card's network with these weights, frozen, in eval mode, on the device and in the layout it reads fastest in.
+
+    Raises:
+        ModelUnavailableError: The weights are not those of this network.
+    """
+    network = build_network(card.architecture)
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise _unfit(card.version) from error
+    network.requires_grad_(False).eval()
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def pack_readers(weights: Sequence[bytes]) -> bytes:
@@ -233,19 +240,12 @@ def _read_weights(folder: Path, file: str, sha256: str) -> dict[str, Tensor]:
     try:
         return load(weights)
     except SafetensorError as error:
-        raise _unfit(folder) from error
+        raise _unfit(folder.name) from error
 
 
-def _fill(network: Network, weights: Mapping[str, Tensor], folder: Path) -> None:
-    try:
-        network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise _unfit(folder) from error
-
-
-def _unfit(folder: Path) -> ModelUnavailableError:
+def _unfit(version: str) -> ModelUnavailableError:
     return ModelUnavailableError(
-        f"The weights of model {folder.name!r} do not fit the network that its card names.",
+        f"The weights of model {version!r} do not fit the network that its card names.",
         remedy="Restore the folder from the repository.",
     )
 
