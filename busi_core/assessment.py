@@ -103,39 +103,53 @@ def assess(
     ]
 
 
-def count_held(report: EvaluationReport, limits: Limits, coverage: float) -> dict[Diagnosis, tuple[int, int]]:
-    """By class: for how many of its test scans the set at this coverage holds it, and of how many."""
-    held: dict[Diagnosis, tuple[int, int]] = {}
-    for column, diagnosis in enumerate(CLASSES if limits.class_scores else ()):
-        mine = [one.probabilities for one in report.results if one.truth == diagnosis and one.probabilities]
-        if mine:
-            kept = [class_set(scores, limits.class_scores, coverage)[column] for scores in mine]
-            held[diagnosis] = (sum(kept), len(mine))
-    return held
+def count_held(
+    reports: Sequence[EvaluationReport], limits: Limits, coverage: float, *, in_doubt: bool
+) -> dict[Diagnosis | None, tuple[int, int]]:
+    """For how many test scans the set at this coverage holds the true class, and of how many.
+
+    Args:
+        reports: Whose scans are counted.
+        limits: Of the version that read them.
+        coverage: 0.8 to 0.99.
+        in_doubt: Count those of which no class is likely, in one; or else the others, by class.
+    """
+    held: dict[Diagnosis | None, list[bool]] = {}
+    for one in (result for report in reports for result in report.results):
+        sets = limits.nonconformity
+        if sets and one.probabilities and sets.is_in_doubt(one.probabilities) is in_doubt:
+            truth = Diagnosis(one.truth)
+            kept = class_set(one.probabilities, sets, coverage)[CLASSES.index(truth)]
+            held.setdefault(None if in_doubt else truth, []).append(kept)
+    return {name: (sum(held[name]), len(held[name])) for name in (*CLASSES, None) if name in held}
 
 
 def assess_sets(reports: Sequence[EvaluationReport], limits: Limits) -> list[Figure]:
-    """How often the set of classes holds the truth, by class, and how large it is."""
+    """How often the set of classes holds the truth, by class and in doubt, and how large it is."""
+    sets = limits.nonconformity
+    if sets is None:
+        return []
     figures: list[Figure] = []
     for report in reports:
         groups = np.array([result.group for result in report.results])
         truth = np.array([CLASSES.index(Diagnosis(result.truth)) for result in report.results])
-        for coverage in COVERAGES if limits.class_scores else ():
-            scores = [result.probabilities for result in report.results if result.probabilities]
-            kept = np.array([class_set(each, limits.class_scores, coverage) for each in scores])
-            held = kept[np.arange(truth.size), truth].astype(float)
+        scores = [result.probabilities for result in report.results if result.probabilities]
+        doubted = np.array([sets.is_in_doubt(each) for each in scores])
+        parts = {str(diagnosis): truth == column for column, diagnosis in enumerate(CLASSES)}
+        parts[f"no class has {sets.in_doubt_below:.2f}"] = doubted
+        for coverage in COVERAGES:
+            kept = np.array([class_set(each, sets, coverage) for each in scores])
+            held, sizes = kept[np.arange(truth.size), truth].astype(float), kept.sum(axis=1).astype(float)
             name = f"{coverage:.0%} set"
-            for column, diagnosis in enumerate(CLASSES):
-                mine = truth == column
+            for part, mine in parts.items():
                 if mine.any():
-                    figures.append(
-                        _figure(
-                            "sets", f"{name} holds the truth, {diagnosis}", report.test_set, held[mine], groups[mine]
-                        )
-                    )
-            sizes = kept.sum(axis=1)
-            figures.append(_figure("sets", f"{name}, classes in it", report.test_set, sizes.astype(float), groups))
-            figures.append(_figure("sets", f"{name} of one class", report.test_set, (sizes == 1).astype(float), groups))
+                    said = f"{name} holds the truth, {part}"
+                    figures.append(_figure("sets", said, report.test_set, held[mine], groups[mine]))
+            for said, values in (
+                (f"{name}, classes in it", sizes),
+                (f"{name} of one class", (sizes == 1).astype(float)),
+            ):
+                figures.append(_figure("sets", said, report.test_set, values, groups))
     return figures
 
 

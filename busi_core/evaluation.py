@@ -115,9 +115,19 @@ class EvaluationReport:
     bands: tuple[ScoreBand, ...]
     results: tuple[ScanResult, ...]
 
-    def band_of(self, malignant_score: float) -> ScoreBand:
-        """The band that a score of malignant falls into; there are none without a class."""
-        return next(band for band in self.bands if malignant_score < band.high or band is self.bands[-1])
+
+def band_of(reports: Sequence[EvaluationReport], malignant_score: float) -> ScoreBand:
+    """How many scans of these test sets were scored like this, and how many of them were malignant.
+
+    Raises:
+        ValueError: No report has bands: there are none without a class.
+    """
+    counted = [report.bands for report in reports if report.bands]
+    if not counted:
+        raise ValueError("these test sets were read without a class")
+    found = [next(band for band in bands if malignant_score < band.high or band is bands[-1]) for bands in counted]
+    first = found[0]
+    return ScoreBand(first.low, first.high, sum(b.scans for b in found), sum(b.malignant for b in found))
 
 
 def score_record(analyser: Analyser, record: Record) -> ScanResult:

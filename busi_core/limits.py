@@ -19,13 +19,14 @@ from safetensors.numpy import save
 
 from busi_core.errors import ModelUnavailableError
 from busi_core.files import write_atomically
-from busi_core.metrics.conformal import class_set
+from busi_core.metrics.conformal import Nonconformity, class_set
 from busi_core.models.checkpoint import ModelCard
 from busi_core.models.familiarity import Familiarity
 from busi_core.types import Diagnosis, Prediction
 
 LIMITS_FILE = "limits.safetensors"
-LIMITS_SCHEMA = 1
+LIMITS_SCHEMA = 2
+READABLE_SCHEMAS = (1, LIMITS_SCHEMA)  # 1 knew no scans in doubt
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +38,24 @@ class Limits:
     siblings: Versions that scored scans beside the validation part, which taught this version and not them.
     """
 
-    class_scores: tuple[NDArray[np.float64], ...]
+    nonconformity: Nonconformity | None
     familiarity: Familiarity
     siblings: tuple[str, ...] = ()
 
     def classes_left(self, prediction: Prediction, coverage: float) -> tuple[Diagnosis, ...] | None:
         """The classes that cannot be ruled out at this coverage (0.8 to 0.99); None without a class head."""
-        if prediction.probabilities is None or not self.class_scores:
+        if prediction.probabilities is None or self.nonconformity is None:
             return None
         scores = [prediction.probabilities[diagnosis] for diagnosis in Diagnosis]
-        kept = class_set(scores, self.class_scores, coverage)
+        kept = class_set(scores, self.nonconformity, coverage)
         return tuple(diagnosis for diagnosis, stays in zip(Diagnosis, kept, strict=True) if stays)
 
     def tensors(self) -> dict[str, NDArray[np.floating[Any]]]:
         """All the numbers, by the names that they have in the file."""
-        known = self.familiarity
+        known, sets = self.familiarity, self.nonconformity
         return {
-            **{f"class_scores.{column}": scores for column, scores in enumerate(self.class_scores)},
+            **({f"class_scores.{column}": scores for column, scores in enumerate(sets.by_class)} if sets else {}),
+            **({"doubt_scores": sets.in_doubt, "doubt_below": np.array([sets.in_doubt_below])} if sets else {}),
             **{name: getattr(known, name) for name in ("mean", "scale", "precision")},
             "distances": np.array([known.unlike_from, known.foreign_from]),
         }
@@ -87,13 +89,12 @@ def read_limits(folder: Path, card: ModelCard) -> Limits | None:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dictionary)
-        sound = about["schema"] == LIMITS_SCHEMA and about["weights"] == card.sha256
+        sound = about["schema"] in READABLE_SCHEMAS and about["weights"] == card.sha256
         if not sound or about["sha256"] != _checksum(tensors):
             raise ValueError("of another program, other weights, or changed")
         unlike_from, foreign_from = tensors["distances"].tolist()
-        columns = sum(name.startswith("class_scores.") for name in tensors)
         return Limits(
-            tuple(tensors[f"class_scores.{column}"] for column in range(columns)),
+            _read_nonconformity(tensors),
             Familiarity(tensors["mean"], tensors["scale"], tensors["precision"], unlike_from, foreign_from),
             tuple(map(str, about.get("siblings", ()))),
         )
@@ -102,6 +103,17 @@ def read_limits(folder: Path, card: ModelCard) -> Limits | None:
             f"The limits of model {folder.name!r} are damaged or belong to other weights.",
             remedy="Restore the folder from the repository, or make them again with 'busi limits'.",
         ) from error
+
+
+def _read_nonconformity(tensors: Mapping[str, NDArray[np.floating[Any]]]) -> Nonconformity | None:
+    columns = sum(name.startswith("class_scores.") for name in tensors)
+    if not columns:
+        return None
+    by_class = tuple(np.asarray(tensors[f"class_scores.{column}"], np.float64) for column in range(columns))
+    if "doubt_scores" not in tensors:
+        return Nonconformity(by_class, np.zeros(0), 0.0)
+    in_doubt = np.asarray(tensors["doubt_scores"], np.float64)
+    return Nonconformity(by_class, in_doubt, float(tensors["doubt_below"][0]))
 
 
 def _checksum(tensors: Mapping[str, NDArray[np.floating[Any]]]) -> str:

@@ -7,6 +7,7 @@ from busi_core.assessment import Figure, format_assessment
 from busi_core.evaluation import EvaluationReport
 from busi_core.limits import Limits
 from busi_core.metrics.bootstrap import Interval
+from busi_core.metrics.conformal import Nonconformity
 from busi_core.models.checkpoint import ModelCard
 from busi_core.models.second_opinion import SecondOpinion
 from busi_core.report import RESEARCH_USE
@@ -101,8 +102,9 @@ def format_model_card(
             "## What it knows of its limits",
             "Printed by `busi evaluate --all`. 'No answer' is beyond 1.5 times the distance that 99 % of the "
             "validation scans stay within; a set of classes is promised to hold the truth in that share of the scans "
-            "of each class. The pictures that are no breast ultrasound are few, and easy ones.",
-            *([_describe_sets(limits)] if limits and limits.class_scores else []),
+            "of each class, and of the scans of which no class is likely. The pictures that are no breast ultrasound "
+            "are few, and easy ones.",
+            *([_describe_sets(limits, limits.nonconformity)] if limits and limits.nonconformity else []),
             format_assessment(assessed),
         ]
     parts += ["## What it cannot know", "\n".join(f"- {limit}" for limit in LIMITS)]
@@ -127,9 +129,11 @@ def _describe_second_opinion(opinion: SecondOpinion) -> str:
     )
 
 
-def _describe_sets(limits: Limits) -> str:
-    counts = [len(scores) for scores in limits.class_scores]
+def _describe_sets(limits: Limits, sets: Nonconformity) -> str:
+    counts = [len(scores) for scores in sets.by_class]
     stand = ", ".join(f"{count} {diagnosis.value}" for diagnosis, count in zip(Diagnosis, counts, strict=True))
+    if sets.in_doubt_below:
+        stand += f", and {len(sets.in_doubt)} of which no class has a score of {sets.in_doubt_below:.2f}"
     if not limits.siblings:
         return f"Behind the sets stand the validation scans: {stand}."
     return (

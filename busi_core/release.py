@@ -30,7 +30,7 @@ from busi_core.imaging.preprocess import PreprocessSpec, prepare_image, upsample
 from busi_core.limits import LIMITS_FILE, Limits, write_limits
 from busi_core.metrics.calibration import fit_temperature, softmax
 from busi_core.metrics.classification import threshold_for_sensitivity
-from busi_core.metrics.conformal import class_scores
+from busi_core.metrics.conformal import measure_nonconformity
 from busi_core.metrics.segmentation import count_overlap
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard, load_version, save_version
 from busi_core.models.familiarity import Description, fit_familiarity, fit_familiarity_across
@@ -286,12 +286,12 @@ def fit_limits(
             if on_scan:
                 on_scan(len(records) + len(scores), count)
     truths = np.array([list(Diagnosis).index(record.diagnosis) for _, part in scored for record in part])
-    by_class = class_scores(np.array(scores), truths) if scores and scores[0] else ()
+    nonconformity = measure_nonconformity(np.array(scores), truths) if scores and scores[0] else None
     if validation:
         familiarity = fit_familiarity(described[: len(training)], described[len(training) :])
     else:
         familiarity = fit_familiarity_across(described, _deal_scans(training))
-    return Limits(by_class, familiarity, tuple(sibling.card.version for sibling in siblings))
+    return Limits(nonconformity, familiarity, tuple(sibling.card.version for sibling in siblings))
 
 
 def _deal_scans(records: Sequence[Record]) -> list[int]:

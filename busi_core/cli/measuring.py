@@ -196,7 +196,10 @@ def _limits(options: argparse.Namespace) -> int:
     siblings = read_siblings(training.get("siblings", ()), analyser.card, settings=settings, **dealt)
     limits = fit_limits(analyser, split.train, split.validation, show_count, siblings=siblings)
     write_limits(folder, limits, analyser.card)
-    for diagnosis, scores in zip(Diagnosis, limits.class_scores, strict=False):
-        print(f"{len(scores)} scans called {diagnosis.value} stand behind its sets of classes.")
+    if sets := limits.nonconformity:
+        for diagnosis, scores in zip(Diagnosis, sets.by_class, strict=True):
+            print(f"{len(scores)} {diagnosis.value} scans stand behind its sets of classes.")
+        doubt = f"no class has a score of {sets.in_doubt_below:.2f}"
+        print(f"{len(sets.in_doubt)} more, of which {doubt}, behind those in doubt.")
     print(f"written: {folder / 'limits.safetensors'}")
     return 0

@@ -1,12 +1,14 @@
 """The set of classes that holds the truth in, say, 90 % of cases: split conformal prediction, class by class.
 
-    probabilities, truth (validation) --class_scores--> nonconformity of each class' own scans
-    probabilities of one scan, scores, coverage --class_set--> the classes that cannot be ruled out
+    probabilities, truth (validation) --measure_nonconformity--> nonconformity of each class' own scans
+    probabilities of one scan, nonconformity, coverage --class_set--> the classes that cannot be ruled out
 
 A class stays in the set unless the scan suits it worse than all but a small share (1 - coverage) of the validation
-scans of that very class. The promise, for scans like those of the validation part: of the scans of *each* class, at
-least that share has its class in its set. Machines, hospitals and patients that differ break the promise; the
-evaluation says by how much.
+scans of that very class. The likeliest class always stays. The promise, for scans like those of the validation part:
+of the scans of *each* class, at least that share has its class in its set. Scans of which no class is likely are a
+group of their own, compared with one another whatever their class: the promise for each class would be kept by the
+many clear scans alone, and broken where a reader needs it (docs/adr/0025). Machines, hospitals and patients that
+differ break the promise; the evaluation says by how much.
 
 References:
     Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005, 4.5 (class-conditional, 'Mondrian').
@@ -14,6 +16,7 @@ References:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 
 import numpy as np
@@ -22,22 +25,47 @@ from numpy.typing import NDArray
 from busi_core.metrics.calibration import ClassMatrix, Labels
 
 LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.8, 0.99
+IN_DOUBT_BELOW = 0.7  # the highest score below which no class is likely; there a second opinion is asked for too
 ROUNDING = 1e-9  # (n + 1) * coverage is a whole number more often than floats know
 
 
-def class_scores(probabilities: ClassMatrix, truth: Labels) -> tuple[NDArray[np.float64], ...]:
-    """How little each validation scan suits its own class: 1 - its score, sorted, one array a class.
+@dataclass(frozen=True, eq=False)
+class Nonconformity:
+    """How little validation scans suit their own class: 1 - its score, sorted.
+
+    Attributes:
+        by_class: One array a class, of the scans that are not in doubt.
+        in_doubt: Of the others, all classes together.
+        in_doubt_below: A scan is in doubt when no class has this score; at 0 none is.
+    """
+
+    by_class: tuple[NDArray[np.float64], ...]
+    in_doubt: NDArray[np.float64]
+    in_doubt_below: float
+
+    def is_in_doubt(self, probabilities: Sequence[float]) -> bool:
+        """Whether no class is likely."""
+        return max(probabilities) < self.in_doubt_below
+
+
+def measure_nonconformity(
+    probabilities: ClassMatrix, truth: Labels, *, in_doubt_below: float = IN_DOUBT_BELOW
+) -> Nonconformity:
+    """From the validation scans.
 
     Args:
         probabilities: (n, classes) in [0, 1], calibrated.
         truth: (n,) integer, the true column of each row.
+        in_doubt_below: As in `Nonconformity`.
     """
     if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1]:
         raise ValueError(f"expected (n, classes) and (n,), got {probabilities.shape} and {truth.shape}")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():  # also catches NaN
         raise ValueError("probabilities must lie in [0, 1]; take the softmax first")
     own = 1 - probabilities[np.arange(truth.size), truth].astype(np.float64)
-    return tuple(np.sort(own[truth == column]) for column in range(probabilities.shape[1]))
+    in_doubt = probabilities.max(axis=1) < in_doubt_below
+    by_class = tuple(np.sort(own[~in_doubt & (truth == column)]) for column in range(probabilities.shape[1]))
+    return Nonconformity(by_class, np.sort(own[in_doubt]), in_doubt_below)
 
 
 def highest_score(scores: NDArray[np.float64], coverage: float) -> float:
@@ -46,8 +74,8 @@ def highest_score(scores: NDArray[np.float64], coverage: float) -> float:
     The smallest value that the ceil((n + 1) coverage)-th of n sorted scores stays within.
 
     Args:
-        scores: (n,) sorted, of validation scans of one class.
-        coverage: The share of its scans that must keep the class, 0.8 to 0.99.
+        scores: (n,) sorted, of validation scans of one class, or in doubt.
+        coverage: The share of these scans that must keep their class, 0.8 to 0.99.
     """
     if not LOWEST_COVERAGE <= coverage <= HIGHEST_COVERAGE:
         raise ValueError(f"coverage must lie in [{LOWEST_COVERAGE}, {HIGHEST_COVERAGE}], got {coverage}")
@@ -55,21 +83,21 @@ def highest_score(scores: NDArray[np.float64], coverage: float) -> float:
     return float(scores[rank - 1]) if rank <= scores.size else inf
 
 
-def class_set(
-    probabilities: Sequence[float], scores: Sequence[NDArray[np.float64]], coverage: float
-) -> tuple[bool, ...]:
-    """Which classes cannot be ruled out for one scan; none at all when it suits every class badly.
+def class_set(probabilities: Sequence[float], known: Nonconformity, coverage: float) -> tuple[bool, ...]:
+    """Which classes cannot be ruled out for one scan; the likeliest is always among them.
 
     Args:
         probabilities: One score a class, calibrated.
-        scores: Of `class_scores`.
+        known: Of the validation scans.
         coverage: 0.8 to 0.99.
     """
+    is_in_doubt, likeliest = known.is_in_doubt(probabilities), max(probabilities)
     return tuple(
-        1 - probability <= highest_score(own, coverage) for probability, own in zip(probabilities, scores, strict=True)
+        probability == likeliest or 1 - probability <= highest_score(known.in_doubt if is_in_doubt else own, coverage)
+        for probability, own in zip(probabilities, known.by_class, strict=True)
     )
 
 
 def scans_needed(coverage: float) -> int:
-    """How many validation scans of a class it takes before that class can be ruled out at all."""
+    """How many validation scans of a class (or in doubt) it takes before a class can be ruled out at all."""
     return ceil(coverage / (1 - coverage) - ROUNDING)

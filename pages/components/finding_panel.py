@@ -1,12 +1,13 @@
 """What the model says about one scan, beside the viewer: class, flag, size, disagreement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
+from busi_core.evaluation import band_of
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
@@ -23,7 +24,7 @@ def show_finding(
     scan: ScanOnScreen,
     analyser: Analyser,
     *,
-    report: EvaluationReport | None,
+    reports: Sequence[EvaluationReport],
     subjects: dict[str, str],
     on_insist: Callable[[], None],
 ) -> None:
@@ -34,7 +35,7 @@ def show_finding(
         finding: The same at the cut-off the reader chose.
         scan: Whose finding it is.
         analyser: Of the version that read it: its flag, and what it knows of its limits.
-        report: The version's evaluation on scans it never saw; None when there is none.
+        reports: The version's evaluations on scans it never saw.
         subjects: The names on the reports of this session's scans, by the scan's id; what is typed goes in.
         on_insist: Called when the reader wants an answer that was withheld.
     """
@@ -50,8 +51,8 @@ def show_finding(
     else:
         st.html(_class_block(analysis))
         if analyser.limits is not None:
-            show_class_set(analysis, analyser.limits, report)
-        _show_flag(analysis, finding, analyser.card.malignancy, report)
+            show_class_set(analysis, analyser.limits, reports)
+        _show_flag(analysis, finding, analyser.card.malignancy, reports)
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
@@ -113,7 +114,7 @@ def _class_block(analysis: Analysis) -> str:
 
 
 def _show_flag(
-    analysis: Analysis, finding: Finding, flag: MalignancyFlag | None, report: EvaluationReport | None
+    analysis: Analysis, finding: Finding, flag: MalignancyFlag | None, reports: Sequence[EvaluationReport]
 ) -> None:
     score = (analysis.prediction.probabilities or {})[Diagnosis.MALIGNANT]
     lines = []
@@ -130,13 +131,13 @@ def _show_flag(
             f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
             f"and left {flag.specificity:.0%} of the others alone.</span></div>"
         )
-    if report is not None:
-        band = report.band_of(score)
+    if any(report.bands for report in reports):
+        band, scans = band_of(reports, score), sum(report.scans for report in reports)
         said = (
-            f"Of the {report.scans:,} test scans, {band.scans:,} were scored like this "
+            f"Of the {scans:,} test scans, {band.scans:,} were scored like this "
             f"(malignant {band.low:.2f}–{band.high:.2f}): <b>{band.malignant:,} of {band.scans:,} were malignant</b>."
             if band.scans
-            else f"None of the {report.scans:,} test scans was scored like this."
+            else f"None of the {scans:,} test scans was scored like this."
         )
         lines.append(f'<div class="fine">{said}</div>')
     st.html("".join(lines) or "<span></span>")

@@ -1,7 +1,7 @@
 """What the model does not know about the open scan: classes not ruled out, no answer, how firm the reading is."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 import streamlit as st
@@ -38,15 +38,15 @@ def show_withheld(on_insist: Callable[[], None]) -> None:
     )
 
 
-def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport | None) -> None:
+def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport]) -> None:
     """The classes that cannot be ruled out at the coverage the reader chose, and how often that held."""
     coverage = st.session_state.get("coverage", USUAL_COVERAGE) / 100
     left = limits.classes_left(analysis.prediction, coverage)
     if left is None:
         return
-    named = " or ".join(left) if left else "no class fits: this scan is unusual for each of them"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.html(f'<div class="label">Cannot be ruled out ({coverage:.0%} of cases)</div><div class="set">{named}</div>')
+        promise = label(f"Cannot be ruled out ({coverage:.0%} of cases)")
+        st.html(f'{promise}<div class="set">{" or ".join(left)}</div>')
         with st.popover("Change", type="tertiary", help="How sure the set of classes should be."):
             st.slider(
                 "The set holds the true class in … % of cases",
@@ -55,9 +55,10 @@ def show_class_set(analysis: Analysis, limits: Limits, report: EvaluationReport 
                 USUAL_COVERAGE,
                 key="coverage",
                 format="%d %%",
-                help="Promised for each class, on scans like those of the validation part. More means larger sets.",
+                help="Promised for each class, and for scans of which no class is likely, on scans like those of the "
+                "validation part. More means larger sets.",
             )
-    st.html(_held_line(limits, report, coverage) or "<span></span>")
+    st.html(_held_line(analysis, limits, reports, coverage) or "<span></span>")
 
 
 def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:
@@ -129,9 +130,20 @@ def _area_line(card: ModelCard) -> str:
     )
 
 
-def _held_line(limits: Limits, report: EvaluationReport | None, coverage: float) -> str:
-    if report is None:
+def _held_line(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport], coverage: float) -> str:
+    """How often such a set held the true class of test scans that are as clear as this one, or as little."""
+    sets, scores = limits.nonconformity, analysis.prediction.probabilities
+    if sets is None or scores is None:
         return ""
-    held = count_held(report, limits, coverage)
-    counts = ", ".join(f"{right:,} of {total:,} {name}" for name, (right, total) in held.items())
-    return f'<div class="fine">Such a set held the true class of {counts} test scans.</div>'
+    in_doubt = sets.is_in_doubt(list(scores.values()))
+    held = count_held(reports, limits, coverage, in_doubt=in_doubt)
+    if not held:
+        return ""
+    counts = ", ".join(_count_words(right, of, name, coverage) for name, (right, of) in held.items())
+    where = f"Where no class has a score of {sets.in_doubt_below:.2f}, such" if in_doubt else "Such"
+    return f'<div class="fine">{where} a set held the true class of {counts} test scans.</div>'
+
+
+def _count_words(right: int, of: int, name: Diagnosis | None, coverage: float) -> str:
+    said = f"{right:,} of {of:,}{f' {name}' if name else ''}"
+    return said if right >= coverage * of else f"<b>{said} ({right / of:.0%}, fewer than promised)</b>"

@@ -235,7 +235,6 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             )
             st.session_state["finding-drawn"] = (scan_id, st.session_state["finding-tried"])
             return
-        reports = get_reports(version)
         finding = read_finding(analysis, cutoff)
         answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
         taught = analyser.taught.recognise(record_id_of(scan.name), analysis.image.grey) is not None
@@ -246,7 +245,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             finding,
             ScanOnScreen(scan.id, scan.name, position, scan.simulated, taught),
             analyser,
-            report=reports[0] if reports else None,
+            reports=get_reports(version),
             subjects=tray.subjects,
             on_insist=lambda: insisted().add(scan.id),
         )

@@ -35,7 +35,7 @@ from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import Limits, write_limits
 from busi_core.metrics.bootstrap import Interval
-from busi_core.metrics.conformal import class_scores
+from busi_core.metrics.conformal import measure_nonconformity
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
@@ -56,29 +56,36 @@ def limits() -> Limits:
     ]
     described = [analyser.describe(image) for image in images]
     scores = np.tile(np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]]), (20, 1))
-    return Limits(class_scores(scores, np.tile([0, 1, 2], 20)), fit_familiarity(described[:20], described[20:]))
+    sets = measure_nonconformity(scores, np.tile([0, 1, 2], 20), in_doubt_below=0.45)
+    return Limits(sets, fit_familiarity(described[:20], described[20:]))
 
 
-def test_the_share_that_the_sets_hold_is_counted_by_class(limits: Limits) -> None:
-    """The limits keep normal from 0.6, benign from 0.5, malignant from 0.7 on."""
+def test_the_share_that_the_sets_hold_is_counted_by_class_and_in_doubt(limits: Limits) -> None:
+    """The limits keep normal from 0.6, benign from 0.5, malignant from 0.7 on, and the likeliest class; nobody knows
+    what to rule out where no class has 0.45."""
     results = [
         result(1, Diagnosis.NORMAL, (0.7, 0.2, 0.1)),
-        result(2, Diagnosis.NORMAL, (0.5, 0.3, 0.2)),
+        result(2, Diagnosis.NORMAL, (0.3, 0.5, 0.2)),
         result(3, Diagnosis.BENIGN, (0.2, 0.6, 0.2)),
         result(4, Diagnosis.MALIGNANT, (0.1, 0.1, 0.8)),
         result(5, Diagnosis.MALIGNANT, (0.1, 0.6, 0.3)),
-        result(6, Diagnosis.MALIGNANT, (0.0, 0.2, 0.8)),
+        result(6, Diagnosis.MALIGNANT, (0.0, 0.45, 0.55)),
+        result(7, Diagnosis.NORMAL, (0.3, 0.3, 0.4)),
     ]
     report = summarise(make_card(make_weights()), results, test_set="made up")
-    assert count_held(report, limits, 0.9) == {
-        Diagnosis.NORMAL: (1, 2),
-        Diagnosis.BENIGN: (1, 1),
-        Diagnosis.MALIGNANT: (2, 3),
+    assert count_held([report, report], limits, 0.9, in_doubt=False) == {
+        Diagnosis.NORMAL: (2, 4),
+        Diagnosis.BENIGN: (2, 2),
+        Diagnosis.MALIGNANT: (4, 6),
     }
+    assert count_held([report, report], limits, 0.9, in_doubt=True) == {None: (2, 2)}
     figures = {figure.name: figure for figure in assess_sets([report], limits)}
     assert figures["90% set holds the truth, malignant"].estimate == pytest.approx(2 / 3)
     assert figures["90% set holds the truth, malignant"].cases == 3
-    assert figures["90% set, classes in it"].estimate == pytest.approx(5 / 6)
+    assert figures["90% set holds the truth, no class has 0.45"].estimate == 1
+    assert figures["90% set holds the truth, no class has 0.45"].cases == 1
+    assert figures["90% set, classes in it"].estimate == pytest.approx((6 + 3) / 7)
+    assert figures["90% set of one class"].estimate == pytest.approx(6 / 7)
 
 
 @pytest.fixture

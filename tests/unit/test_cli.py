@@ -343,7 +343,7 @@ def test_one_command_measures_a_version_its_limits_and_its_recipe(
 def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_siblings(
     weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each sibling kept two scans of each class, which taught the version: four of each stand behind its limits."""
+    """Each sibling kept two scans of each class, which taught the version: twelve stand behind its limits."""
     small = (*SMALL_RUN, "--runs", str(tmp_path / "runs"), "--keeps", "last")
     for name, fold in (("a", "1"), ("b", "3")):
         assert main(["train", name, *small, "--validation-fold", fold]) == 0
@@ -356,11 +356,15 @@ def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_sibl
     assert card.malignancy is not None
     assert card.malignancy.scans == 12
     assert limits is not None
-    assert [len(scores) for scores in limits.class_scores] == [4, 4, 4]
+    assert limits.nonconformity is not None
+    assert [len(scores) for scores in limits.nonconformity.by_class] == [0, 0, 0]
+    assert len(limits.nonconformity.in_doubt) == 12, "a network that has hardly learned anything is sure of nothing"
     assert limits.siblings == ("a", "b")
 
     assert main(["limits", "whole"]) == 0
-    assert "4 scans called benign stand behind its sets of classes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 benign scans stand behind its sets of classes" in said
+    assert "12 more, of which no class has a score of 0.70, behind those in doubt" in said
     again = read_limits(weights_dir / "whole", card)
     assert again is not None
     assert again.checksum() == limits.checksum()

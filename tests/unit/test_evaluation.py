@@ -20,6 +20,8 @@ from busi_core.errors import DatasetError
 from busi_core.evaluation import (
     EvaluationReport,
     ScanResult,
+    ScoreBand,
+    band_of,
     count_copies,
     evaluate,
     format_table,
@@ -160,14 +162,21 @@ def test_a_test_set_without_malignant_scans_has_no_auc_and_still_reports() -> No
 def test_a_score_falls_into_the_band_that_it_was_counted_in(
     report: EvaluationReport, score: float, low: float, high: float
 ) -> None:
-    band = report.band_of(score)
+    band = band_of([report], score)
     assert (band.low, band.high) == (low, high)
 
 
 def test_the_bands_count_every_scan_once(report: EvaluationReport) -> None:
     assert [(band.scans, band.malignant) for band in report.bands] == [(0, 0), (3, 0), (3, 1), (2, 1), (1, 1)]
     for one in RESULTS:
-        assert report.band_of(one.probabilities[2]).scans > 0
+        assert band_of([report], one.probabilities[2]).scans > 0
+
+
+def test_scans_of_several_test_sets_are_counted_together(report: EvaluationReport) -> None:
+    outlines_only = replace(report, bands=())
+    assert band_of([report, outlines_only, report], 0.3) == ScoreBand(0.2, 0.5, 6, 2)
+    with pytest.raises(ValueError, match="without a class"):
+        band_of([outlines_only], 0.3)
 
 
 def test_the_printed_table_has_every_figure_and_says_that_nothing_leaked(report: EvaluationReport) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pypdf import PdfReader
+from safetensors.numpy import save
 from versions import make_analyser, make_card, make_panel, make_weights, write_version
 
 from busi_core.batch import read_cases, report_scan
@@ -26,8 +27,8 @@ from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
-from busi_core.limits import LIMITS_FILE, Limits, read_limits, write_limits
-from busi_core.metrics.conformal import class_scores
+from busi_core.limits import LIMITS_FILE, Limits, _checksum, read_limits, write_limits
+from busi_core.metrics.conformal import IN_DOUBT_BELOW, measure_nonconformity
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.registry import put_into_service
 from busi_core.report import Report, reading_record
@@ -51,7 +52,9 @@ def limits() -> Limits:
     described = [analyser.describe(decode_image(scan)) for scan in scans]
     rng = np.random.default_rng(0)
     scores = rng.dirichlet((1, 1, 1), 60)
-    return Limits(class_scores(scores, rng.integers(0, 3, 60)), fit_familiarity(described[:90], described[90:]))
+    return Limits(
+        measure_nonconformity(scores, rng.integers(0, 3, 60)), fit_familiarity(described[:90], described[90:])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -275,12 +278,32 @@ def test_limits_come_back_as_they_were_written(tmp_path: Path, limits: Limits) -
     write_limits(tmp_path, limits, card)
     again = read_limits(tmp_path, card)
     assert again is not None
-    for one, other in zip(again.class_scores, limits.class_scores, strict=True):
+    assert again.nonconformity is not None
+    assert limits.nonconformity is not None
+    for one, other in zip(again.nonconformity.by_class, limits.nonconformity.by_class, strict=True):
         np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(again.nonconformity.in_doubt, limits.nonconformity.in_doubt)
+    assert again.nonconformity.in_doubt_below == limits.nonconformity.in_doubt_below == IN_DOUBT_BELOW
+    assert again.checksum() == limits.checksum()
     for name in ("mean", "scale", "precision"):
         np.testing.assert_array_equal(getattr(again.familiarity, name), getattr(limits.familiarity, name))
     assert again.familiarity.unlike_from == limits.familiarity.unlike_from
     assert again.familiarity.foreign_from == limits.familiarity.foreign_from
+
+
+def test_limits_from_before_scans_in_doubt_were_told_apart_are_read_as_they_were(
+    tmp_path: Path, limits: Limits
+) -> None:
+    card = make_card(make_weights())
+    before = {name: values for name, values in limits.tensors().items() if not name.startswith("doubt_")}
+    about = {"schema": 1, "weights": card.sha256, "sha256": _checksum(before), "siblings": []}
+    (tmp_path / LIMITS_FILE).write_bytes(save(before, {"about": json.dumps(about)}))
+    again = read_limits(tmp_path, card)
+    assert again is not None
+    assert again.nonconformity is not None
+    assert limits.nonconformity is not None
+    assert not again.nonconformity.is_in_doubt((0.4, 0.3, 0.3))
+    assert len(again.nonconformity.by_class[0]) == len(limits.nonconformity.by_class[0])
 
 
 def flip_a_bit(content: bytes) -> bytes:
