@@ -21,11 +21,13 @@ from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
 from busi_core.metrics.calibration import ClassMatrix, Labels
 
 LOWEST_COVERAGE, HIGHEST_COVERAGE = 0.8, 0.99
 IN_DOUBT_BELOW = 0.7  # the highest score below which no class is likely; there a second opinion is asked for too
+CHANCE = 0.05  # a count below the promise that is less likely than this breaks it
 ROUNDING = 1e-9  # (n + 1) * coverage is a whole number more often than floats know
 
 
@@ -96,6 +98,11 @@ def class_set(probabilities: Sequence[float], known: Nonconformity, coverage: fl
         probability == likeliest or 1 - probability <= highest_score(known.in_doubt if is_in_doubt else own, coverage)
         for probability, own in zip(probabilities, known.by_class, strict=True)
     )
+
+
+def is_broken(held: int, of: int, coverage: float) -> bool:
+    """Whether a promise was kept for so few scans that chance does not explain it (binomial test, one-sided, 5 %)."""
+    return bool(bdtr(held, of, coverage) < CHANCE)
 
 
 def scans_needed(coverage: float) -> int:

@@ -12,7 +12,7 @@ from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt
 from busi_core.limits import Limits
-from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE
+from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE, is_broken
 from busi_core.models.checkpoint import ModelCard
 from busi_core.report import score_words
 from busi_core.types import DecodedImage
@@ -146,4 +146,4 @@ def _held_line(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationR
 
 def _count_words(right: int, of: int, name: Diagnosis | None, coverage: float) -> str:
     said = f"{right:,} of {of:,}{f' {name}' if name else ''}"
-    return said if right >= coverage * of else f"<b>{said} ({right / of:.0%}, fewer than promised)</b>"
+    return f"<b>{said} ({right / of:.0%}, fewer than promised)</b>" if is_broken(right, of, coverage) else said

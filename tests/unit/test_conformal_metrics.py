@@ -5,12 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from busi_core.metrics.conformal import (
     IN_DOUBT_BELOW,
     Nonconformity,
     class_set,
     highest_score,
+    is_broken,
     measure_nonconformity,
     scans_needed,
 )
@@ -133,6 +135,14 @@ def test_the_likeliest_class_is_never_ruled_out() -> None:
     sure = np.array([0.01] * 20)
     assert class_set((0.8, 0.1, 0.1), Nonconformity((sure, sure, sure), sure, 0.7), 0.9) == (True, False, False)
     assert class_set((0.3, 0.4, 0.3), Nonconformity((sure, sure, sure), sure, 0.7), 0.9) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("held", "of", "broken"), [(24, 27, False), (124, 147, True), (9, 10, False), (0, 1, False), (0, 2, True)]
+)
+def test_a_promise_is_broken_only_where_chance_does_not_explain_it(held: int, of: int, broken: bool) -> None:
+    p_value = binomtest(held, of, 0.9, alternative="less").pvalue
+    assert is_broken(held, of, 0.9) is broken is bool(p_value < 0.05)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 1.0, float("nan")])
