@@ -130,6 +130,19 @@ def band_of(reports: Sequence[EvaluationReport], malignant_score: float) -> Scor
     return ScoreBand(first.low, first.high, sum(b.scans for b in found), sum(b.malignant for b in found))
 
 
+def count_flagged(
+    reports: Sequence[EvaluationReport], threshold: float
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """How many malignant test scans a flag at this score of malignant would mark, and of how many; the same of the
+    others. None where no test scan was given a class."""
+    marked: dict[bool, list[bool]] = {True: [], False: []}
+    for one in (result for report in reports for result in report.results if result.probabilities):
+        score = one.probabilities[CLASSES.index(Diagnosis.MALIGNANT)] if one.probabilities else 0.0
+        marked[one.truth == Diagnosis.MALIGNANT].append(score >= threshold)
+    malignant, others = ((sum(marks), len(marks)) for marks in (marked[True], marked[False]))
+    return (malignant, others) if malignant[1] or others[1] else None
+
+
 def score_record(analyser: Analyser, record: Record) -> ScanResult:
     """Read one file through the front door and compare it with its truth.
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
-from busi_core.evaluation import band_of
+from busi_core.evaluation import band_of, count_flagged
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
@@ -127,9 +127,8 @@ def _show_flag(
         said, cutoff = score_beside(score, flag.threshold)
         lines.append(
             f'<div class="flag {tone}"><b>{mark}{though}</b>'
-            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. "
-            f"On {flag.scans:,} validation scans this cut-off flagged {flag.sensitivity:.0%} of the malignant ones "
-            f"and left {flag.specificity:.0%} of the others alone.</span></div>"
+            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {_say_flagged(flag, reports)}"
+            f"</span></div>"
         )
     if any(report.bands for report in reports):
         band, scans = band_of(reports, score), sum(report.scans for report in reports)
@@ -141,6 +140,18 @@ def _show_flag(
         )
         lines.append(f'<div class="fine">{said}</div>')
     st.html("".join(lines) or "<span></span>")
+
+
+def _say_flagged(flag: MalignancyFlag, reports: Sequence[EvaluationReport]) -> str:
+    """What the flag is worth: on scans that chose nothing where there are some."""
+    counted = count_flagged(reports, flag.threshold)
+    if counted is None:
+        return (
+            f"On {flag.scans:,} validation scans, which chose this cut-off, it flagged {flag.sensitivity:.0%} of the "
+            f"malignant ones and left {flag.specificity:.0%} of the others alone."
+        )
+    (found, malignant), (marked, others) = counted
+    return f"It flags {found:,} of {malignant:,} malignant test scans, and {marked:,} of the {others:,} others too."
 
 
 def _lesion_block(analysis: Analysis, finding: Finding) -> str:

@@ -8,9 +8,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from versions import TINY, make_analyser, write_version
 
+from busi_core.evaluation import read_reports
 from busi_core.imaging.phantom import simulate_scan
-from busi_core.models.checkpoint import MalignancyFlag
-from busi_core.registry import put_into_service
+from busi_core.models.checkpoint import MalignancyFlag, read_card
+from busi_core.registry import put_into_service, read_registry
+from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
 from pages.components.serving import get_serving
 
@@ -58,4 +60,22 @@ def test_a_flag_beside_another_class_says_so(
     page.file_uploader[0].set_value([("scan.png", SCAN, "image/png")])
     page = page.run()
     assert not page.exception
-    assert expected in " ".join(str(block.value) for block in page.get("html"))
+    said = " ".join(str(block.value) for block in page.get("html"))
+    assert expected in said
+    assert "On 40 validation scans, which chose this cut-off, it flagged 95% of the malignant ones" in said
+
+
+def test_the_flag_is_worth_what_it_was_on_scans_that_chose_nothing() -> None:
+    """Counted anew from every test scan of the version in service; on validation scans it looks better than it is."""
+    get_serving.clear()
+    version = read_registry(PROJECT_ROOT / "weights").in_service
+    card = read_card(PROJECT_ROOT / "weights" / version)
+    assert card.malignancy is not None
+    results = [one for report in read_reports(PROJECT_ROOT / "weights" / version) for one in report.results]
+    malignant = [one.probabilities[2] for one in results if one.truth == "malignant" and one.probabilities]
+    found = sum(score >= card.malignancy.threshold for score in malignant)
+    page = AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+    page.file_uploader[0].set_value([("scan.png", SCAN, "image/png")])
+    said = " ".join(str(block.value) for block in page.run().get("html"))
+    assert f"It flags {found} of {len(malignant)} malignant test scans, and" in said
+    assert "which chose this cut-off" not in said

@@ -23,6 +23,7 @@ from busi_core.evaluation import (
     ScoreBand,
     band_of,
     count_copies,
+    count_flagged,
     evaluate,
     format_table,
     read_reports,
@@ -177,6 +178,17 @@ def test_scans_of_several_test_sets_are_counted_together(report: EvaluationRepor
     assert band_of([report, outlines_only, report], 0.3) == ScoreBand(0.2, 0.5, 6, 2)
     with pytest.raises(ValueError, match="without a class"):
         band_of([outlines_only], 0.3)
+
+
+def test_what_a_flag_is_worth_is_counted_on_all_test_scans_with_a_class(report: EvaluationReport) -> None:
+    cutoff = 0.3
+    truth = np.array([one.truth == "malignant" for one in RESULTS])
+    marked = np.array([one.probabilities[2] >= cutoff for one in RESULTS])
+    (_, false_alarms), (_, found) = confusion_matrix(truth, marked)
+    outlines_only = replace(report, results=tuple(replace(one, probabilities=None) for one in RESULTS))
+    counted = ((2 * found, 2 * truth.sum()), (2 * false_alarms, 2 * (~truth).sum()))
+    assert count_flagged([report, outlines_only, report], cutoff) == counted
+    assert count_flagged([outlines_only], cutoff) is None
 
 
 def test_the_printed_table_has_every_figure_and_says_that_nothing_leaked(report: EvaluationReport) -> None:
