@@ -131,6 +131,7 @@ def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:
         "problem": row.problem or "",
         "class": record.get("class") or NOT_AVAILABLE,
         **{f"score_{diagnosis}": score for diagnosis, score in zip(CLASSES, scores, strict=True)},
+        "not_ruled_out": " or ".join(record.get("not_ruled_out") or ()) or NOT_AVAILABLE,
         "flagged": NOT_AVAILABLE if record.get("flagged") is None else record["flagged"],
         "lesion_pixels": none if record.get("lesion_pixels") is None else record["lesion_pixels"],
         "lesion_share": reading.lesion_share if reading else none,

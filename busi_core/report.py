@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from busi_core.findings import Finding
+from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.types import Analysis, Diagnosis, FloatMap, Mask, Rgb
 
 RESEARCH_USE = "Research use only. Not a medical device."
@@ -148,8 +149,8 @@ def reading_record(
 ) -> dict[str, Any]:
     """One reading as plain values.
 
-    Of an answer withheld nothing is measured: 'class', 'probabilities', 'flagged', 'lesion_pixels', 'regions', 'size'
-    and 'disagreement' are None, and 'warnings' says why. A 0 would say that there is no lesion.
+    Of an answer withheld nothing is measured: 'class', 'probabilities', 'not_ruled_out', 'flagged', 'lesion_pixels',
+    'regions', 'size' and 'disagreement' are None, and 'warnings' says why. A 0 would say that there is no lesion.
 
     Args:
         analysis: What the model said.
@@ -168,6 +169,8 @@ def reading_record(
         "frames": image.frames,
         "class": prediction.diagnosis.value if prediction.diagnosis else None,
         "probabilities": {d.value: probabilities[d] for d in Diagnosis} if probabilities else None,
+        "not_ruled_out": None if analysis.not_ruled_out is None else [d.value for d in analysis.not_ruled_out],
+        "not_ruled_out_in": None if analysis.not_ruled_out is None else USUAL_COVERAGE,
         "flagged": finding.flagged,
         "malignancy_threshold": analysis.malignancy_threshold,
         "threshold": finding.threshold,

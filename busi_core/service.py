@@ -36,6 +36,7 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import Box, place_on_box, prepare, prepare_image
 from busi_core.limits import LIMITS_FILE, Limits, read_limits
+from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.models.checkpoint import (
     CARD_FILE,
     MODEL_FILE,
@@ -232,6 +233,7 @@ class Analyser:
             warnings=image.warnings + tuple(warning for warning, applies in noticed.items() if applies),
             likeness=likeness,
             withheld=withheld,
+            not_ruled_out=self.limits.classes_left(prediction, USUAL_COVERAGE) if self.limits else None,
             opinions=opinions,
         )
 

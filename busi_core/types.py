@@ -190,6 +190,8 @@ class Analysis:
         warnings: From decoding and from reading.
         likeness: Whether the model knows scans like this; None where the version does not know its limits.
         withheld: The scan is foreign and nobody insisted: no class, an empty mask, no evidence.
+        not_ruled_out: The classes that cannot be ruled out in 90 % of cases (`metrics.conformal.USUAL_COVERAGE`); None
+            for an answer withheld, without a class head, or where the version does not know its limits.
         opinions: What each network said by itself, where a second opinion was asked for; the first is the one that
             the heat maps explain.
     """
@@ -203,6 +205,7 @@ class Analysis:
     warnings: tuple[ImageWarning, ...]
     likeness: Likeness | None = None
     withheld: bool = False
+    not_ruled_out: tuple[Diagnosis, ...] | None = None
     opinions: tuple[Prediction, ...] = ()
 
 

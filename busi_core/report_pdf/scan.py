@@ -218,7 +218,11 @@ def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float)
 
 
 def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    if record["flagged"] is not None:
+    has_class = ImageWarning.NO_CONTRAST.value not in record["warnings"]
+    if record["not_ruled_out"] and has_class:
+        classes = " or ".join(record["not_ruled_out"])
+        yield f"Cannot be ruled out ({record['not_ruled_out_in']:.0%} of cases): {classes}."
+    if record["flagged"] is not None and has_class:
         said = "Flagged" if record["flagged"] else "Not flagged"
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
     size = record["size"]

@@ -12,14 +12,12 @@ from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt
 from busi_core.limits import Limits
-from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE, is_broken
+from busi_core.metrics.conformal import HIGHEST_COVERAGE, LOWEST_COVERAGE, USUAL_COVERAGE, is_broken
 from busi_core.models.checkpoint import ModelCard
 from busi_core.report import score_words
 from busi_core.types import DecodedImage
 from pages.components.page import label
 from pages.components.serving import get_assessment, identify
-
-USUAL_COVERAGE = 90  # per cent
 
 
 def show_withheld(on_insist: Callable[[], None]) -> None:
@@ -40,7 +38,7 @@ def show_withheld(on_insist: Callable[[], None]) -> None:
 
 def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport]) -> None:
     """The classes that cannot be ruled out at the coverage the reader chose, and how often that held."""
-    coverage = st.session_state.get("coverage", USUAL_COVERAGE) / 100
+    coverage = st.session_state.get("coverage", 100 * USUAL_COVERAGE) / 100
     left = limits.classes_left(analysis.prediction, coverage)
     if left is None:
         return
@@ -52,7 +50,7 @@ def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[Evaluat
                 "The set holds the true class in … % of cases",
                 round(100 * LOWEST_COVERAGE),
                 round(100 * HIGHEST_COVERAGE),
-                USUAL_COVERAGE,
+                round(100 * USUAL_COVERAGE),
                 key="coverage",
                 format="%d %%",
                 help="Promised for each class, and for scans of which no class is likely, on scans like those of the "

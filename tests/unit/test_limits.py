@@ -113,8 +113,26 @@ def test_what_is_withheld_stands_in_the_record_with_its_reason(knowing: Analyser
     assert record["class"] is None
     assert record["probabilities"] is None
     assert record["flagged"] is None
+    assert (record["not_ruled_out"], record["not_ruled_out_in"]) == (None, None)
     assert [record[key] for key in ("lesion_pixels", "regions", "size", "disagreement")] == [None] * 4
     assert ImageWarning.WITHHELD.value in json.dumps(record)
+
+
+def test_record_table_and_pdf_name_the_classes_that_cannot_be_ruled_out(knowing: Analyser, scan: bytes) -> None:
+    analysis = knowing.analyse(scan)
+    assert knowing.limits is not None
+    left = knowing.limits.classes_left(analysis.prediction, 0.9)
+    assert left
+    record = reading_record(analysis, read_finding(analysis), file="scan.png", taught=False)
+    assert (record["not_ruled_out"], record["not_ruled_out_in"]) == ([str(name) for name in left], 0.9)
+    (row,) = read_cases(knowing, pair_files(list_uploads([("scan.png", scan)]), keep_all=True).cases)
+    (line,) = csv.DictReader(io.StringIO(rows_csv([row]).decode("utf-8-sig")))
+    assert line["not_ruled_out"] == " or ".join(left)
+    pdf = draw_report(
+        Report([report_scan(row, pair_files(list_uploads([("scan.png", scan)])).cases[0])], "tiny", "now")
+    )
+    said = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+    assert f"Cannot be ruled out (90% of cases): {' or '.join(left)}." in " ".join(said.split())
 
 
 def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograph: bytes) -> None:
