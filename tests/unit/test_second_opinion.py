@@ -33,6 +33,7 @@ from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
 from busi_core.imaging.phantom import SimulatedScan
 from busi_core.limits import Limits, read_limits, write_limits
+from busi_core.metrics.conformal import Nonconformity
 from busi_core.models.checkpoint import (
     SECOND_OPINION_FILE,
     load_readers,
@@ -327,7 +328,7 @@ def test_its_limits_are_those_of_the_first(settings: Settings) -> None:
     folder = settings.weights_dir / "first"
     card, generator = read_card(folder), np.random.default_rng(0)
     known = fit_familiarity([generator.random(8) for _ in range(20)], [generator.random(8) for _ in range(9)])
-    limits = Limits((np.array([0.1, 0.2]),) * 3, known)
+    limits = Limits(Nonconformity((np.array([0.1, 0.2]),) * 3, np.array([0.5]), 0.7), known)
     write_limits(folder, limits, card)
     join("new", of="first", readers=["a", "b"], settings=settings)
     found = read_limits(settings.weights_dir / "new", read_card(settings.weights_dir / "new"))
