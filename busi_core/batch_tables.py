@@ -129,6 +129,8 @@ def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:
         "id": row.id,
         "file": row.name,
         "problem": row.problem or "",
+        "frame": record.get("frame", none),
+        "frames": record.get("frames", none),
         "class": record.get("class") or NOT_AVAILABLE,
         **{f"score_{diagnosis}": score for diagnosis, score in zip(CLASSES, scores, strict=True)},
         "not_ruled_out": " or ".join(record.get("not_ruled_out") or ()) or NOT_AVAILABLE,

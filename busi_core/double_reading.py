@@ -16,7 +16,7 @@ from busi_core.errors import DatasetError
 from busi_core.limits import read_limits, write_limits
 from busi_core.models.checkpoint import MODEL_FILE, ModelCard, load_version, pack_readers, save_version
 from busi_core.models.second_opinion import SecondOpinion
-from busi_core.registry import check_version_name
+from busi_core.registry import check_version_name, list_versions
 from busi_core.release import current_commit
 from busi_core.settings import Settings
 from busi_core.taught import read_taught, write_taught
@@ -33,10 +33,12 @@ def join(version: str, *, of: str, readers: Sequence[str], settings: Settings) -
 
     Raises:
         ModelUnavailableError: A version is not there or damaged.
-        DatasetError: A reader is of another recipe, may have seen the test part, or is named twice; or there are not
-            an even number of them.
+        DatasetError: A reader is of another recipe, may have seen the test part, or is named twice; there are not an
+            even number of them; or there is a version of that name already.
         OutputError: The version cannot be written.
     """
+    if check_version_name(version) in list_versions(settings.weights_dir):
+        raise DatasetError(f"There is a version {version!r} already.", remedy="Choose another name.")
     cpu = torch.device("cpu")
     first = settings.weights_dir / check_version_name(of)
     _, card = load_version(first, cpu)
@@ -63,7 +65,7 @@ def join(version: str, *, of: str, readers: Sequence[str], settings: Settings) -
     packed = pack_readers(weights)
     joined = replace(
         card,
-        version=check_version_name(version),
+        version=version,
         trained_on=tuple(dict.fromkeys(trained_on)),
         second_opinion=SecondOpinion(tuple(readers), hashlib.sha256(packed).hexdigest()),
         commit=current_commit(),

@@ -21,6 +21,7 @@ import torch
 from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES, record_id_of
 from busi_core.data.records import is_mask_name, natural_key
+from busi_core.data.sources import is_hidden
 from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
 from busi_core.explain.catalogue import DEEPEST, WORDS, Method
 from busi_core.explain.gradcam import LESION
@@ -31,7 +32,7 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
-from busi_core.report import reading_record
+from busi_core.report import read_by, reading_record
 from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
@@ -146,7 +147,7 @@ def analyse_plan(
         analyser.find_layer(asked.layer, of=asked.of or next(iter(analyser.card.architecture.image_classes), LESION))
 
     def read(item: tuple[Path, Path]) -> Outcome:
-        prepared = _prepare(*item, frame, analyser.identity, asked)
+        prepared = _prepare(*item, frame, read_by(analyser.identity), asked)
         if prepared.image is None:
             return prepared.outcome
         try:
@@ -178,8 +179,11 @@ def _sharing_cores(
 
 
 def _list_scans(folder: Path) -> list[Path]:
-    """Scans below a folder in natural order: no masks of BUSI or BUS-BRA, no pictures of an earlier reading."""
-    return sorted(filter(_is_scan, folder.rglob("*")), key=lambda file: natural_key(str(file)))
+    """Scans below a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading."""
+    shown = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
+    return sorted(
+        (file for file in shown if file.is_file() and _is_scan(file)), key=lambda file: natural_key(str(file))
+    )
 
 
 def _stem(file: Path) -> str:
@@ -200,7 +204,7 @@ def _is_scan(file: Path) -> bool:
 
 def _is_nameless_dicom(file: Path) -> bool:
     """Whether a file is DICOM by its content: scanners export 'IM000001' or '1.2.840.7'. DICOMDIR only lists others."""
-    if file.name == "DICOMDIR" or not file.is_file():
+    if file.name == "DICOMDIR":
         return False
     try:
         with file.open("rb") as opened:

@@ -23,7 +23,7 @@ from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import list_folder
 from busi_core.errors import DatasetError, OutputError
 from busi_core.files import write_atomically
-from busi_core.report import RESEARCH_USE, Summary
+from busi_core.report import RESEARCH_USE, Summary, read_by
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
@@ -51,7 +51,7 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
         OutputError: `out` cannot be written.
     """
     before = _read_rows(out / ROWS_FILE)
-    keys = {case.id: _key(case, analyser.identity) for case in batch.cases}
+    keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
     fresh = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
     kept = {keys[case.id]: before[keys[case.id]] for case in batch.cases if keys[case.id] in before}
@@ -93,6 +93,7 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
         "not_read": sum(row.problem is not None for row in rows),
         "without_reference_mask": sum(row.problem is None and row.truth.problem is not None for row in rows),
         "masks_without_a_scan": [file.name for file in batch.lone_masks],
+        "left_out": list(batch.left_out),
         "summaries": [summary.record() for summary in summaries],
     }
     write_atomically(out / CSV_FILE, rows_csv(rows))

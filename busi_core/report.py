@@ -21,6 +21,7 @@ TAUGHT = (
     "This scan, or a copy of it, taught the model: it may remember the answer, and its test figures do not hold here."
 )
 REPORT_SCHEMA = 1
+RECORD_SCHEMA = 2  # raised with every field that is added or means something else: older records are then made anew
 MAX_SUBJECT = 200  # characters of what the reader types in
 
 
@@ -151,6 +152,7 @@ def reading_record(
 
     Of an answer withheld nothing is measured: 'class', 'probabilities', 'not_ruled_out', 'flagged', 'lesion_pixels',
     'regions', 'size' and 'disagreement' are None, and 'warnings' says why. A 0 would say that there is no lesion.
+    'frame' counts from 1, as people and DICOM do.
 
     Args:
         analysis: What the model said.
@@ -165,7 +167,7 @@ def reading_record(
         "file": file,
         "width": image.width,
         "height": image.height,
-        "frame": image.frame,
+        "frame": image.frame + 1,
         "frames": image.frames,
         "class": prediction.diagnosis.value if prediction.diagnosis else None,
         "probabilities": {d.value: probabilities[d] for d in Diagnosis} if probabilities else None,
@@ -183,10 +185,16 @@ def reading_record(
         "warnings": [warning.value for warning in analysis.warnings],
         "taught_the_model": taught,
         "notice": RESEARCH_USE,
+        "schema": RECORD_SCHEMA,
     }
     if position is not None:
         record["position"] = position
     return record
+
+
+def read_by(identity: str) -> str:
+    """Names what made a record, for a run that goes on: the reader, by `Analyser.identity`, and the form of records."""
+    return f"{RECORD_SCHEMA}-{identity}"
 
 
 def reading_json(

@@ -6,7 +6,7 @@
                                             early feature maps -familiarity-> known, unlike or foreign
     a Prediction in doubt -other networks of the version-> the Prediction of most of them
 
-A scan that is foreign to the model gets no answer unless the caller insists.
+A scan that is foreign to the model gets no answer unless the caller insists; one without any contrast gets none.
 
 Nothing here writes to a disk. Logs carry sizes and versions; never names, pixels or scores.
 """
@@ -207,7 +207,8 @@ class Analyser:
         likeness = None
         if self.limits and raw.description is not None:
             likeness = self.limits.familiarity.judge(raw.description)
-        withheld = likeness is Likeness.FOREIGN and not insist
+        is_blank = ImageWarning.NO_CONTRAST in image.warnings
+        withheld = is_blank or (likeness is Likeness.FOREIGN and not insist)
         prediction = interpret(raw.outputs, box, self.card)
         opinions: tuple[Prediction, ...] = ()
         if not withheld and self.card.second_opinion and self.card.second_opinion.is_asked_for(prediction):

@@ -80,6 +80,7 @@ def _analyse(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from busi_core.data.pairing import TABLES
     from busi_core.folder_compare import compare_cases, list_cases, write_comparison
     from busi_core.service import Serving, choose_device
 
@@ -99,6 +100,8 @@ def _compare(options: argparse.Namespace) -> int:
     progress.clear()
     for mask in batch.lone_masks:
         print(f"{mask.name}: no scan came with this mask.", file=sys.stderr)
+    for name in (name for name in batch.left_out if not name.endswith(TABLES)):
+        print(f"{name}: left out, no image by its name.", file=sys.stderr)
     for summary in write_comparison(analyser, rows, batch, options.out):
         print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
         for figure in summary.figures:

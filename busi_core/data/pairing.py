@@ -7,12 +7,13 @@
 | any     | a/scan.png              | a/scan_mask.png, scan_mask_1.png ..  | folder normal, benign or malignant   |
 
 Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
-counted: none vanishes.
+counted: none vanishes. Where a name came twice no mask is given by it: another patient's lesion would be the truth.
 """
 
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,6 +24,7 @@ from busi_core.errors import InvalidImageError
 from busi_core.types import Diagnosis
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
+TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
 BUS_BRA_TABLE = "bus_data.csv"
 BUSI_STEM = re.compile(r"(normal|benign|malignant) \(\d+\)")
 
@@ -58,11 +60,14 @@ class Batch:
         cases: Scans in natural order of their names.
         lone_masks: Mask files whose scan did not come.
         left_out: Names of files that are no images by their suffix.
+        doubtful_masks: Mask files of a name that several files have, or whose scans do, so that whose each is cannot be
+            told; no scan has them.
     """
 
     cases: tuple[Case, ...]
     lone_masks: tuple[SourceFile, ...]
     left_out: tuple[str, ...]
+    doubtful_masks: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,42 +101,56 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         others = [file for file in others if file not in scans]
     scans.sort(key=lambda file: natural_key(file.name))
     found = {_scan_key(file.name) for file in scans}
+    doubtful = _take_doubtful(scans, masks)
     cases = [_make_case(number, file, masks, table) for number, file in enumerate(scans, start=1)]
     lone = [file for key, group in masks.items() if key not in found for file in group]
-    return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others))
+    return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others), doubtful)
 
 
 def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> Batch:
     """Give scans of one folder the masks of another: scan.png, scan_mask.png, scan_mask_1.png or BUS-BRA's names.
 
     A mask is looked for at its scan's path below the other folder, then by its file name anywhere in it when that
-    name occurs once.
+    name occurs once. Masks that lie among the scans count where the other folder has none of that name.
     """
     table = _read_table([*images, *masks])
-    by_path: dict[str, list[SourceFile]] = {}
-    by_stem: dict[str, list[SourceFile]] = {}
-    for file in masks:
-        if _is_picture(file.name):
-            key = _scan_key_of_mask(file.name)
-            by_path.setdefault(key, []).append(file)
-            by_stem.setdefault(_path(key).name, []).append(file)
+    among = [file for file in images if _is_picture(file.name) and _is_mask(_path(file.name).stem)]
     scans = sorted(
-        (f for f in images if _is_picture(f.name) and not _is_mask(_path(f.name).stem)),
+        (file for file in images if _is_picture(file.name) and file not in among),
         key=lambda file: natural_key(file.name),
     )
+    by_path: dict[str, list[SourceFile]] = {}
+    for file in masks:
+        if _is_picture(file.name):
+            by_path.setdefault(_scan_key_of_mask(file.name), []).append(file)
+    by_stem: dict[str, set[str]] = {}
+    for key in by_path:
+        by_stem.setdefault(_path(key).name, set()).add(key)
+    beside: dict[str, list[SourceFile]] = {}
+    for file in among:
+        beside.setdefault(_scan_key_of_mask(file.name), []).append(file)
+    by_path |= {key: group for key, group in beside.items() if _path(key).name not in by_stem}
+    doubtful = _take_doubtful(scans, by_path)
     cases: list[Case] = []
     used: set[int] = set()
     for number, file in enumerate(scans, start=1):
         key = _scan_key(file.name)
-        group = by_path.get(key)
-        if group is None:
-            candidates = by_stem.get(_path(key).name, [])
-            group = candidates if len({_scan_key_of_mask(mask.name) for mask in candidates}) == 1 else []
+        elsewhere = by_stem.get(_path(key).name, set())
+        if key not in by_path and len(elsewhere) == 1:
+            (key,) = elsewhere
+        group = by_path.get(key, [])
         used.update(map(id, group))
-        cases.append(_make_case(number, file, {key: group}, table))
+        cases.append(_make_case(number, file, {_scan_key(file.name): group}, table))
     lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
-    left_out = tuple(file.name for file in images if not _is_picture(file.name))
-    return Batch(tuple(cases), lone, left_out)
+    left_out = tuple(file.name for file in (*images, *masks) if not _is_picture(file.name))
+    return Batch(tuple(cases), lone, left_out, doubtful)
+
+
+def _take_doubtful(scans: Sequence[SourceFile], masks: dict[str, list[SourceFile]]) -> tuple[SourceFile, ...]:
+    """Take out, and return, the masks that a name gives to several scans, or several of which have one name."""
+    twice = {_scan_key(name) for name, count in Counter(file.name for file in scans).items() if count > 1}
+    doubted = [key for key, group in masks.items() if key in twice or len({file.name for file in group}) < len(group)]
+    return tuple(file for key in doubted for file in masks.pop(key))
 
 
 def _is_mask(stem: str) -> bool:

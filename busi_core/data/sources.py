@@ -84,7 +84,7 @@ def list_zip(data: bytes) -> list[SourceFile]:
     return [
         SourceFile(entry.filename, entry.file_size, lambda entry=entry: _read_entry(archive, entry))  # type: ignore[misc]
         for entry in entries
-        if not entry.is_dir() and not _is_hidden(entry.filename)
+        if entry.filename and not entry.filename.endswith("/") and not is_hidden(entry.filename)
     ]
 
 
@@ -100,7 +100,7 @@ def list_folder(folder: Path) -> list[SourceFile]:
     files: list[SourceFile] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if _is_hidden(name) or not path.is_file() or not path.resolve().is_relative_to(root):
+        if is_hidden(name) or not path.is_file() or not path.resolve().is_relative_to(root):
             continue
         if len(files) == MAX_ENTRIES:
             raise DatasetError(
@@ -200,7 +200,8 @@ def _read_path(path: Path) -> bytes:
         ) from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file of a zip or folder is hidden, or one that macOS or Windows adds."""
     return any(
         (part.startswith(".") and part not in (".", "..")) or part in ("__MACOSX", "Thumbs.db")
         for part in name.split("/")

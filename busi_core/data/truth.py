@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.limits import DAMAGE_ERRORS
+from busi_core.imaging.limits import DAMAGE_ERRORS, require_sensible_tiles
 from busi_core.imaging.pictures import WIDE_MODES
 from busi_core.types import Mask
 
@@ -176,6 +176,7 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
                 )
             if _has_second_picture(file):
                 raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
+            require_sensible_tiles(file)
             file.load()
             upright = ImageOps.exif_transpose(file)
             if upright.mode in WIDE_MODES:

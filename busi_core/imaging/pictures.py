@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TILELENGTH, TILEWIDTH
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.jpeg_markers import require_few_scans
@@ -34,6 +34,7 @@ from busi_core.imaging.limits import (
     choose_frame,
     damage_refused,
     require_sensible_size,
+    require_sensible_tiles,
 )
 from busi_core.imaging.raw import RawPixels
 from busi_core.types import Rgb
@@ -152,9 +153,7 @@ def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
     stores_16_bits = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high byte of 16-bit colour
     tags = getattr(image, "tag_v2", {})
     is_unsigned, is_white_zero = tags.get(SAMPLEFORMAT, (1,))[0] == 1, tags.get(PHOTOMETRIC_INTERPRETATION) == 0
-    # libtiff unpacks whole tiles, however small the image.
-    if tags.get(TILEWIDTH, 1) * tags.get(TILELENGTH, 1) > MAX_PIXELS:
-        raise InvalidImageError("The TIFF file has tiles far larger than its image.", remedy="Save the image as PNG.")
+    require_sensible_tiles(image)
     image.load()
     turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     upright = image if turn is None else image.transpose(turn)

@@ -176,6 +176,8 @@ def _find_marks(scan: ScanPixels) -> list[Finding]:
 
 
 def _find_tags(tags: PatientTags) -> list[Finding]:
+    if not tags.readable:
+        return [Finding(Flag.TAGS, "They cannot be read, so that any of them may be filled.")]
     return [Finding(Flag.TAGS, f"{', '.join(tags.filled)}. Values are neither shown nor kept.")] if tags.filled else []
 
 

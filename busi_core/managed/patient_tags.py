@@ -5,10 +5,10 @@ import io
 from dataclasses import dataclass
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import dcmread
 
 from busi_core.imaging.dicom import is_dicom
+from busi_core.imaging.limits import DAMAGE_ERRORS
 
 # PS3.15 table E.1-1: attributes of the Basic Profile that hold a person, a number or a date of theirs and that
 # ultrasound machines fill.
@@ -27,10 +27,12 @@ class PatientTags:
     Attributes:
         filled: Keywords of the standard, as in 'PatientName'.
         patient: The same digest for files of one patient in one examination, '' where no number is filled.
+        readable: The tags could be read; where not, any may be filled, though the picture is read all the same.
     """
 
     filled: tuple[str, ...]
     patient: str
+    readable: bool = True
 
 
 def read_patient_tags(data: bytes, *, salt: bytes) -> PatientTags:
@@ -49,8 +51,8 @@ def read_patient_tags(data: bytes, *, salt: bytes) -> PatientTags:
             specific_tags=[tag for keyword in PATIENT_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None],
         )
         values = {keyword: str(dataset.get(keyword, "")).strip() for keyword in PATIENT_KEYWORDS}
-    except (InvalidDicomError, BytesLengthException, OSError, ValueError, LookupError, TypeError, AttributeError):
-        return PatientTags((), "")  # what cannot be read here cannot be decoded either, and is said there
+    except DAMAGE_ERRORS:
+        return PatientTags((), "", readable=False)
     number = values["PatientID"]
     digest = hashlib.blake2b(number.encode("utf-8", "replace"), key=salt, digest_size=12).hexdigest() if number else ""
     return PatientTags(tuple(keyword for keyword, value in values.items() if value), digest)

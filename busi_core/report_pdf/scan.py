@@ -218,11 +218,10 @@ def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float)
 
 
 def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    has_class = ImageWarning.NO_CONTRAST.value not in record["warnings"]
-    if record["not_ruled_out"] and has_class:
+    if record["not_ruled_out"]:
         classes = " or ".join(record["not_ruled_out"])
         yield f"Cannot be ruled out ({record['not_ruled_out_in']:.0%} of cases): {classes}."
-    if record["flagged"] is not None and has_class:
+    if record["flagged"] is not None:
         said = "Flagged" if record["flagged"] else "Not flagged"
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
     size = record["size"]
@@ -239,7 +238,7 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
         )
         if record["regions"] > 1:
             yield f"{record['regions']} separate regions; the largest is measured."
-    frame = f", frame {record['frame'] + 1} of {record['frames']}" if record["frames"] > 1 else ""
+    frame = f", frame {record['frame']} of {record['frames']}" if record["frames"] > 1 else ""
     yield f"Scan of {record['width']} x {record['height']} pixels{frame}."
 
 

@@ -19,10 +19,10 @@ import streamlit as st
 from busi_core import Analyser, Diagnosis, InvalidImageError, simulate_scan
 from busi_core.batch import ScanRow, read_cases
 from busi_core.batch_tables import same_pixels, summarise
-from busi_core.data.pairing import Batch, Case, pair_files
+from busi_core.data.pairing import TABLES, Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
-from pages.components.cases import TABLES, cap_uploads, name_some
+from pages.components.cases import DOUBTFUL, cap_uploads, name_some
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
@@ -95,17 +95,18 @@ class BatchQueue:
             return
         self._held += size
         loose: list[tuple[str, bytes]] = []
-        packed: list[SourceFile] = []
+        zips: list[list[SourceFile]] = []
         for name, data in files:
             if not is_zip(data):
                 loose.append((name, data))
                 continue
             try:
-                packed += list_zip(data)
+                zips.append(list_zip(data))
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
         self._add(pair_files(list_uploads(loose), keep_all=not is_folder))
-        self._add(pair_files(packed))
+        for packed in zips:  # each by itself: the same path in two of them is two scans
+            self._add(pair_files(packed))
 
     def add_files(self, files: Sequence[SourceFile]) -> None:
         """Append the files of a folder on the server, and begin."""
@@ -184,6 +185,8 @@ class BatchQueue:
             self.notes.append(f"A batch holds {MAX_CASES} scans: {refused} found no room. Read them in a second batch.")
         if batch.lone_masks:
             self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
+        if batch.doubtful_masks:
+            self.notes.append(f"{DOUBTFUL} {name_some([mask.name for mask in batch.doubtful_masks])}.")
         others = [name for name in batch.left_out if not name.endswith(TABLES)]
         if others:
             self.notes.append(f"Left out, no images by their names: {name_some(others)}.")

@@ -306,12 +306,11 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
         notes.append(f"No reference: {truth.problem}")
     notes += truth.notes
     said = say_class(row)
-    scores = None if said == NO_CONTRAST else reading.scores  # the model's answer is not shown then
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
         said,
-        scores[2] if scores else None,
+        reading.scores[2] if reading.scores else None,
         FLAG if reading.record["flagged"] else "",
         None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,

@@ -11,13 +11,16 @@ import numpy as np
 import streamlit as st
 
 from busi_core import Diagnosis, InvalidImageError, simulate_scan
-from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
+from busi_core.data.pairing import TABLES, Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.types import Grey
 
 MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
 MAX_UPLOADS = 1_000  # files chosen one by one; the browser's list of them freezes the page for minutes from some more
-TABLES = (".csv", ".txt", ".md")  # what data sets bring along, and nobody misses
+DOUBTFUL = (
+    "Several files have the same name, so that whose masks these are cannot be told, and none is used; give them other "
+    "names, or add them one after the other:"
+)
 Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
 _KEY = "cases"
 
@@ -71,6 +74,8 @@ class CaseList:
             self.index = first
         if batch.lone_masks:
             self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
+        if batch.doubtful_masks:
+            self.notes.append(f"{DOUBTFUL} {name_some([mask.name for mask in batch.doubtful_masks])}.")
         others = [name for name in batch.left_out if not name.endswith(TABLES)]
         if others:
             self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
@@ -90,13 +95,15 @@ class CaseList:
             self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
             return
         first = len(self.cases)
-        loose, zipped = self._unpack(scans)
-        apart = [file for files in self._unpack(masks) for file in files]
+        loose, zips = self._unpack(scans)
+        loose_apart, zips_apart = self._unpack(masks)
+        apart = [*loose_apart, *(file for files in zips_apart for file in files)]
         if apart:
-            self.add(_pair([*loose, *zipped], apart))
+            self.add(_pair([*loose, *(file for files in zips for file in files)], apart))
         else:
             self.add(pair_files(loose, keep_all=not is_folder))
-            self.add(pair_files(zipped))
+            for files in zips:  # each by itself: the same path in two of them is two scans
+                self.add(pair_files(files))
         self.open(min(first, len(self.cases) - 1))
 
     def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
@@ -131,19 +138,19 @@ class CaseList:
         self.notes += note
         return kept
 
-    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[SourceFile]]:
-        """Files chosen one by one, and those out of zips; a zip that cannot be read leaves a note."""
+    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[list[SourceFile]]]:
+        """Files chosen one by one, and those out of each zip; a zip that cannot be read leaves a note."""
         loose: list[SourceFile] = []
-        zipped: list[SourceFile] = []
+        zips: list[list[SourceFile]] = []
         for name, data in files:
             if not is_zip(data):
                 loose += list_uploads([(name, data)])
                 continue
             try:
-                zipped += list_zip(data)
+                zips.append(list_zip(data))
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        return loose, zipped
+        return loose, zips
 
 
 def cap_uploads(files: Sequence[Upload]) -> tuple[Sequence[Upload], list[str]]:

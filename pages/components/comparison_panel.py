@@ -31,7 +31,7 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
     """
     if with_heading:
         st.html(label(f"Model {reading.analysis.model_version}", css="finding-name"))
-    show_warnings(reading.analysis)
+    show_warnings(reading.analysis, cutoff=reading.cutoff)
     lesions, classes, heat = st.columns([1.5, 1, 1.35], gap="medium")
     comparison = reading.comparison
     with lesions:
@@ -72,6 +72,8 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
     """Reference class and model's class, one above the other."""
     predicted, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     truth = reference_class.value if reference_class else UNKNOWN
+    if analysis.withheld:
+        return f'<div class="label">Class</div><div class="fine">The model gives no answer. Reference: {truth}.</div>'
     if predicted is None or scores is None:
         return f'<div class="label">Class</div><div class="fine">This model gives no class. Reference: {truth}.</div>'
     verdict = ""

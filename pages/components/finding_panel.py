@@ -8,6 +8,7 @@ import streamlit as st
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
 from busi_core.evaluation import band_of, count_flagged
+from busi_core.imaging.preprocess import upsample
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
@@ -56,29 +57,31 @@ def show_finding(
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
-    show_warnings(analysis, analyser.card)
+    show_warnings(analysis, analyser.card, cutoff=finding.threshold)
     show_downloads(analysis, finding, scan, subjects)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
-def show_warnings(analysis: Analysis, card: ModelCard | None = None) -> None:
-    """What a reader must know about the image before believing the result; by its card, how often that held."""
+def show_warnings(analysis: Analysis, card: ModelCard | None = None, *, cutoff: float) -> None:
+    """What a reader must know about the image before believing the result at a cut-off on the lesion probability; by
+    its card, how often that held."""
     for warning in analysis.warnings:
         if warning is ImageWarning.SECOND_OPINION:
-            st.info(_say_opinions(analysis) + (_say_measured(card) if card else ""), icon=":material/groups:")
+            st.info(_say_opinions(analysis, cutoff) + (_say_measured(card) if card else ""), icon=":material/groups:")
         elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
             st.warning(f"{warning.value.capitalize()}.")
 
 
-def _say_opinions(analysis: Analysis) -> str:
-    opinions = analysis.opinions
+def _say_opinions(analysis: Analysis, cutoff: float) -> str:
+    opinions, image = analysis.opinions, analysis.image
     each = ", ".join(opinion.diagnosis or "no class" for opinion in opinions)
-    outlining = sum(bool((opinion.lesion_probability >= analysis.lesion_threshold).any()) for opinion in opinions)
+    maps = [upsample(opinion.lesion_probability, image.height, image.width) for opinion in opinions]
+    outlining = sum(bool((lesion >= cutoff).any()) for lesion in maps)
     verb = "outlines" if outlining == 1 else "outline"
     return (
         f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "
         f"what most of them agree on; each score is their mean. One by one they say {each}, and {outlining} of "
-        f"{len(opinions)} {verb} something. Heat maps are those of the first."
+        f"{len(opinions)} {verb} something at a cut-off of {cutoff:.2f}. Heat maps are those of the first."
     )
 
 

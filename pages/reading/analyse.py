@@ -3,7 +3,7 @@
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from busi_core import BusiError, Diagnosis, ImageWarning, read_finding, simulate_scan
+from busi_core import BusiError, Diagnosis, read_finding, simulate_scan
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
 from pages.components.downloads import ScanOnScreen
@@ -236,7 +236,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             st.session_state["finding-drawn"] = (scan_id, st.session_state["finding-tried"])
             return
         finding = read_finding(analysis, cutoff)
-        answered = not analysis.withheld and ImageWarning.NO_CONTRAST not in analysis.warnings
+        answered = not analysis.withheld
         taught = analyser.taught.recognise(record_id_of(scan.name), analysis.image.grey) is not None
         if taught and answered:
             st.info(TAUGHT, icon=":material/school:")

@@ -129,7 +129,7 @@ def test_the_frame_of_a_cine_is_chosen_by_number(
     arguments = ["analyse", str(tmp_path / "cine.tif"), "--out", str(tmp_path / "out")]
     assert main([*arguments, "--frame", "2"]) == 0
     record = json.loads((tmp_path / "out/cine.json").read_text())
-    assert record["frame"] == 1  # from 0 in the record, as in the library
+    assert record["frame"] == 2  # from 1, as it was asked for
     assert not [warning for warning in record["warnings"] if "frames" in warning]
     assert main(arguments) == 0
     assert any("several frames" in w for w in json.loads((tmp_path / "out/cine.json").read_text())["warnings"])

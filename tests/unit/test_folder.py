@@ -203,7 +203,7 @@ def test_the_chosen_frame_is_read_from_every_file(analyser: Analyser, tmp_path: 
     plan = plan_paths([tmp_path / "cine.tif"], tmp_path / "out")
     list(analyse_plan(analyser, plan, frame=1))
     record = json.loads((tmp_path / "out/cine.json").read_text())
-    assert (record["frame"], record["frames"]) == (1, 2)
+    assert (record["frame"], record["frames"]) == (2, 2)
     (outcome,) = analyse_plan(analyser, plan, frame=2)
     assert isinstance(outcome.error, BusiError)
     assert "Frame 3" in outcome.error.problem

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from busi_core.data.pairing import Batch, pair_files, pair_folders
-from busi_core.data.sources import list_folder, list_uploads
+from busi_core.data.sources import SourceFile, list_folder, list_uploads
 from busi_core.types import Diagnosis
 
 TABLE = b"ID,Case,Pathology\nbus_0001-l,1,malignant\n"
@@ -15,6 +15,11 @@ def paired(*names: str, keep_all: bool = False) -> Batch:
     return pair_files(
         list_uploads([(name, TABLE if name.endswith("csv") else b"") for name in names]), keep_all=keep_all
     )
+
+
+def one(name: str) -> SourceFile:
+    (file,) = list_uploads([(name, b"x")])
+    return file
 
 
 def shape(batch: Batch) -> list[tuple[str, list[str], Diagnosis | None]]:
@@ -94,3 +99,27 @@ def test_every_scan_of_the_public_sets_finds_its_mask_and_class(data_root: Path,
     assert len(batch.cases) == scans
     assert not batch.lone_masks
     assert all(case.masks and case.diagnosis for case in batch.cases)
+
+
+def test_two_scans_of_one_name_get_no_mask_by_that_name() -> None:
+    """U17: by its name each would get both patients' lesions, and every figure would be wrong in silence."""
+    files = [one("image.png"), one("image_mask.png"), one("image.png"), one("image_mask.png"), one("b.png")]
+    batch = pair_files(files)
+    assert [case.masks for case in batch.cases] == [(), (), ()]
+    assert [mask.name for mask in batch.doubtful_masks] == ["image_mask.png", "image_mask.png"]
+    assert batch.lone_masks == ()
+
+
+def test_of_two_masks_of_one_name_neither_is_used() -> None:
+    batch = pair_files([one("a.png"), one("a_mask.png"), one("a_mask.png"), one("b.png"), one("b_mask.png")])
+    assert [[mask.name for mask in case.masks] for case in batch.cases] == [[], ["b_mask.png"]]
+    assert len(batch.doubtful_masks) == 2
+
+
+def test_masks_among_the_scans_of_two_folders_are_used_and_nothing_vanishes() -> None:
+    images = [one(name) for name in ("a.png", "a_mask.png", "b.png", "notes.docx")]
+    masks = [one(name) for name in ("b_mask.png", "c_mask.png", "more.docx")]
+    batch = pair_folders(images, masks)
+    assert [[mask.name for mask in case.masks] for case in batch.cases] == [["a_mask.png"], ["b_mask.png"]]
+    assert [mask.name for mask in batch.lone_masks] == ["c_mask.png"]
+    assert batch.left_out == ("notes.docx", "more.docx")
