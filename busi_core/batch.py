@@ -263,9 +263,7 @@ def _decode(case: Case) -> _Decoded:
         image = decode_image(case.scan.read())
     except InvalidImageError as error:
         return _Decoded(case, None, None, f"{error.problem} {error.remedy}")
-    reference = read_reference(
-        case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL and not case.masks
-    )
+    reference = read_reference(case.masks, image.height, image.width, diagnosis=case.diagnosis)
     return _Decoded(case, image, reference, None)
 
 

@@ -192,6 +192,13 @@ def reading_record(
     return record
 
 
+def cutoff_words(threshold: float, model_threshold: float) -> str:
+    """The cut-off that an outline stands on, and the model's own where the reader chose another."""
+    said = f"cut-off {threshold:.2f}"
+    is_own = math.isclose(threshold, model_threshold, abs_tol=0.005)
+    return said if is_own else f"{said}, chosen by the reader (the model's own: {model_threshold:.2f})"
+
+
 def read_by(identity: str) -> str:
     """Names what made a record, for a run that goes on: the reader, by `Analyser.identity`, and the form of records."""
     return f"{RECORD_SCHEMA}-{identity}"

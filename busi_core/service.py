@@ -209,12 +209,12 @@ class Analyser:
             likeness = self.limits.familiarity.judge(raw.description)
         is_blank = ImageWarning.NO_CONTRAST in image.warnings
         withheld = is_blank or (likeness is Likeness.FOREIGN and not insist)
-        prediction = interpret(raw.outputs, box, self.card)
+        first = prediction = interpret(raw.outputs, box, self.card)
         opinions: tuple[Prediction, ...] = ()
         if not withheld and self.card.second_opinion and self.card.second_opinion.is_asked_for(prediction):
             opinions, others_fell_back = self._ask_others(prediction, tensor, box)
             prediction, fell_back = agree(opinions), fell_back or others_fell_back
-        heatmaps = self._heatmaps(raw, box, prediction)
+        heatmaps = self._heatmaps(raw, box, first)
         if withheld:
             prediction, heatmaps = _no_answer(prediction, raw.outputs.features)
         noticed = {
@@ -308,7 +308,7 @@ class Analyser:
             threshold=pixel_cutoff(_said_by_first(analysis).probabilities, self.card),
             on_progress=on_progress,
         )
-        score = self._score_of(of, analysis.prediction)
+        score = self._score_of(of, _said_by_first(analysis))
         heatmap = self._heatmap(torch.from_numpy(evidence_of(raw)), box, of, score, self._offset_px(place))
         logger.info("explained method=%s layer=%s model=%s", method, place.name, self.card.version)
         return Explanation(heatmap, method, place, self.card.version)

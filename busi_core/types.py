@@ -163,7 +163,8 @@ class Heatmap:
         evidence: (rows, columns) float32 in [0, 1] on the model's coarse grid, covering exactly the
             image; the peak is 1 unless there is no evidence at all.
         of: The class it explains, or 'lesion mask'.
-        score: The score of that class (its probability), or the mean lesion probability inside the mask.
+        score: The score of that class (its probability), or the mean lesion probability inside the mask, by the network
+            that is explained: the first one, also where others were asked.
         grid: (rows, columns) of the feature map that it comes from, before the padding was cut off.
     """
 

@@ -9,11 +9,13 @@ What each kind of mask file becomes. Alpha is never read: two masks of BUSI have
 | 8 bits, black and one other value >= 128       | the other value                  | no   |
 | any depth, black and one other, darker value   | the other value                  | yes  |
 | 8 bits, more values, also of several colours   | brightest channel above 127      | yes  |
+| 8 bits, more values, none above 127            | refused: a map of labels         |      |
 | more than 8 bits with more than two values     | refused                          |      |
 | another size than the scan                     | refused                          |      |
 
 The union of a scan's mask files is its reference. Where one of them cannot be read there is no reference at all: a
-part of the truth would make a right reading look wrong. Which file a pixel comes from is kept: two lesions that were
+part of the truth would make a right reading look wrong; nor where the scan is of a class with a lesion and none is
+drawn. Which file a pixel comes from is kept: two lesions that were
 drawn in a file each stay two where they touch, as in BUSI's benign (181) and benign (195).
 """
 
@@ -30,7 +32,7 @@ from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.limits import DAMAGE_ERRORS, require_sensible_tiles
 from busi_core.imaging.pictures import WIDE_MODES
-from busi_core.types import Mask
+from busi_core.types import Diagnosis, Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "JPEG", "WEBP")
@@ -67,16 +69,19 @@ class Reference:
             raise ValueError("a reference has an annotation where it has a mask")
 
 
-def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_normal: bool = False) -> Reference:
+def read_reference(
+    masks: Sequence[SourceFile], height: int, width: int, *, diagnosis: Diagnosis | None = None
+) -> Reference:
     """Merge the mask files of one scan.
 
     Args:
         masks: As given, in any number.
         height: Of the scan, in pixels, upright.
         width: Likewise.
-        is_normal: The reference class is normal: no file then says that there is no lesion.
+        diagnosis: The reference class, where one is known: of a normal scan no file says that there is no lesion, and
+            of any other an empty mask is no reference.
     """
-    if not masks and is_normal:
+    if not masks and diagnosis is Diagnosis.NORMAL:
         nothing: Annotation = np.zeros((height, width), np.uint8)
         return Reference(nothing > 0, ("No mask file: a normal breast has no lesion.",), None, annotation=nothing)
     if not masks:
@@ -96,6 +101,9 @@ def read_reference(masks: Sequence[SourceFile], height: int, width: int, *, is_n
         _annotate(annotation, mask, number)
     if problems:
         return Reference(None, tuple(notes), " ".join(problems))
+    if diagnosis in (Diagnosis.BENIGN, Diagnosis.MALIGNANT) and not annotation.any():
+        reason = f"The class is {diagnosis}, and no lesion is drawn in its mask. Correct one of the two."
+        return Reference(None, tuple(notes), reason)
     if len(masks) > 1:
         notes.insert(0, f"{len(masks)} mask files, merged.")
     return Reference(np.asarray(annotation > 0, np.bool_), tuple(notes), None, annotation=annotation)
@@ -151,6 +159,12 @@ def read_mask(data: bytes, height: int, width: int) -> tuple[Mask, tuple[str, ..
     else:
         brightest = pixels if pixels.ndim == 2 else pixels.max(axis=2)
         mask = brightest > CUT_GREY
+        if not mask.any():
+            raise InvalidImageError(
+                f"It holds {len(values)} different values, none above {CUT_GREY} of 255, as a map of labels does: what "
+                "is lesion cannot be told.",
+                remedy=EXPORT_REMEDY,
+            )
         between = float(((brightest > 0) & (brightest < 255)).mean())
         notes.append(
             f"not black and white ({len(values)} values; {between:.1%} of the pixels in between): "

@@ -62,8 +62,8 @@ def read_scan(case: Case) -> ScanPixels:
 def decode_scan(case: Case, data: bytes) -> ScanPixels:
     """The same from the scan's bytes, when they are at hand already."""
     image = decode_image(data)
-    is_normal = case.diagnosis is Diagnosis.NORMAL
-    return ScanPixels(image, read_reference(case.masks, image.height, image.width, is_normal=is_normal))
+    normal = case.diagnosis if case.diagnosis is Diagnosis.NORMAL else None  # a lesion not drawn has a flag of its own
+    return ScanPixels(image, read_reference(case.masks, image.height, image.width, diagnosis=normal))
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:

@@ -1,15 +1,16 @@
 """The pictures of one scan as the report shows them: scan, lesion, heat map and, with a reference, the difference."""
 
 import io
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from reportlab.lib.utils import ImageReader
 
 from busi_core.imaging.overlay import draw_heatmap, draw_mask
-from busi_core.report import ReportPictures
-from busi_core.types import Mask, Rgb
+from busi_core.report import ReportPictures, cutoff_words
+from busi_core.types import ImageWarning, Mask, Rgb
 
 PICTURE_QUALITY = 82  # JPEG
 AGREED_RGB, MISSED_RGB, EXTRA_RGB = (100, 143, 255), (255, 176, 0), (220, 38, 127)  # as the Compare page's viewer
@@ -19,17 +20,19 @@ HEAT_CUTOFF = 0.3  # evidence below it is mostly the map's floor; as the viewer'
 Caption: TypeAlias = tuple[tuple[str, str], ...]  # words, each with its colour
 
 
-def caption_pictures(drawn: ReportPictures, *, withheld: bool) -> list[tuple[Rgb, Caption]]:
+def caption_pictures(drawn: ReportPictures, record: Mapping[str, Any]) -> list[tuple[Rgb, Caption]]:
     """Each picture with its caption; three, or four with a reference; of an answer withheld the scan alone."""
     faint = "#59636e"
     pictures: list[tuple[Rgb, Caption]] = [(drawn.rgb, (("scan", faint),))]
-    if withheld:
+    if ImageWarning.WITHHELD.value in record["warnings"]:
         return pictures
+    by_first = ", by the first network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
+    cutoff = cutoff_words(record["threshold"], record["model_threshold"])
     pictures += [
-        (draw_mask(drawn.rgb, drawn.mask), (("lesion by the model", faint),)),
+        (draw_mask(drawn.rgb, drawn.mask), ((f"lesion by the model, {cutoff}", faint),)),
         (
             draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),
-            ((f"heat map of {drawn.explains}", faint),),
+            ((f"heat map of {drawn.explains}{by_first}", faint),),
         ),
     ]
     if drawn.truth is not None:

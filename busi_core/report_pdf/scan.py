@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from reportlab.lib.units import mm
 
 from busi_core.errors import BusiError
-from busi_core.report import TAUGHT, ReportPictures, ReportScan, score_words
+from busi_core.report import TAUGHT, ReportPictures, ReportScan, cutoff_words, score_words
 from busi_core.report_pdf.page import BOTTOM, CLASS_INK, FAINT, GAP, INK, INNER, LINE, MARGIN, TOP, Pages
 from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
@@ -37,7 +37,7 @@ def draw_single(pages: Pages, scan: ReportScan) -> None:
     _draw_title(pages, scan.record, 12)
     drawn = _try_draw(pages, scan)
     if drawn is not None:
-        shown = caption_pictures(drawn, withheld=_is_withheld(scan.record))
+        shown = caption_pictures(drawn, scan.record)
         width, height = (INNER - GAP) / 2, 72 * mm
         for start in range(0, len(shown), 2):
             for column, (rgb, caption) in enumerate(shown[start : start + 2]):
@@ -61,7 +61,7 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
         top = pages.y
         drawn = _try_draw(pages, scan)
         if drawn is not None:
-            for place, (rgb, caption) in enumerate(caption_pictures(drawn, withheld=_is_withheld(scan.record))):
+            for place, (rgb, caption) in enumerate(caption_pictures(drawn, scan.record)):
                 row, column = divmod(place, 2)
                 left, upper_edge = MARGIN + column * (SMALL + 2 * mm), top - row * (SMALL_HIGH + 2 * mm)
                 pages.picture(rgb, caption, left, upper_edge, SMALL, SMALL_HIGH)
@@ -224,17 +224,17 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
     if record["flagged"] is not None:
         said = "Flagged" if record["flagged"] else "Not flagged"
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
-    size = record["size"]
+    size, cutoff = record["size"], cutoff_words(record["threshold"], record["model_threshold"])
     if _is_withheld(record):
         yield "Whether there is a lesion is not said either."
     elif size is None:
-        yield f"No lesion at cut-off {record['threshold']:.2f}."
+        yield f"No lesion at {cutoff}."
     else:
         digits = 1 if size["unit"] == "mm" else 0
         share = record["lesion_pixels"] / (record["width"] * record["height"])
         yield (
             f"Lesion {size['longest']:.{digits}f} x {size['perpendicular']:.{digits}f} {size['unit']} "
-            f"(longest diameter x perpendicular), {share:.1%} of the image, cut-off {record['threshold']:.2f}."
+            f"(longest diameter x perpendicular), {share:.1%} of the image, {cutoff}."
         )
         if record["regions"] > 1:
             yield f"{record['regions']} separate regions; the largest is measured."

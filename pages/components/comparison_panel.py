@@ -14,7 +14,7 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
 from pages.components.compare_viewer import EditedMask, ShownReading
-from pages.components.downloads import safe_stem
+from pages.components.downloads import safe_name, safe_stem
 from pages.components.finding_panel import CLASS_COLOURS, score_text, show_warnings
 from pages.components.page import label, show_error
 
@@ -112,7 +112,7 @@ def heat_table(comparison: Comparison | None) -> str:
 
 def show_report(report: Report, *, name: str) -> None:
     """One reading with its reference as a file; each is drawn when it is asked for."""
-    stem = f"{safe_stem(name)} - {safe_stem(report.model_version)}"
+    stem = f"{safe_stem(name)} - {safe_name(report.model_version)}"
     with st.container(horizontal=True, gap="small"):
         for text, make, suffix, kind in (
             ("Report (PDF)", lambda: draw_report(report), "pdf", "application/pdf"),

@@ -11,7 +11,16 @@ from busi_core.batch import Truth
 from busi_core.explain.gradcam import LESION
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
-from busi_core.report import MAX_SUBJECT, RESEARCH_USE, Report, ReportPictures, ReportScan, reading_json, reading_record
+from busi_core.report import (
+    MAX_SUBJECT,
+    RESEARCH_USE,
+    Report,
+    ReportPictures,
+    ReportScan,
+    cutoff_words,
+    reading_json,
+    reading_record,
+)
 from busi_core.report_pdf import draw_report
 from busi_core.types import Mask
 from pages.components.page import label, plain
@@ -44,7 +53,7 @@ def show_downloads(analysis: Analysis, finding: Finding, scan: ScanOnScreen, sub
     """Mask, overlay, JSON and report of one reading; arguments as in `finding_panel.show_finding`."""
     stem = f"{safe_stem(scan.name)} - {scan.position}"
     title = "   ".join(scan.title())
-    below = f"{analysis.model_version}, cut-off {finding.threshold:.2f}. {RESEARCH_USE}"
+    below = f"{analysis.model_version}, {cutoff_words(finding.threshold, analysis.lesion_threshold)}. {RESEARCH_USE}"
     overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
     subject = typed_subject(scan.id, subjects)
@@ -128,7 +137,11 @@ def single_report(
 
 
 def safe_stem(name: str) -> str:
-    """A file name's stem that is safe on every system: letters, digits and a few signs, at most 80 characters."""
-    stem = name.rsplit(".", 1)[0] if "." in name else name
-    kept = "".join(c if c.isalnum() or c in " ()-_" else "_" for c in stem).strip()
+    """`safe_name` of a file name without its suffix."""
+    return safe_name(name.rsplit(".", 1)[0] if "." in name else name)
+
+
+def safe_name(text: str) -> str:
+    """A name that is safe on every system: letters, digits and a few signs, at most 80 characters."""
+    kept = "".join(c if c.isalnum() or c in " ()-_" else "_" for c in text).strip()
     return kept[:80] or "scan"

@@ -10,7 +10,7 @@ from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
 from busi_core.evaluation import band_of, count_flagged
 from busi_core.imaging.preprocess import upsample
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
-from busi_core.report import score_beside, score_words
+from busi_core.report import cutoff_words, score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
 from pages.components.limits_panel import show_class_set, show_withheld
 from pages.components.page import label
@@ -159,8 +159,9 @@ def _say_flagged(flag: MalignancyFlag, reports: Sequence[EvaluationReport]) -> s
 
 def _lesion_block(analysis: Analysis, finding: Finding) -> str:
     image, size = analysis.image, finding.size
+    cutoff = escape(cutoff_words(finding.threshold, analysis.lesion_threshold))
     if size is None:
-        return f'<div class="label">Lesion</div><div class="size">none at cut-off {finding.threshold:.2f}</div>'
+        return f'<div class="label">Lesion</div><div class="size">none at {cutoff}</div>'
     share = finding.lesion_pixels / (image.height * image.width)
     unit = finding.unit
     digits = 1 if unit == "mm" else 0
@@ -176,7 +177,7 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
     return (
         f'<div class="label">Lesion, longest diameter × perpendicular</div>'
         f'<div class="size">{size.longest:.{digits}f} × {size.perpendicular:.{digits}f} {unit}</div>'
-        f'<div class="fine">{share:.1%} of the image, cut-off {finding.threshold:.2f}</div>{uncalibrated}{several}'
+        f'<div class="fine">{share:.1%} of the image, {cutoff}</div>{uncalibrated}{several}'
     )
 
 

@@ -264,7 +264,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         show_error(error, name=f"{cases.index + 1} of {len(cases.cases)} · {case.name}")
         return
     image = analyses[0].image
-    reference = read_reference(case.masks, image.height, image.width, is_normal=case.diagnosis is Diagnosis.NORMAL)
+    reference = read_reference(case.masks, image.height, image.width, diagnosis=case.diagnosis)
     scan_id = f"{scan_key(case, data)}-{image.frame}"
     taught = known_to(case, analysers, image.grey)
     cutoffs = cases.cutoffs.setdefault(scan_id, {})  # Streamlit forgets what was chosen when another page is opened

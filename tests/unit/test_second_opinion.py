@@ -150,12 +150,13 @@ def test_every_road_gives_the_same_answer(data: bytes, road: Callable[..., Analy
     assert other.warnings == whole.warnings
 
 
-def test_heat_maps_are_those_of_the_first_under_the_scores_that_are_shown(data: bytes) -> None:
+def test_heat_maps_and_their_scores_are_those_of_the_first(data: bytes) -> None:
+    """A map beside the mean of three scores would explain what its network never said."""
     analysis, alone = make_panel(**ALWAYS).analyse(data), make_analyser().analyse(data)
     for name, heatmap in analysis.heatmaps.items():
         assert np.array_equal(heatmap.evidence, alone.heatmaps[name].evidence), name
-    for diagnosis in Diagnosis:
-        assert analysis.heatmaps[diagnosis.value].score == (analysis.prediction.probabilities or {})[diagnosis]
+        assert heatmap.score == alone.heatmaps[name].score
+    assert analysis.prediction.probabilities != alone.prediction.probabilities
 
 
 def test_an_explanation_on_request_is_that_of_the_first(data: bytes) -> None:
@@ -346,6 +347,15 @@ def test_the_command_makes_it_and_says_so(
         "a",
         "b",
     ]
+
+
+def test_no_version_is_written_over(settings: Settings) -> None:
+    """The one in service would read otherwise at once, behind the gate's back."""
+    before = {path: path.read_bytes() for path in (settings.weights_dir / "first").iterdir()}
+    for taken in ("first", "a"):
+        with pytest.raises(DatasetError, match="already"):
+            join(taken, of="first", readers=["a", "b"], settings=settings)
+    assert {path: path.read_bytes() for path in (settings.weights_dir / "first").iterdir()} == before
 
 
 @pytest.mark.parametrize(

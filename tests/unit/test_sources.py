@@ -57,7 +57,7 @@ def test_names_that_lead_elsewhere_are_only_data(tmp_path: Path) -> None:
 
 
 def test_what_systems_add_and_hidden_files_are_left_out() -> None:
-    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "a/b.png"]
+    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "folder/", "", "a/b.png"]
     assert [file.name for file in list_zip(zipped(*[(name, b"x") for name in names]))] == ["a/b.png"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files import tiled_tiff
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -15,6 +16,7 @@ from busi_core.data.truth import Reference, read_mask, read_reference
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.decode import decode_image
 from busi_core.settings import read_settings
+from busi_core.types import Diagnosis
 
 HEIGHT, WIDTH = 70, 90
 SQUARE = np.zeros((HEIGHT, WIDTH), np.bool_)
@@ -196,10 +198,38 @@ def test_no_file_is_a_missing_reference_unless_the_breast_is_normal() -> None:
     nothing = read_reference([], HEIGHT, WIDTH)
     assert nothing.mask is None
     assert nothing.missing
-    normal = read_reference([], HEIGHT, WIDTH, is_normal=True)
+    normal = read_reference([], HEIGHT, WIDTH, diagnosis=Diagnosis.NORMAL)
     assert normal.mask is not None
     assert not normal.mask.any()
     assert "no lesion" in normal.notes[0]
+
+
+def test_a_map_of_labels_is_not_read_as_no_lesion() -> None:
+    """0 outside, 1 a lesion, 2 its border: by brightness all of it would be black."""
+    labels = grey(1)
+    labels[20:22, 30:60] = 2
+    reference = read_reference([file("a_mask.png", encoded(labels))], HEIGHT, WIDTH)
+    assert reference.mask is None
+    assert reference.problem is not None
+    assert "3 different values, none above 127 of 255, as a map of labels" in reference.problem
+
+
+@pytest.mark.parametrize("diagnosis", [Diagnosis.BENIGN, Diagnosis.MALIGNANT])
+def test_an_empty_mask_of_a_class_with_a_lesion_is_no_reference(diagnosis: Diagnosis) -> None:
+    """It would count the scan among the normals, and a lesion that was found as a mask on a normal."""
+    empty = file("a_mask.png", encoded(grey(0)))
+    reference = read_reference([empty], HEIGHT, WIDTH, diagnosis=diagnosis)
+    assert reference.mask is None
+    assert reference.problem == f"The class is {diagnosis}, and no lesion is drawn in its mask. Correct one of the two."
+    assert not reference.missing
+    for known in (None, Diagnosis.NORMAL):
+        assert read_reference([empty], HEIGHT, WIDTH, diagnosis=known).mask is not None
+
+
+def test_a_tile_far_larger_than_its_mask_is_refused_before_it_is_unpacked() -> None:
+    """U5."""
+    with pytest.raises(InvalidImageError, match="tiles far larger"):
+        read_mask(tiled_tiff(30_000), 72, 96)
 
 
 def test_a_reference_has_either_a_mask_or_a_problem() -> None:

@@ -63,7 +63,7 @@ class Multiples {
     this.gestures = new AbortController();
     const { header } = this.scene;
     const bare = this.pane({ title: "Scan", score: "", does: `Outlined: what model ${header.model_version} calls lesion.`, label: header.label });
-    const maps = header.heatmaps.map((map) => this.pane({ title: map.of, score: scoreOf(map), does: map.does, label: map.label, map }));
+    const maps = header.heatmaps.map((map) => this.pane({ title: map.of, score: scoreOf(map, header.of_first), does: map.does, label: map.label, map }));
     this.panes = [bare, ...maps];
     this.part("multiples").replaceChildren(...this.panes.map((pane) => pane.figure));
     const stages = this.panes.map((pane) => pane.stage);
@@ -186,10 +186,10 @@ class Multiples {
   }
 }
 
-function scoreOf({ explains, score, asks }) {
+function scoreOf({ explains, score, asks }, ofFirst) {
   if (!asks) return "of no class";
   const measure = explains === "lesion mask" ? "mean lesion probability" : "model score";
-  return `${explains}: ${measure} ${scoreWords(score)}`;
+  return `${explains}: ${measure}${ofFirst ? " by the first network" : ""} ${scoreWords(score)}`;
 }
 
 export default function mount({ data, parentElement }) {

@@ -57,6 +57,7 @@ def pack_explanations(
         "grid_width": width,
         "grid_height": height,
         "model_version": analysis.model_version,
+        "of_first": bool(analysis.opinions),
         "lesion_cutoff": lesion_cutoff,
         "heat_cutoff": HEAT_CUTOFF,
         "scan": blobs.add(scan_png(image, height, width)),

@@ -114,7 +114,8 @@ class Panel extends Shell {
     if (quiet) this.part("pointer").textContent = "";
     if (!heatmap) return;
     const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";
-    this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure} ${scoreWords(heatmap.score)}`;
+    const by = this.scene.header.heat_of_first ? " by the first network" : "";
+    this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure}${by} ${scoreWords(heatmap.score)}`;
     this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
     this.part("heat-note").textContent = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
   }

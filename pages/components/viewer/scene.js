@@ -61,11 +61,9 @@ class Scene {
     return this.heat.get(of);
   }
 
-  /** The class with the highest score: which heat map to offer first. */
+  /** Which heat map to offer first: that of the class. */
   likeliest() {
-    const classes = this.header.heatmaps.filter((heatmap) => heatmap.of !== "lesion mask");
-    const best = classes.reduce((most, one) => (!most || one.score > most.score ? one : most), null);
-    return best?.of ?? this.header.heatmaps[0]?.of ?? null;
+    return this.header.heat_first ?? this.header.heatmaps[0]?.of ?? null;
   }
 
   lesionShare(cutoff) {

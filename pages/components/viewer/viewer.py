@@ -117,6 +117,8 @@ def pack_scene(
         "heat_cutoff": heat_cutoff,
         "scan": blobs.add(scan_png(image, grid_height, grid_width)),
         "probability": add_map(analysis.prediction.lesion_probability, blobs),
+        "heat_first": analysis.prediction.diagnosis.value if analysis.prediction.diagnosis else None,
+        "heat_of_first": bool(analysis.opinions),
         "heatmaps": [add_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
     }
     return pack_message(header, blobs)
