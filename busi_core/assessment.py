@@ -124,6 +124,21 @@ def count_held(
     return {name: (sum(held[name]), len(held[name])) for name in (*CLASSES, None) if name in held}
 
 
+def count_left_out(
+    reports: Sequence[EvaluationReport], limits: Limits, coverage: float, flag: float
+) -> tuple[int, int]:
+    """Of the test scans that are flagged at this score of malignant, and whose set leaves malignant out: how many are
+    malignant, and how many there are."""
+    column = CLASSES.index(Diagnosis.MALIGNANT)
+    found = [
+        one.truth == Diagnosis.MALIGNANT
+        for one in (result for report in reports for result in report.results)
+        if limits.nonconformity and one.probabilities and one.probabilities[column] >= flag
+        if not class_set(one.probabilities, limits.nonconformity, coverage)[column]
+    ]
+    return sum(found), len(found)
+
+
 def assess_sets(reports: Sequence[EvaluationReport], limits: Limits) -> list[Figure]:
     """How often the set of classes holds the truth, by class and in doubt, and how large it is."""
     sets = limits.nonconformity

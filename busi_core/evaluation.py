@@ -116,18 +116,32 @@ class EvaluationReport:
     results: tuple[ScanResult, ...]
 
 
-def band_of(reports: Sequence[EvaluationReport], malignant_score: float) -> ScoreBand:
+def band_of(reports: Sequence[EvaluationReport], malignant_score: float, *, flag: float | None) -> ScoreBand | None:
     """How many scans of these test sets were scored like this, and how many of them were malignant.
 
-    Raises:
-        ValueError: No report has bands: there are none without a class.
+    Args:
+        reports: Whose scans are counted.
+        malignant_score: Of the scan that is compared.
+        flag: The score from which scans are flagged: no band holds scans on both sides of it.
+
+    Returns:
+        None where no test scan was given a class.
     """
-    counted = [report.bands for report in reports if report.bands]
-    if not counted:
-        raise ValueError("these test sets were read without a class")
-    found = [next(band for band in bands if malignant_score < band.high or band is bands[-1]) for bands in counted]
-    first = found[0]
-    return ScoreBand(first.low, first.high, sum(b.scans for b in found), sum(b.malignant for b in found))
+    scored = _malignant_scores(reports)
+    edges = sorted({*SCORE_BANDS, *(() if flag is None else (flag,))})
+    for low, high in itertools.pairwise(edges):
+        if malignant_score < high or high == edges[-1]:
+            end = high if high < edges[-1] else math.inf
+            inside = [is_malignant for score, is_malignant in scored if low <= score < end]
+            return ScoreBand(low, high, len(inside), sum(inside)) if scored else None
+    raise AssertionError("the last band has no end")
+
+
+def _malignant_scores(reports: Sequence[EvaluationReport]) -> list[tuple[float, bool]]:
+    """The score of malignant of every test scan that was given a class, and whether it is malignant."""
+    column = CLASSES.index(Diagnosis.MALIGNANT)
+    results = [result for report in reports for result in report.results]
+    return [(one.probabilities[column], one.truth == Diagnosis.MALIGNANT) for one in results if one.probabilities]
 
 
 def count_flagged(
@@ -135,12 +149,10 @@ def count_flagged(
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """How many malignant test scans a flag at this score of malignant would mark, and of how many; the same of the
     others. None where no test scan was given a class."""
-    marked: dict[bool, list[bool]] = {True: [], False: []}
-    for one in (result for report in reports for result in report.results if result.probabilities):
-        score = one.probabilities[CLASSES.index(Diagnosis.MALIGNANT)] if one.probabilities else 0.0
-        marked[one.truth == Diagnosis.MALIGNANT].append(score >= threshold)
-    malignant, others = ((sum(marks), len(marks)) for marks in (marked[True], marked[False]))
-    return (malignant, others) if malignant[1] or others[1] else None
+    scored = _malignant_scores(reports)
+    malignant = [score >= threshold for score, is_malignant in scored if is_malignant]
+    others = [score >= threshold for score, is_malignant in scored if not is_malignant]
+    return ((sum(malignant), len(malignant)), (sum(others), len(others))) if scored else None
 
 
 def score_record(analyser: Analyser, record: Record) -> ScanResult:

@@ -12,7 +12,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import cutoff_words, score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
-from pages.components.limits_panel import show_class_set, show_withheld
+from pages.components.limits_panel import say_left_out, show_class_set, show_withheld
 from pages.components.page import label
 from pages.components.serving import get_assessment
 
@@ -53,7 +53,7 @@ def show_finding(
         st.html(_class_block(analysis))
         if analyser.limits is not None:
             show_class_set(analysis, analyser.limits, reports)
-        _show_flag(analysis, finding, analyser.card.malignancy, reports)
+        _show_flag(analysis, finding, analyser, reports)
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
@@ -116,9 +116,8 @@ def _class_block(analysis: Analysis) -> str:
     )
 
 
-def _show_flag(
-    analysis: Analysis, finding: Finding, flag: MalignancyFlag | None, reports: Sequence[EvaluationReport]
-) -> None:
+def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports: Sequence[EvaluationReport]) -> None:
+    flag = analyser.card.malignancy
     score = (analysis.prediction.probabilities or {})[Diagnosis.MALIGNANT]
     lines = []
     if flag is not None:
@@ -131,13 +130,17 @@ def _show_flag(
         lines.append(
             f'<div class="flag {tone}"><b>{mark}{though}</b>'
             f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {_say_flagged(flag, reports)}"
-            f"</span></div>"
+            f"{say_left_out(analysis, analyser, reports) if finding.flagged else ''}</span></div>"
         )
-    if any(report.bands for report in reports):
-        band, scans = band_of(reports, score), sum(report.scans for report in reports)
+    band = band_of(reports, score, flag=flag.threshold if flag else None)
+    if band is not None:
+        scans = sum(report.scans for report in reports)
+        low, high = (
+            f"{edge:.3f}" if flag and edge == flag.threshold else f"{edge:.2f}" for edge in (band.low, band.high)
+        )
         said = (
-            f"Of the {scans:,} test scans, {band.scans:,} were scored like this "
-            f"(malignant {band.low:.2f}–{band.high:.2f}): <b>{band.malignant:,} of {band.scans:,} were malignant</b>."
+            f"Of the {scans:,} test scans, {band.scans:,} were scored like this (malignant {low} to {high}): "
+            f"<b>{band.malignant:,} of {band.scans:,} were malignant</b>."
             if band.scans
             else f"None of the {scans:,} test scans was scored like this."
         )

@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
-from busi_core.assessment import AREA_HELD, count_held
+from busi_core.assessment import AREA_HELD, count_held, count_left_out
 from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt
@@ -38,7 +38,7 @@ def show_withheld(on_insist: Callable[[], None]) -> None:
 
 def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport]) -> None:
     """The classes that cannot be ruled out at the coverage the reader chose, and how often that held."""
-    coverage = st.session_state.get("coverage", 100 * USUAL_COVERAGE) / 100
+    coverage = _chosen_coverage()
     left = limits.classes_left(analysis.prediction, coverage)
     if left is None:
         return
@@ -57,6 +57,21 @@ def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[Evaluat
                 "validation part. More means larger sets.",
             )
     st.html(_held_line(analysis, limits, reports, coverage) or "<span></span>")
+
+
+def say_left_out(analysis: Analysis, analyser: Analyser, reports: Sequence[EvaluationReport]) -> str:
+    """Beside a flag, where the set of classes leaves malignant out: that both are meant, and what such scans were."""
+    flag, limits, coverage = analyser.card.malignancy, analyser.limits, _chosen_coverage()
+    left = limits.classes_left(analysis.prediction, coverage) if limits else None
+    if flag is None or limits is None or left is None or Diagnosis.MALIGNANT in left:
+        return ""
+    malignant, scans = count_left_out(reports, limits, coverage, flag.threshold)
+    counted = f": of {scans:,} test scans like that {malignant:,} were malignant" if scans else ""
+    return f" <b>The set above leaves malignant out, the flag does not{counted}.</b>"
+
+
+def _chosen_coverage() -> float:
+    return float(st.session_state.get("coverage", 100 * USUAL_COVERAGE)) / 100
 
 
 def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:

@@ -20,6 +20,7 @@ from busi_core.assessment import (
     assess_refusal,
     assess_sets,
     count_held,
+    count_left_out,
     format_assessment,
     pool_figures,
     read_assessment,
@@ -86,6 +87,19 @@ def test_the_share_that_the_sets_hold_is_counted_by_class_and_in_doubt(limits: L
     assert figures["90% set holds the truth, no class has 0.45"].cases == 1
     assert figures["90% set, classes in it"].estimate == pytest.approx((6 + 3) / 7)
     assert figures["90% set of one class"].estimate == pytest.approx(6 / 7)
+
+
+def test_flagged_scans_whose_set_leaves_malignant_out_are_counted(limits: Limits) -> None:
+    """The set keeps malignant from 0.7 on where another class is likely."""
+    results = [
+        result(1, Diagnosis.MALIGNANT, (0.1, 0.6, 0.3)),
+        result(2, Diagnosis.BENIGN, (0.1, 0.7, 0.2)),
+        result(3, Diagnosis.BENIGN, (0.0, 0.95, 0.05)),
+        result(4, Diagnosis.MALIGNANT, (0.0, 0.1, 0.9)),
+    ]
+    report = summarise(make_card(make_weights()), results, test_set="made up")
+    assert count_left_out([report], limits, 0.9, flag=0.1) == (1, 2)
+    assert count_left_out([report, report], limits, 0.9, flag=0.01) == (2, 6)
 
 
 @pytest.fixture

@@ -163,21 +163,31 @@ def test_a_test_set_without_malignant_scans_has_no_auc_and_still_reports() -> No
 def test_a_score_falls_into_the_band_that_it_was_counted_in(
     report: EvaluationReport, score: float, low: float, high: float
 ) -> None:
-    band = band_of([report], score)
+    band = band_of([report], score, flag=None)
+    assert band is not None
     assert (band.low, band.high) == (low, high)
 
 
 def test_the_bands_count_every_scan_once(report: EvaluationReport) -> None:
     assert [(band.scans, band.malignant) for band in report.bands] == [(0, 0), (3, 0), (3, 1), (2, 1), (1, 1)]
-    for one in RESULTS:
-        assert band_of([report], one.probabilities[2]).scans > 0
+    for band in report.bands:
+        assert band_of([report], band.low, flag=None) == band
+
+
+def test_a_flagged_scan_is_not_counted_with_those_that_are_not_flagged(report: EvaluationReport) -> None:
+    """Else one line would say of both that as many were malignant, and deny the flag beside it."""
+    below, above = (band_of([report], score, flag=0.1) for score in (0.099, 0.1))
+    assert below is not None
+    assert above is not None
+    assert (below.low, below.high, above.low, above.high) == (0.05, 0.1, 0.1, 0.2)
+    scores = [one.probabilities[2] for one in RESULTS]
+    assert (below.scans, above.scans) == (sum(0.05 <= s < 0.1 for s in scores), sum(0.1 <= s < 0.2 for s in scores))
 
 
 def test_scans_of_several_test_sets_are_counted_together(report: EvaluationReport) -> None:
-    outlines_only = replace(report, bands=())
-    assert band_of([report, outlines_only, report], 0.3) == ScoreBand(0.2, 0.5, 6, 2)
-    with pytest.raises(ValueError, match="without a class"):
-        band_of([outlines_only], 0.3)
+    outlines_only = replace(report, results=tuple(replace(one, probabilities=None) for one in RESULTS))
+    assert band_of([report, outlines_only, report], 0.3, flag=None) == ScoreBand(0.2, 0.5, 6, 2)
+    assert band_of([outlines_only], 0.3, flag=None) is None
 
 
 def test_what_a_flag_is_worth_is_counted_on_all_test_scans_with_a_class(report: EvaluationReport) -> None:

@@ -57,8 +57,13 @@ def test_names_that_lead_elsewhere_are_only_data(tmp_path: Path) -> None:
 
 
 def test_what_systems_add_and_hidden_files_are_left_out() -> None:
-    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "folder/", "", "a/b.png"]
+    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "folder/", "a/b.png"]
     assert [file.name for file in list_zip(zipped(*[(name, b"x") for name in names]))] == ["a/b.png"]
+
+
+def test_an_entry_without_a_name_is_left_out() -> None:
+    data = zipped(("quux", b"x"), ("b.png", b"x")).replace(b"quux", b"\0uux")
+    assert [file.name for file in list_zip(data)] == ["b.png"]
 
 
 @pytest.mark.parametrize("data", [b"PK\x03\x04 not a zip", zipped(("a.png", SCAN))[:-10], b"PK\x05\x06"])
