@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from busi_core.data.splits import FOLDS
 from busi_core.errors import DatasetError
 from busi_core.evaluation import EvaluationReport, read_reports, summarise, write_reports
 from busi_core.models.checkpoint import ModelCard
@@ -51,6 +52,19 @@ def require_same_recipe(card: ModelCard, others: Sequence[ModelCard], *, reads_a
             )
 
 
+def require_taught_by_busi_alone(card: ModelCard) -> None:
+    """Refuse a version that scans of another collection taught or chose anything for: it has been in that hospital.
+
+    Raises:
+        DatasetError: They did.
+    """
+    if any(not name.startswith("busi/") for name in card.trained_on):
+        raise DatasetError(
+            f"{card.version!r} was taught by other scans than BUSI's, so it does not tell what another hospital costs.",
+            remedy="Name a version that was trained with --data busi alone.",
+        )
+
+
 def _way_of_reading(card: ModelCard) -> tuple[object, ...]:
     asked = card.second_opinion
     if asked is None:
@@ -66,11 +80,16 @@ def pool(card: ModelCard, reports: Sequence[EvaluationReport]) -> EvaluationRepo
         reports: Of versions of its recipe, on test sets that share no scan.
 
     Raises:
-        DatasetError: A scan was scored twice.
+        DatasetError: A scan was scored twice, or a fold is missing.
     """
     results = [result for report in reports for result in report.results]
     if len({result.id for result in results}) < len(results):
         raise DatasetError("A scan was scored twice.", remedy="Name one version for each test fold.")
+    missing = {f"busi fold {fold}" for fold in range(FOLDS)} - {report.test_set for report in reports}
+    if missing:
+        raise DatasetError(
+            f"Not all folds: {', '.join(sorted(missing))} is missing.", remedy="Name a version for each."
+        )
     report = summarise(card, results, test_set=POOLED)
     return replace(report, flag=None, bands=())  # each version has a flag of its own
 

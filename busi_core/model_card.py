@@ -17,6 +17,9 @@ LIMITS = (
     "It saw two public collections (BUSI, Cairo; BUS-BRA, Rio de Janeiro). Other machines, settings and patients may "
     "be read worse, and nothing in its answer would say so.",
     "It reads one still image: no history, no second view, no motion, no Doppler, no elastography.",
+    "Its test scans were read before, by earlier versions and while the rules for cut-off, flag and second opinion "
+    "were settled (docs/adr/0023, 0024): take its test figures as a little too kind. The test cases of BUS-BRA come "
+    "from the hospital whose other cases taught it.",
     "Few normal breasts were there to learn from or to test on; the intervals say how few.",
     "BUSI names no patients: its splits keep copies of one scan together, but two scans of one patient may part.",
     "A heat map shows where evidence for a class lies on a coarse grid; it is no outline and no probability.",

@@ -220,7 +220,8 @@ class Analyser:
         noticed = {
             ImageWarning.SECOND_OPINION: bool(opinions),
             ImageWarning.READ_ON_CPU: fell_back,
-            ImageWarning.UNLIKE: likeness in (Likeness.UNLIKE, Likeness.FOREIGN) and not withheld,
+            ImageWarning.UNLIKE: likeness is Likeness.UNLIKE and not withheld,
+            ImageWarning.INSISTED: likeness is Likeness.FOREIGN and not withheld,
             ImageWarning.WITHHELD: withheld,
         }
         logger.info("analysed height=%d width=%d model=%s", image.height, image.width, self.card.version)

@@ -37,6 +37,10 @@ class ImageWarning(StrEnum):
     FIRST_FRAME = "several frames: the first one is shown, none was chosen"
     BURNED_IN = "the file says that patient text is burned into the image"
     UNLIKE = "unlike the scans that the model learned from: its measured figures may not hold here"
+    INSISTED = (
+        "not like a breast ultrasound as the model knows them, and answered all the same: its measured figures do not "
+        "hold here"
+    )
     WITHHELD = "not like a breast ultrasound as the model knows them: its answer is withheld"
     SECOND_OPINION = (
         "the first network was in doubt, so two more read the scan: outlined is what most of them agree on, "

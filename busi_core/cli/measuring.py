@@ -96,7 +96,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
-    from busi_core.cross_validation import CROSS_VALIDATION_FILE, ELSEWHERE, keep, pool, require_same_recipe
+    from busi_core.cross_validation import (
+        CROSS_VALIDATION_FILE,
+        ELSEWHERE,
+        keep,
+        pool,
+        require_same_recipe,
+        require_taught_by_busi_alone,
+    )
     from busi_core.data.records import read_bus_bra, read_busi
     from busi_core.data.splits import split_bus_bra, split_busi
     from busi_core.evaluation import evaluate, format_table
@@ -120,6 +127,7 @@ def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
     if options.elsewhere:
         analyser = serving.load(options.elsewhere)
         require_same_recipe(card, [analyser.card])
+        require_taught_by_busi_alone(analyser.card)
         test = split_bus_bra(bus_bra).test
         part = evaluate(analyser, test, [*busi, *bus_bra], test_set=ELSEWHERE, on_scan=show_count)
         reports.append(replace(part, model=card.version, sha256=card.sha256, flag=None, bands=()))

@@ -52,8 +52,8 @@ def _draw_summary(pages: Pages, summary: Summary) -> None:
 
 
 def _draw_table(pages: Pages, scans: Sequence[ReportScan]) -> None:
-    widths = (82 * mm, 22 * mm, 20 * mm, 16 * mm, 22 * mm, 18 * mm)
-    head = ("file", "class", "malignant", "lesion", "reference", "Dice")
+    widths = (72 * mm, 22 * mm, 20 * mm, 12 * mm, 16 * mm, 22 * mm, 16 * mm)
+    head = ("file", "class", "malignant", "flag", "lesion", "reference", "Dice")
     pages.row(head, widths, 0)
     for number, scan in enumerate(scans, start=1):
         if pages.y - 5 * mm < BOTTOM:
@@ -70,13 +70,14 @@ def _draw_table(pages: Pages, scans: Sequence[ReportScan]) -> None:
 
 def _table_cells(record: Mapping[str, Any]) -> tuple[str, ...]:
     if "problem" in record:
-        return record["file"], "not read", "n/a", "n/a", "", "n/a"
+        return record["file"], "not read", "n/a", "", "n/a", "", "n/a"
     scores, truth = record["probabilities"], record.get("truth") or {}
     pixels = record["lesion_pixels"]  # None of an answer withheld
     return (
         record["file"],
         record["class"] or ("no answer" if pixels is None else "none"),
         score_words(scores["malignant"]) if scores else "n/a",
+        "yes" if record["flagged"] else "",
         "n/a" if pixels is None else f"{pixels / (record['width'] * record['height']):.1%}",
         truth.get("class") or "",
         figure_words(truth.get("dice"), 3),

@@ -299,6 +299,7 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     if row.reading is None:
         return (None, row.name, NOT_READ, None, "", None, row.truth.diagnosis, None, None, str(row.problem))
     reading, truth = row.reading, row.truth
+    notes += ["Taught the model: it may remember the answer."] if truth.taught else []
     notes += [f"{text[:1].upper()}{text[1:]}." for text in warnings_of(row)]
     if reading.record["disagreement"]:
         notes.append(f"Findings disagree. {reading.record['disagreement']}")

@@ -9,7 +9,7 @@ from busi_core import BusiError, Diagnosis, read_finding
 from busi_core.audit import open_audit
 from busi_core.comparison import Comparison, HeatmapFit, LesionMatch
 from busi_core.corrections import MAX_WHO, keep_correction
-from busi_core.report import Report, report_json
+from busi_core.report import Report, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis
@@ -92,8 +92,18 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
         f'<div class="label">Class</div><table class="plain pairs"><tbody>'
         f"<tr><td>Reference</td><td><b>{truth}</b></td></tr>"
         f'<tr><td>Model</td><td><b style="color:{CLASS_COLOURS[predicted]}">{predicted.value}</b></td></tr>'
-        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{rows}'
+        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{rows}{_flag_line(analysis)}'
     )
+
+
+def _flag_line(analysis: Analysis) -> str:
+    """Whether the scan was flagged: it may be beside any class."""
+    scores, threshold = analysis.prediction.probabilities, analysis.malignancy_threshold
+    if scores is None or threshold is None:
+        return ""
+    said, cutoff = score_beside(scores[Diagnosis.MALIGNANT], threshold)
+    mark = "⚑ Flagged for malignancy" if scores[Diagnosis.MALIGNANT] >= threshold else "Not flagged for malignancy"
+    return f'<div class="fine">{mark}: score of malignant {escape(said)}, flagged from {cutoff} on.</div>'
 
 
 def heat_table(comparison: Comparison | None) -> str:

@@ -1,6 +1,7 @@
 """What the model says about one scan, beside the viewer: class, flag, size, disagreement."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 
 import streamlit as st
@@ -47,6 +48,11 @@ def show_finding(
     if analysis.withheld:
         show_withheld(on_insist)
         return
+    if ImageWarning.INSISTED in analysis.warnings:
+        st.error(f"{ImageWarning.INSISTED.value.capitalize()}.", icon=":material/block:")
+        reports = ()
+    elif ImageWarning.UNLIKE in analysis.warnings:
+        st.warning(f"{ImageWarning.UNLIKE.value.capitalize()}.")
     if analysis.prediction.probabilities is None:
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
@@ -57,7 +63,9 @@ def show_finding(
     if finding.disagreement:
         st.warning(f"**Findings disagree.** {finding.disagreement} Look again; neither is corrected.")
     st.html(_lesion_block(analysis, finding))
-    show_warnings(analysis, analyser.card, cutoff=finding.threshold)
+    said_above = (ImageWarning.INSISTED, ImageWarning.UNLIKE)
+    others = replace(analysis, warnings=tuple(one for one in analysis.warnings if one not in said_above))
+    show_warnings(others, analyser.card, cutoff=finding.threshold)
     show_downloads(analysis, finding, scan, subjects)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
@@ -127,9 +135,10 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
         tone = "off" if not finding.flagged else "on" if is_class else "on beside"
         though = f", though the class is {diagnosis}" if finding.flagged and not is_class else ""
         said, cutoff = score_beside(score, flag.threshold)
+        worth = "" if ImageWarning.INSISTED in analysis.warnings else _say_flagged(flag, reports)
         lines.append(
             f'<div class="flag {tone}"><b>{mark}{though}</b>'
-            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {_say_flagged(flag, reports)}"
+            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {worth}"
             f"{say_left_out(analysis, analyser, reports) if finding.flagged else ''}</span></div>"
         )
     band = band_of(reports, score, flag=flag.threshold if flag else None)

@@ -1,9 +1,12 @@
 """Read scans: upload or pick a simulated one -> the viewer on the left, the finding on the right."""
 
+import math
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from busi_core import BusiError, Diagnosis, read_finding, simulate_scan
+from busi_core import BusiError, Diagnosis, EvaluationReport, read_finding, simulate_scan
+from busi_core.cross_validation import ELSEWHERE
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
 from pages.components.downloads import ScanOnScreen
@@ -18,6 +21,7 @@ from pages.components.serving import (
     choose_version,
     chosen_analyser,
     current_analyser,
+    get_cross_validation,
     get_reports,
     servable_versions,
 )
@@ -74,21 +78,25 @@ def show_welcome(tray: Tray) -> None:
 def record_line() -> str:
     """One honest line: what the model in service reached on scans it never saw."""
     try:
-        reports = get_reports(current_analyser().card.version)
+        version = current_analyser().card.version
+        reports = get_reports(version)
     except BusiError:
         return "<span></span>"
     if not reports:
         return label("This model has not been evaluated. Do not rely on it.", css="fine")
-    report = reports[0]
-    dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
-    false_masks = report.table["normals given a mask"].estimate * report.counts["normal"]
-    return label(
-        f"On {report.scans:,} test scans that it never saw: lesion Dice {dice.estimate:.2f} "
-        f"({dice.low:.2f}–{dice.high:.2f}), AUC malignant against benign {auc.estimate:.2f} "
-        f"({auc.low:.2f}–{auc.high:.2f}), {false_masks:.0f} of {report.counts['normal']:,} normal scans given a mask. "
-        "More under Evidence.",
-        css="fine spaced",
-    )
+    said = "; ".join(f"{report.scans:,} of {report.test_set.upper()}, {_reached(report)}" for report in reports)
+    elsewhere = [one for one in get_cross_validation(version) if one.test_set == ELSEWHERE]
+    harder = "".join(f" By its recipe in a hospital that taught it nothing: {_reached(one)}." for one in elsewhere)
+    return label(f"On test scans that it never saw: {said}.{harder} More under Evidence.", css="fine spaced")
+
+
+def _reached(report: EvaluationReport) -> str:
+    words = (("lesion Dice", "lesion Dice"), ("AUC malignant against benign", "AUC"))
+    known = [(word, report.table[name]) for name, word in words if not math.isnan(report.table[name].estimate)]
+    said = ", ".join(f"{word} {value.estimate:.2f} ({value.low:.2f}–{value.high:.2f})" for word, value in known)
+    normals = report.counts["normal"]
+    false_masks = report.table["normals given a mask"].estimate * normals if normals else 0
+    return said + (f", {false_masks:.0f} of {normals:,} normal scans given a mask" if normals else "")
 
 
 def show_toolbar(tray: Tray) -> bool:

@@ -8,18 +8,27 @@ import pytest
 from test_evaluation import CARD, RESULTS, same
 from versions import make_card, make_weights, opinion_of, write_version
 
-from busi_core.cross_validation import ELSEWHERE, POOLED, keep, pool, read_cross_validation, require_same_recipe
+from busi_core.cross_validation import (
+    ELSEWHERE,
+    POOLED,
+    keep,
+    pool,
+    read_cross_validation,
+    require_same_recipe,
+    require_taught_by_busi_alone,
+)
 from busi_core.errors import DatasetError
 from busi_core.evaluation import EvaluationReport, read_reports, summarise, write_reports
 
-FOLDS = [summarise(CARD, part, test_set=f"busi fold {n}") for n, part in enumerate((RESULTS[:4], RESULTS[4:]))]
+PARTS = (RESULTS[:3], RESULTS[3:5], RESULTS[5:6], RESULTS[6:8], RESULTS[8:])
+FOLDS = [summarise(CARD, part, test_set=f"busi fold {fold}") for fold, part in enumerate(PARTS)]
 
 
 def test_pooled_figures_are_those_of_all_scans_together_and_no_mean_of_folds() -> None:
     pooled, together = pool(CARD, FOLDS), summarise(CARD, RESULTS, test_set=POOLED)
     assert same(pooled.table, together.table)
     assert pooled.scans == sum(fold.scans for fold in FOLDS)
-    assert pooled.table["lesion Dice"].estimate != sum(f.table["lesion Dice"].estimate for f in FOLDS) / 2
+    assert pooled.table["lesion Dice"].estimate != sum(f.table["lesion Dice"].estimate for f in FOLDS) / 5
 
 
 def test_a_pooled_report_has_no_flag_and_no_bands_of_its_own() -> None:
@@ -32,6 +41,17 @@ def test_a_pooled_report_has_no_flag_and_no_bands_of_its_own() -> None:
 def test_a_scan_that_two_versions_scored_is_refused() -> None:
     with pytest.raises(DatasetError, match="scored twice"):
         pool(CARD, [FOLDS[0], FOLDS[0]])
+
+
+def test_a_part_of_the_folds_is_not_called_all_of_them() -> None:
+    with pytest.raises(DatasetError, match="Not all folds: busi fold 4 is missing"):
+        pool(CARD, FOLDS[:4])
+
+
+def test_who_has_been_in_a_hospital_does_not_tell_what_an_unseen_one_costs() -> None:
+    require_taught_by_busi_alone(replace(CARD, trained_on=("busi/benign (4)",)))
+    with pytest.raises(DatasetError, match="taught by other scans than BUSI's"):
+        require_taught_by_busi_alone(replace(CARD, trained_on=("busi/benign (4)", "bus-bra/bus_0001-l")))
 
 
 def test_versions_of_another_network_are_refused_by_name() -> None:
@@ -69,7 +89,7 @@ def test_one_report_is_renewed_and_the_other_stays(tmp_path: Path) -> None:
     pooled, elsewhere = pool(CARD, FOLDS), replace(FOLDS[1], test_set=ELSEWHERE)
     keep(tmp_path / "tiny", [elsewhere])
     keep(tmp_path / "tiny", [pooled])
-    newer = pool(CARD, FOLDS[:1])
+    newer = pool(CARD, [replace(FOLDS[0], results=FOLDS[0].results[:1]), *FOLDS[1:]])
     keep(tmp_path / "tiny", [newer])
     kept: list[EvaluationReport] = read_cross_validation(tmp_path / "tiny")
     assert same(kept, [newer, elsewhere])

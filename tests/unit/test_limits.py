@@ -140,7 +140,7 @@ def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograp
     assert not analysis.withheld
     assert analysis.likeness is Likeness.FOREIGN
     assert analysis.prediction.probabilities == make_analyser().analyse(photograph).prediction.probabilities
-    assert ImageWarning.UNLIKE in analysis.warnings
+    assert ImageWarning.INSISTED in analysis.warnings
 
 
 def test_a_photograph_that_comes_with_its_truth_is_measured_and_not_called_missed(
@@ -156,7 +156,7 @@ def test_a_photograph_that_comes_with_its_truth_is_measured_and_not_called_misse
     assert unknown.reading is not None
     assert known.truth.dice == pytest.approx(2 * outlined / (outlined + height * width))
     assert known.reading.scores is not None
-    assert ImageWarning.UNLIKE.value in known.reading.record["warnings"]
+    assert ImageWarning.INSISTED.value in known.reading.record["warnings"]
     assert unknown.reading.scores is None
     assert ImageWarning.WITHHELD.value in unknown.reading.record["warnings"]
 
