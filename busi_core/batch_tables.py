@@ -27,6 +27,7 @@ from busi_core.metrics.classification import (
     roc_auc,
     sensitivity_at_specificity,
 )
+from busi_core.metrics.proportion import share_interval
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE
 from busi_core.report import RESEARCH_USE, Figure, Summary
 from busi_core.types import Diagnosis
@@ -35,6 +36,7 @@ CLASSES = list(Diagnosis)
 NORMAL, MALIGNANT = CLASSES.index(Diagnosis.NORMAL), CLASSES.index(Diagnosis.MALIGNANT)
 BLOCK = 1024  # rows correlated at a time: 10,000 thumbnails in 40 MB
 NOT_AVAILABLE = "n/a"
+FEWEST_SCANS = 10  # distinct ones, below which draws from them say little about others
 SEEN_CAUTION = (
     "These scans, or copies of them, taught the model or chose its thresholds. The figures say nothing about new scans."
 )
@@ -235,10 +237,19 @@ def _both(truth: NDArray[np.bool_]) -> bool:
 def _figure(
     name: str, measured: FloatArray | Callable[[IntArray], float], groups: IntArray, *, scans: int | None = None
 ) -> Figure:
-    """A figure with its interval; of fewer than two scans there is no interval to give."""
+    """A figure with its interval; where the draws cannot tell how far it could be off, none is given.
+
+    Of a handful of scans every draw is much the same, and of a share that is 0 or 1 all are: an interval of no width
+    would claim certainty. A share has one by Wilson then.
+    """
     if scans is None:
         scans = len(groups) if callable(measured) else int((~np.isnan(measured)).sum())
     interval = bootstrap_interval(measured, groups, is_distance=name == CALIBRATION_ERROR)
-    if len(set(groups.tolist())) < 2:
-        return Figure(name, interval.estimate, math.nan, math.nan, scans)
-    return Figure(name, interval.estimate, interval.low, interval.high, scans)
+    low, high = interval.low, interval.high
+    distinct = len(set(groups.tolist())) if callable(measured) else len(set(groups[~np.isnan(measured)].tolist()))
+    if low == high and not callable(measured) and interval.estimate in (0.0, 1.0):
+        share = share_interval(round(interval.estimate * distinct), distinct)
+        low, high = share.low, share.high
+    elif low == high or distinct < FEWEST_SCANS:
+        low = high = math.nan
+    return Figure(name, interval.estimate, low, high, scans)

@@ -122,7 +122,9 @@ def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
         if len(versions) > 1:
             with st.popover("Versions", icon=":material/compare:", help="Which version reads, and one beside it."):
                 chosen, second = pick_versions(versions, cases.versions)
-        st.button("Clear", key="clear-cases", on_click=cases.clear, icon=":material/delete:", help="Forget all scans.")
+        with st.popover("Clear", icon=":material/delete:"):
+            st.markdown("Every scan here is forgotten, and with it each correction of a mask that was not saved.")
+            st.button("Forget all", key="clear-cases", on_click=cases.clear)
     return chosen, second
 
 

@@ -705,6 +705,8 @@ def test_a_correction_that_is_not_saved_is_there_again_after_another_page(
     # Cleared, the scan takes its correction along, at once; opened anew, it has none.
     assert shown.held() > 0
     shown.page.get_by_role("button", name="Clear").click()
+    expect(shown.page.get_by_text("each correction of a mask that was not saved")).to_be_visible()
+    shown.page.get_by_role("button", name="Forget all").click()
     expect(shown.page.get_by_text("Compare with the ground truth")).to_be_visible(timeout=60_000)
     shown.settle()
     assert shown.held() == 0

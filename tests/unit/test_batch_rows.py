@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from files import save, speckle
+from scipy.stats import binomtest
 from versions import TINY, make_analyser
 
 from busi_core.batch import ScanRow, map_in_order, read_cases, report_scan
@@ -171,7 +172,7 @@ def test_a_renamed_copy_of_a_scan_that_taught_is_not_counted_as_new(simulated: d
 
 def test_the_summary_is_the_bootstrap_of_the_library(analyser: Analyser) -> None:
     files = []
-    for seed in range(6):
+    for seed in range(10):
         files += with_mask(f"{'malignant' if seed % 2 else 'benign'}/{seed}", simulate_scan(
             Diagnosis.MALIGNANT if seed % 2 else Diagnosis.BENIGN, seed=seed, height=96, width=120))  # fmt: skip
     rows = read(analyser, *files)
@@ -179,8 +180,24 @@ def test_the_summary_is_the_bootstrap_of_the_library(analyser: Analyser) -> None
     dice = next(figure for figure in summary.figures if figure.name == "lesion Dice")
     expected = bootstrap_interval(np.array([row.truth.dice for row in rows]), distinct_scans(rows))
     assert (dice.estimate, dice.low, dice.high) == pytest.approx((expected.estimate, expected.low, expected.high))
-    assert summary.counts == {"normal": 0, "benign": 3, "malignant": 3}
-    assert sum(map(sum, summary.confusion or ())) == 6
+    assert summary.counts == {"normal": 0, "benign": 5, "malignant": 5}
+    assert sum(map(sum, summary.confusion or ())) == 10
+
+
+def test_a_handful_of_scans_claims_no_certainty(analyser: Analyser) -> None:
+    """Every draw from one scan is that scan: of 'all of one' the interval by Wilson begins at a fifth."""
+    scans = [simulate_scan(Diagnosis.NORMAL, seed=seed, height=96, width=120) for seed in (1, 2)]
+    lesion = simulate_scan(Diagnosis.BENIGN, seed=3, height=96, width=120)
+    files = [(f"normal/{number}.png", scan.png()) for number, scan in enumerate(scans)]
+    (summary,) = summarise(read(analyser, *files, *with_mask("benign/a", lesion)))
+    figures = {figure.name: figure for figure in summary.figures}
+    assert math.isnan(figures["lesion Dice"].low)
+    assert math.isnan(figures["macro-F1"].low)
+    given = figures["normals given a mask"]
+    assert given.estimate in (0.0, 1.0)
+    low, high = binomtest(round(2 * given.estimate), 2).proportion_ci(method="wilson")
+    assert (given.low, given.high) == pytest.approx((low, high))
+    assert high - low > 0.6
 
 
 def test_without_any_reference_there_is_no_summary(analyser: Analyser) -> None:
