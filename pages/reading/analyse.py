@@ -84,10 +84,16 @@ def record_line() -> str:
         return "<span></span>"
     if not reports:
         return label("This model has not been evaluated. Do not rely on it.", css="fine")
-    said = "; ".join(f"{report.scans:,} of {report.test_set.upper()}, {_reached(report)}" for report in reports)
+    said = "; ".join(f"{report.scans:,} of {_named(report.test_set)}, {_reached(report)}" for report in reports)
     elsewhere = [one for one in get_cross_validation(version) if one.test_set == ELSEWHERE]
     harder = "".join(f" By its recipe in a hospital that taught it nothing: {_reached(one)}." for one in elsewhere)
     return label(f"On test scans that it never saw: {said}.{harder} More under Evidence.", css="fine spaced")
+
+
+def _named(test_set: str) -> str:
+    """As people write it: 'busi fold 0' -> 'BUSI fold 0'."""
+    collection, _, part = test_set.partition(" ")
+    return f"{collection.upper()} {part}".strip()
 
 
 def _reached(report: EvaluationReport) -> str:
