@@ -235,9 +235,15 @@ class Analyser:
             warnings=image.warnings + tuple(warning for warning, applies in noticed.items() if applies),
             likeness=likeness,
             withheld=withheld,
-            not_ruled_out=self.limits.classes_left(prediction, USUAL_COVERAGE) if self.limits else None,
+            not_ruled_out=self._not_ruled_out(prediction, likeness),
             opinions=opinions,
         )
+
+    def _not_ruled_out(self, prediction: Prediction, likeness: Likeness | None) -> tuple[Diagnosis, ...] | None:
+        """Nothing is promised for what is no scan as the model knows them."""
+        if self.limits is None or likeness is Likeness.FOREIGN:
+            return None
+        return self.limits.classes_left(prediction, USUAL_COVERAGE)
 
     def _ask_others(self, first: Prediction, tensor: Tensor, box: Box) -> tuple[tuple[Prediction, ...], bool]:
         """What each network of the version says, the first one first; and whether one of them read on the CPU."""

@@ -196,7 +196,7 @@ class Analysis:
         likeness: Whether the model knows scans like this; None where the version does not know its limits.
         withheld: The scan is foreign and nobody insisted, or has no contrast: no class, an empty mask, no evidence.
         not_ruled_out: The classes that cannot be ruled out in 90 % of cases (`metrics.conformal.USUAL_COVERAGE`); None
-            for an answer withheld, without a class head, or where the version does not know its limits.
+            for a scan that is foreign, without a class head, or where the version does not know its limits.
         opinions: What each network said by itself, where a second opinion was asked for; the first is the one that
             the heat maps explain.
     """

@@ -48,7 +48,8 @@ def show_finding(
     if analysis.withheld:
         show_withheld(on_insist)
         return
-    if ImageWarning.INSISTED in analysis.warnings:
+    is_insisted = ImageWarning.INSISTED in analysis.warnings
+    if is_insisted:
         st.error(f"{ImageWarning.INSISTED.value.capitalize()}.", icon=":material/block:")
         reports = ()
     elif ImageWarning.UNLIKE in analysis.warnings:
@@ -57,7 +58,7 @@ def show_finding(
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
         st.html(_class_block(analysis))
-        if analyser.limits is not None:
+        if analyser.limits is not None and not is_insisted:
             show_class_set(analysis, analyser.limits, reports)
         _show_flag(analysis, finding, analyser, reports)
     if finding.disagreement:
@@ -135,11 +136,12 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
         tone = "off" if not finding.flagged else "on" if is_class else "on beside"
         though = f", though the class is {diagnosis}" if finding.flagged and not is_class else ""
         said, cutoff = score_beside(score, flag.threshold)
-        worth = "" if ImageWarning.INSISTED in analysis.warnings else _say_flagged(flag, reports)
+        worth = ""
+        if ImageWarning.INSISTED not in analysis.warnings:
+            worth = _say_flagged(flag, reports) + (say_left_out(analysis, analyser, reports) if finding.flagged else "")
         lines.append(
             f'<div class="flag {tone}"><b>{mark}{though}</b>'
-            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {worth}"
-            f"{say_left_out(analysis, analyser, reports) if finding.flagged else ''}</span></div>"
+            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {worth}</span></div>"
         )
     band = band_of(reports, score, flag=flag.threshold if flag else None)
     if band is not None:

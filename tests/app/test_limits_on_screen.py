@@ -59,6 +59,7 @@ def test_who_insists_sees_the_answer_and_is_warned(page: AppTest) -> None:
     assert "Model score" in said
     assert "Not like a breast ultrasound as the model knows them, and answered all the same" in page.error[0].value
     assert "test scans" not in said, "what held on them says nothing here"
+    assert "Cannot be ruled out" not in said, "nothing is promised for such an image"
 
 
 def test_an_open_scan_is_judged_anew_when_the_limits_are_made_anew(

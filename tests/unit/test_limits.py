@@ -141,6 +141,7 @@ def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograp
     assert analysis.likeness is Likeness.FOREIGN
     assert analysis.prediction.probabilities == make_analyser().analyse(photograph).prediction.probabilities
     assert ImageWarning.INSISTED in analysis.warnings
+    assert analysis.not_ruled_out is None
 
 
 def test_a_photograph_that_comes_with_its_truth_is_measured_and_not_called_missed(
