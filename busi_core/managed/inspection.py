@@ -87,7 +87,7 @@ class Inspection:
         return InspectionReport(
             kind=self._intake.kind,
             scans=_relate(self._looks, self._known),
-            lone_masks=tuple(mask.name for mask in batch.lone_masks),
+            lone_masks=tuple(mask.name for mask in (*batch.lone_masks, *batch.doubtful_masks)),
             left_out=batch.left_out,
             compared=self._known.sets,
             test_parts_missing=self._known.test_parts_missing,
