@@ -4,6 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages.components.first_visit import close_page_not_found, is_first_run
+
 st.set_page_config(
     page_title="Breast ultrasound reading",
     page_icon=str(Path(__file__).parent / "pages/components/icon.png"),
@@ -29,4 +31,8 @@ PAGES = {
     ],
 }
 
-st.navigation(PAGES, position="top").run()
+is_first = is_first_run()
+page = st.navigation(PAGES, position="top")
+if is_first and page.url_path:  # found by its address, whatever was said before
+    close_page_not_found()
+page.run()
