@@ -1,6 +1,7 @@
 """The pictures of one scan as the report shows them: scan, lesion, heat map and, with a reference, the difference."""
 
 import io
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -9,7 +10,7 @@ import numpy as np
 from reportlab.lib.utils import ImageReader
 
 from busi_core.imaging.overlay import draw_heatmap, draw_mask
-from busi_core.report import ReportPictures, cutoff_words
+from busi_core.report import ReportPictures
 from busi_core.types import ImageWarning, Mask, Rgb
 
 PICTURE_QUALITY = 82  # JPEG
@@ -26,10 +27,11 @@ def caption_pictures(drawn: ReportPictures, record: Mapping[str, Any]) -> list[t
     pictures: list[tuple[Rgb, Caption]] = [(drawn.rgb, (("scan", faint),))]
     if ImageWarning.WITHHELD.value in record["warnings"]:
         return pictures
-    by_first = ", by the first network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
-    cutoff = cutoff_words(record["threshold"], record["model_threshold"])
+    by_first = ", first network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
+    is_own = math.isclose(record["threshold"], record["model_threshold"], abs_tol=0.005)
+    lesion = "lesion by the model, cut-off" if is_own else "lesion at the reader's cut-off"
     pictures += [
-        (draw_mask(drawn.rgb, drawn.mask), ((f"lesion by the model, {cutoff}", faint),)),
+        (draw_mask(drawn.rgb, drawn.mask), ((f"{lesion} {record['threshold']:.2f}", faint),)),
         (
             draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),
             ((f"heat map of {drawn.explains}{by_first}", faint),),
