@@ -195,8 +195,14 @@ def reading_record(
 def cutoff_words(threshold: float, model_threshold: float) -> str:
     """The cut-off that an outline stands on, and the model's own where the reader chose another."""
     said = f"cut-off {threshold:.2f}"
-    is_own = math.isclose(threshold, model_threshold, abs_tol=0.005)
-    return said if is_own else f"{said}, chosen by the reader (the model's own: {model_threshold:.2f})"
+    if is_own_cutoff(threshold, model_threshold):
+        return said
+    return f"{said}, chosen by the reader (the model's own: {model_threshold:.2f})"
+
+
+def is_own_cutoff(threshold: float, model_threshold: float) -> bool:
+    """Whether a cut-off is the model's own, as far as two digits tell."""
+    return math.isclose(threshold, model_threshold, abs_tol=0.005)
 
 
 def read_by(identity: str) -> str:

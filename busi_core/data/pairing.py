@@ -116,7 +116,7 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     table = _read_table([*images, *masks])
     among = [file for file in images if _is_picture(file.name) and _is_mask(_path(file.name).stem)]
     scans = sorted(
-        (file for file in images if _is_picture(file.name) and file not in among),
+        (file for file in images if _is_picture(file.name) and not _is_mask(_path(file.name).stem)),
         key=lambda file: natural_key(file.name),
     )
     by_path: dict[str, list[SourceFile]] = {}

@@ -1,7 +1,6 @@
 """The pictures of one scan as the report shows them: scan, lesion, heat map and, with a reference, the difference."""
 
 import io
-import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -10,7 +9,7 @@ import numpy as np
 from reportlab.lib.utils import ImageReader
 
 from busi_core.imaging.overlay import draw_heatmap, draw_mask
-from busi_core.report import ReportPictures
+from busi_core.report import ReportPictures, is_own_cutoff
 from busi_core.types import ImageWarning, Mask, Rgb
 
 PICTURE_QUALITY = 82  # JPEG
@@ -28,7 +27,7 @@ def caption_pictures(drawn: ReportPictures, record: Mapping[str, Any]) -> list[t
     if ImageWarning.WITHHELD.value in record["warnings"]:
         return pictures
     by_first = ", first network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
-    is_own = math.isclose(record["threshold"], record["model_threshold"], abs_tol=0.005)
+    is_own = is_own_cutoff(record["threshold"], record["model_threshold"])
     lesion = "lesion by the model, cut-off" if is_own else "lesion at the reader's cut-off"
     pictures += [
         (draw_mask(drawn.rgb, drawn.mask), ((f"{lesion} {record['threshold']:.2f}", faint),)),
