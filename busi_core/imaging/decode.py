@@ -70,7 +70,7 @@ def _assemble(
         grey: Grey = np.array(Image.fromarray(rgb).convert("L"))
     else:
         grey = values if values.dtype == np.uint8 else window_to_8_bits(values)
-        rgb = np.repeat(grey[:, :, None], 3, axis=2)
+        rgb = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     noticed = {
         ImageWarning.NO_CONTRAST: float(cv2.meanStdDev(grey)[1][0, 0]) < MIN_CONTRAST_STD,
         ImageWarning.COLOUR: values.ndim == 3 and _coloured_share(rgb) > COLOUR_SHARE,

@@ -66,9 +66,9 @@ def measure_lesion(mask: Mask, *, column_mm: float = 1.0, row_mm: float = 1.0) -
         raise ValueError(f"pixel size must be positive, got {column_mm} x {row_mm}")
     if not mask.any():
         return None
-    region, pixels, regions = _largest_region(mask)
+    region, corner, pixels, regions = _largest_region(mask)
     pixel_size = np.array([column_mm, row_mm])
-    outline = _outline(region) * pixel_size
+    outline = (_outline(region) + corner) * pixel_size
     start, end = _farthest_pair(outline)
     along = (end - start) / np.linalg.norm(end - start)
     side, other_side = _extent_across(outline, along)
@@ -82,11 +82,13 @@ def measure_lesion(mask: Mask, *, column_mm: float = 1.0, row_mm: float = 1.0) -
     )
 
 
-def _largest_region(mask: Mask) -> tuple[Mask, int, int]:
-    """The region with the most pixels, how many these are, and how many regions there are."""
+def _largest_region(mask: Mask) -> tuple[Mask, Points, int, int]:
+    """The region with the most pixels, cut out; its top left corner (x, y); its pixels; how many regions there are."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    pixels = stats[1:, cv2.CC_STAT_AREA]  # label 0 is what lies outside
-    return labels == 1 + int(pixels.argmax()), int(pixels.max()), count - 1
+    label = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())  # label 0 is what lies outside
+    left, top, width, height, pixels = (int(figure) for figure in stats[label])
+    cut_out = labels[top : top + height, left : left + width] == label
+    return cut_out, np.array([left, top], np.float64), pixels, count - 1
 
 
 def _outline(region: Mask) -> Points:

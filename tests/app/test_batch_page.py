@@ -318,6 +318,13 @@ def test_a_table_cell_that_is_not_defined_is_empty_rather_than_zero() -> None:
     assert frame["score"][0] is None or frame["score"][1] is None
 
 
+def test_a_row_says_that_its_scan_taught_the_model() -> None:
+    files = (("benign/benign (2).png", scan()), ("benign/other.png", scan(seed=2)))
+    queue = make_queue(*files, trained_on=("busi/benign (2)",))
+    notes = make_frame(queue.rows, {}, with_truth=True)["notes"]
+    assert ["Taught the model" in str(note) for note in notes] == [True, False]
+
+
 def test_masks_of_equal_names_do_not_overwrite_each_other() -> None:
     queue = make_queue(("a/same.png", scan()), ("b/same.png", scan(seed=2)), ("../../x.png", scan(seed=3)))
     names = zipfile.ZipFile(io.BytesIO(masks_zip(queue.rows))).namelist()

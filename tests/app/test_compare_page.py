@@ -22,6 +22,7 @@ from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
 from busi_core.data.truth import read_reference
 from busi_core.metrics.segmentation import count_overlap
+from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
 from busi_core.report import report_json
 from busi_core.report_pdf import draw_report
@@ -100,6 +101,17 @@ def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:
     assert "Each lesion of the reference" in said
     assert f"{int(SCAN.mask.sum()):,}" in said
     assert "Reference</td><td><b>benign" in said
+
+
+@pytest.mark.parametrize(("cutoff", "said"), [(0.001, "⚑ Flagged for malignancy"), (0.999, "Not flagged for malignancy")])
+def test_whether_a_scan_is_flagged_stands_beside_its_scores(tmp_path: Path, cutoff: float, said: str) -> None:
+    write_version(tmp_path / "weights", "flagging", malignancy=MalignancyFlag(cutoff, 0.95, 0.5, 40))
+    put_into_service(tmp_path / "weights", "flagging")
+    get_serving.clear()
+    page = AppTest.from_file(str(PAGE), default_timeout=120).run()
+    page = compare(page, [("a.png", SCAN.png()), ("a_mask.png", MASK)])
+    assert f"{said}: score of malignant" in texts(page)
+    assert f"flagged from {cutoff} on" in texts(page)
 
 
 def test_a_name_typed_for_one_scan_stays_with_it_until_the_scans_are_cleared(page: AppTest) -> None:

@@ -22,6 +22,7 @@ from busi_core.errors import InvalidImageError, OutputError
 from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
+from busi_core.report import RECORD_SCHEMA, read_by
 from busi_core.service import Analyser
 from busi_core.taught import TaughtScans
 from busi_core.types import Analysis, DecodedImage, Diagnosis
@@ -122,6 +123,18 @@ def test_another_model_or_a_torn_record_is_read_again(
     record.write_text(record.read_text()[:100])
     assert [o.already_done for o in run(analyser, scans, out)] == [False, True, True]
     assert not any(o.already_done for o in run(make_analyser(version="other"), scans, out))
+
+
+def test_a_record_of_an_older_form_is_made_anew(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
+    """Of the same model; fields may be missing in it, or mean something else."""
+    out = tmp_path / "out"
+    run(analyser, scans, out)
+    record = out / "benign/benign (1).json"
+    whole = record.read_text()
+    record.write_text(whole.replace(read_by(analyser.identity), f"{RECORD_SCHEMA - 1}-{analyser.identity}"))
+    assert record.read_text() != whole
+    assert [outcome.already_done for outcome in run(analyser, scans, out)] == [False, True, True]
+    assert json.loads(record.read_text())["input"]["read_by"] == read_by(analyser.identity)
 
 
 def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_status_says_so(

@@ -180,6 +180,15 @@ def test_patient_tags_are_named_without_their_values_and_need_a_look() -> None:
     assert not plan_acceptance(report, set(), set()).kept
 
 
+def test_patient_tags_that_cannot_be_read_need_a_look_too() -> None:
+    """U16. Which of them are filled is not known then; the picture is read all the same."""
+    unreadable = dicom(texture()).replace(b"\x10\x00\x10\x00PN", b"\x10\x00\x10\x00QQ")
+    report = report_on({"benign/x.dcm": unreadable, "benign/x_mask.png": MASK_FILE})
+    assert flags(report, "benign/x.dcm") == {Flag.TAGS}
+    assert "cannot be read" in detail(report, "benign/x.dcm", Flag.TAGS)
+    assert not plan_acceptance(report, set(), set()).kept
+
+
 def test_scans_of_one_patient_form_one_group() -> None:
     files = {}
     for number, patient in enumerate(["17", "17", "18"]):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from busi_core.data.pairing import pair_files
 from busi_core.data.sources import list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
-from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, report_json, score_beside
+from busi_core.models.checkpoint import MalignancyFlag
+from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, cutoff_words, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import printable
 from busi_core.report_pdf.pictures import draw_difference
@@ -29,8 +31,8 @@ from busi_core.types import Diagnosis, ImageWarning
 CREATED = "2026-11-20 12:00 UTC"
 
 
-def make_report(files: Sequence[tuple[str, bytes]], *, subject: str = "", repeat: int = 1) -> Report:
-    analyser = make_analyser(lesion_threshold=0.45)
+def make_report(files: Sequence[tuple[str, bytes]], *, subject: str = "", repeat: int = 1, **card: Any) -> Report:
+    analyser = make_analyser(lesion_threshold=0.45, **card)
     cases = pair_files(list_uploads(files), keep_all=True).cases
     rows = list(read_cases(analyser, cases))
     scans = [report_scan(row, case) for row, case in zip(rows, cases, strict=True)]
@@ -227,6 +229,30 @@ def test_the_three_colours_lie_where_the_masks_say() -> None:
 def test_the_same_report_is_the_same_bytes(simulated: dict[Diagnosis, SimulatedScan]) -> None:
     report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
     assert draw_report(report) == draw_report(report)
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "said"),
+    [
+        (0.45, "cut-off 0.45"),
+        (0.453, "cut-off 0.45"),
+        (0.3, "cut-off 0.30, chosen by the reader (the model's own: 0.45)"),
+    ],
+    ids=["the model's", "no other in two digits", "the reader's"],
+)
+def test_a_cut_off_that_the_reader_chose_is_named_as_such(cutoff: float, said: str) -> None:
+    assert cutoff_words(cutoff, 0.45) == said
+
+
+@pytest.mark.parametrize(("cutoff", "flagged"), [(0.001, 2), (0.999, 0)])
+def test_the_table_of_many_scans_says_which_are_flagged(
+    simulated: dict[Diagnosis, SimulatedScan], cutoff: float, flagged: int
+) -> None:
+    files = [(f"{place}.png", simulated[Diagnosis.MALIGNANT].png()) for place in "ab"]
+    report = make_report(files, malignancy=MalignancyFlag(cutoff, 0.95, 0.5, 40))
+    first = pages(report)[0]
+    assert f"{flagged} flagged for malignancy" in first
+    assert first.splitlines().count("yes") == flagged
 
 
 @pytest.mark.parametrize(
