@@ -2,18 +2,23 @@
 
     uv run --with openvino python -m benchmarks.engine_parity [--every 1] [--precision bf16]
     uv run python -m benchmarks.engine_parity --engine as-written
+    uv run python -m benchmarks.engine_parity --engine bf16-decoder
 
-'as-written' holds the network rearranged for reading, which is what the request path uses, to the network itself.
+'openvino' is the product's network with its heat maps as one graph (reading_graph.py), converted without a file and
+without openvino's own `convert_model`, which reports its use over the network; 'bf16-decoder' the network with its
+decoder in bf16, in torch. These two and what they are held to read without second opinions. 'as-written' holds the
+network rearranged for reading, which is what the request path uses, to the network itself.
 
-The product's network with its heat maps as one graph (reading_graph.py), converted without a file and without
-openvino's own `convert_model`, which reports its use over the network. Aims: mask IoU .995 in the mean and .98 at the
-worst, the same class on every scan, correlation of every heat map .999.
+Aims: mask IoU .995 in the mean and .98 at the worst, the same class on every scan, correlation of every heat map .999.
 """
 
 import argparse
+import copy
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,6 +31,7 @@ from busi_core.data.records import Record, read_bus_bra, read_busi
 from busi_core.imaging.preprocess import Box
 from busi_core.models.checkpoint import load_readers
 from busi_core.models.network import Network, Outputs
+from busi_core.models.reading import ReadingNet
 from busi_core.service import _Raw
 
 MIN_MEAN_IOU, MIN_IOU, MIN_CORRELATION = 0.995, 0.98, 0.999
@@ -37,9 +43,13 @@ def main() -> None:
     before = resident_mb()
     analyser = Serving(settings.weights_dir, choose_device("cpu")).current()
     with_torch = resident_mb()
-    engine = AsWritten(analyser) if options.engine == "as-written" else OpenVino(analyser, options.precision)
-    kind = options.precision if options.engine == "openvino" else "f32"
-    print(f"{analyser.card.version} against {options.engine} in {kind}, {describe_machine(torch.device('cpu'))}")
+    kind = f" in {options.precision}" if options.engine == "openvino" else ""
+    if options.engine == "as-written":
+        engine: Analyser = AsWritten(analyser)
+    else:
+        analyser = Alone(analyser)
+        engine = OpenVino(analyser, options.precision) if kind else Bf16Decoder(analyser)
+    print(f"{analyser.card.version} against {options.engine}{kind}, {describe_machine(torch.device('cpu'))}")
     records = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
     records = records[:: options.every]
     found = list(compare(analyser, engine, records))
@@ -60,6 +70,7 @@ class Parity:
     score_apart: float
     correlations: dict[str, float]
     lesion_pixels: int
+    seconds: tuple[float, float]
 
 
 class AsWritten(Analyser):
@@ -72,12 +83,18 @@ class AsWritten(Analyser):
         self._reader, self._readers = analyser._network, (analyser._network, *others)
 
 
-class OpenVino(Analyser):
-    """The product's analyser with the engine in the place of torch, and nothing else changed."""
+class Alone(Analyser):
+    """The product's analyser without its second opinions: one network, as the engine holds one."""
+
+    def __init__(self, analyser: Analyser) -> None:
+        super().__init__(analyser._network, replace(analyser.card, second_opinion=None), torch.device("cpu"))
+
+
+class OpenVino(Alone):
+    """The same with the engine in the place of torch, and nothing else changed."""
 
     def __init__(self, analyser: Analyser, precision: str) -> None:
-        alone = replace(analyser.card, second_opinion=None)
-        super().__init__(analyser._network, alone, torch.device("cpu"))
+        super().__init__(analyser)
         graph = ReadingGraph(analyser._network, analyser.card.lesion_threshold)
         side = analyser.card.preprocess.side
         self._compiled = convert(graph, torch.zeros(1, analyser.card.preprocess.channels, side, side), precision)
@@ -92,17 +109,51 @@ class OpenVino(Analyser):
         return _Raw(outputs, list(class_maps), lesion_map if with_mask_map else None, None)
 
 
+class Bf16Decoder(Alone):
+    """The same with the decoder's blocks in bf16; encoder, both heads and the maps of the classes in f32."""
+
+    def __init__(self, analyser: Analyser) -> None:
+        super().__init__(analyser)
+        self._reader = Bf16Blocks(cast(ReadingNet, self._reader))
+        self._readers, self._on_cpu = (self._reader,), {0: self._reader}
+
+
+class Bf16Blocks(Network):
+    """A `ReadingNet` whose decoder blocks calculate in bf16."""
+
+    def __init__(self, network: ReadingNet) -> None:
+        super().__init__()
+        self.network = network
+        self.blocks = copy.deepcopy(network.blocks).to(torch.bfloat16)
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        return self.network.encode(images)
+
+    def decode(self, features: Sequence[Tensor]) -> Outputs:
+        current, *skips = (level.to(torch.bfloat16) for level in reversed(features[1:]))
+        for block, skip in zip(self.blocks, [*skips, None], strict=True):
+            current = block(current, skip)
+        mask_logits = self.network.mask_head(current.float())
+        return Outputs(mask_logits, self.classify(features[-1], mask_logits), features[-1])
+
+    def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
+        return self.network.classify(deepest, mask_logits)
+
+
 def compare(one: Analyser, other: Analyser, records: list[Record]) -> Iterator[Parity]:
     start = time.monotonic()
     for number, record in enumerate(records, start=1):
         image = decode_image(record.image.read_bytes())
-        a, b = one.analyse_image(image, insist=True), other.analyse_image(image, insist=True)
-        yield measure(record.id, a, b)
+        began = time.perf_counter()
+        a = one.analyse_image(image, insist=True)
+        between = time.perf_counter()
+        b = other.analyse_image(image, insist=True)
+        yield measure(record.id, a, b, (between - began, time.perf_counter() - between))
         if number % 100 == 0:
             print(f"{number} of {len(records)}, {time.monotonic() - start:.0f} s", flush=True)
 
 
-def measure(scan: str, a: Analysis, b: Analysis) -> Parity:
+def measure(scan: str, a: Analysis, b: Analysis, seconds: tuple[float, float]) -> Parity:
     mask, other = read_finding(a).lesion_mask, read_finding(b).lesion_mask
     union = int((mask | other).sum())
     apart = max(abs(a.prediction.probabilities[d] - b.prediction.probabilities[d]) for d in a.prediction.probabilities)
@@ -113,6 +164,7 @@ def measure(scan: str, a: Analysis, b: Analysis) -> Parity:
         apart,
         {of: correlation(heat.evidence, b.heatmaps[of].evidence) for of, heat in a.heatmaps.items()},
         int(mask.sum()),
+        seconds,
     )
 
 
@@ -137,6 +189,8 @@ def report(found: list[Parity]) -> None:
             f"heat map of {of}: correlation mean {values.mean():.5f}, median {np.median(values):.5f}, "
             f"worst {values.min():.4f}, below {MIN_CORRELATION}: {(values < MIN_CORRELATION).sum()}"
         )
+    torch_ms, other_ms = (1000 * statistics.median(one.seconds[side] for one in found) for side in (0, 1))
+    print(f"an analysis with four heat maps: {torch_ms:.1f} ms and {other_ms:.1f} ms, {torch_ms / other_ms:.2f} times")
     worst = sorted(found, key=lambda one: one.iou)[:8]
     print("worst masks: " + ", ".join(f"{one.scan} {one.iou:.3f} ({one.lesion_pixels} px)" for one in worst))
 
@@ -144,7 +198,9 @@ def report(found: list[Parity]) -> None:
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1, help="take every n-th scan only")
-    parser.add_argument("--engine", choices=("openvino", "as-written"), default="openvino", help="default: openvino")
+    parser.add_argument(
+        "--engine", choices=("openvino", "as-written", "bf16-decoder"), default="openvino", help="default: openvino"
+    )
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16", help="default: bf16")
     return parser.parse_args()
 
