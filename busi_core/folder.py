@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from busi_core.batch import map_in_order
-from busi_core.data.pairing import SUFFIXES, record_id_of
+from busi_core.data.pairing import SUFFIXES, is_nameless_dicom, record_id_of, stem_of
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.data.sources import is_hidden
 from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
@@ -29,7 +29,6 @@ from busi_core.explain.methods import Explanation
 from busi_core.files import write_atomically
 from busi_core.findings import Finding, read_finding
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.report import read_by, reading_record
@@ -107,14 +106,14 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
     targets: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            found = [(file, out / file.relative_to(path).with_name(_stem(file))) for file in _list_scans(path)]
+            found = [(file, out / file.relative_to(path).with_name(stem_of(file))) for file in _list_scans(path)]
             if not found:
                 raise DatasetError(
                     f"There is no scan in {path}.",
                     remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
                 )
         elif path.exists():
-            found = [(path, out / _stem(path))]
+            found = [(path, out / stem_of(path))]
         else:
             raise OutputError(f"{path} does not exist.", remedy="Check the path.")
         for source, target in found:
@@ -186,14 +185,9 @@ def _list_scans(folder: Path) -> list[Path]:
     )
 
 
-def _stem(file: Path) -> str:
-    """What results are named after: the name without its suffix; in '1.2.840.7' the last part is none."""
-    return file.name if file.suffix[1:].isdigit() or not file.stem.strip(".") else file.stem
-
-
 def _is_scan(file: Path) -> bool:
     if file.suffix.lower() not in SUFFIXES:
-        return _is_nameless_dicom(file)
+        return is_nameless_dicom(file.name, lambda count: _begin(file, count))
     if is_mask_name(file.stem):
         return False
     if file.parent.name == "Masks" and file.stem.startswith("mask_"):
@@ -202,15 +196,12 @@ def _is_scan(file: Path) -> bool:
     return scan == file.stem or not _is_ours(file.with_name(scan))
 
 
-def _is_nameless_dicom(file: Path) -> bool:
-    """Whether a file is DICOM by its content: scanners export 'IM000001' or '1.2.840.7'. DICOMDIR only lists others."""
-    if file.name == "DICOMDIR":
-        return False
+def _begin(file: Path, count: int) -> bytes:
     try:
         with file.open("rb") as opened:
-            return is_dicom(opened.read(MARK_END))
+            return opened.read(count)
     except OSError:
-        return False
+        return b""
 
 
 def _require_free(target: Path) -> None:

@@ -101,7 +101,7 @@ def _compare(options: argparse.Namespace) -> int:
     for mask in batch.lone_masks:
         print(f"{mask.name}: no scan came with this mask.", file=sys.stderr)
     for name in (name for name in batch.left_out if not name.endswith(TABLES)):
-        print(f"{name}: left out, no image by its name.", file=sys.stderr)
+        print(f"{name}: left out, no image by its name or first bytes.", file=sys.stderr)
     for summary in write_comparison(analyser, rows, batch, options.out):
         print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
         for figure in summary.figures:

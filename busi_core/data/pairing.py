@@ -6,6 +6,8 @@
 | BUS-BRA | Images/bus_0001-l.png   | Masks/mask_0001-l.png, or beside it  | Pathology in bus_data.csv            |
 | any     | a/scan.png              | a/scan_mask.png, scan_mask_1.png ..  | folder normal, benign or malignant   |
 
+A file without one of the usual suffixes is a scan where it is DICOM by its first bytes: 'IM000001', '1.2.840.7'.
+
 Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
 counted: none vanishes. Where a name came twice no mask is given by it: another patient's lesion would be the truth.
 """
@@ -14,13 +16,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
+from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.types import Diagnosis
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
@@ -59,7 +62,7 @@ class Batch:
     Attributes:
         cases: Scans in natural order of their names.
         lone_masks: Mask files whose scan did not come.
-        left_out: Names of files that are no images by their suffix.
+        left_out: Names of files that are no images by their suffix or first bytes.
         doubtful_masks: Mask files of a name that several files have, or whose scans do, so that whose each is cannot be
             told; no scan has them.
     """
@@ -86,16 +89,14 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         keep_all: Take files of any suffix for scans, so that each gets its row: for files chosen one by one.
     """
     table = _read_table(files)
-    pictures = [file for file in files if _is_picture(file.name)]
+    pictures, others = _divide(files)
     masks: dict[str, list[SourceFile]] = {}
     scans: list[SourceFile] = []
     for file in pictures:
-        stem = _path(file.name).stem
-        if _is_mask(stem):
+        if _is_mask(file):
             masks.setdefault(_scan_key_of_mask(file.name), []).append(file)
         else:
             scans.append(file)
-    others = [file for file in files if not _is_picture(file.name)]
     if keep_all:
         scans += [file for file in others if _path(file.name).name not in (BUS_BRA_TABLE, "5-fold-cv.csv")]
         others = [file for file in others if file not in scans]
@@ -114,15 +115,13 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     name occurs once. Masks that lie among the scans count where the other folder has none of that name.
     """
     table = _read_table([*images, *masks])
-    among = [file for file in images if _is_picture(file.name) and _is_mask(_path(file.name).stem)]
-    scans = sorted(
-        (file for file in images if _is_picture(file.name) and not _is_mask(_path(file.name).stem)),
-        key=lambda file: natural_key(file.name),
-    )
+    pictures, others = _divide(images)
+    mask_pictures, other_masks = _divide(masks)
+    among = [file for file in pictures if _is_mask(file)]
+    scans = sorted((file for file in pictures if not _is_mask(file)), key=lambda file: natural_key(file.name))
     by_path: dict[str, list[SourceFile]] = {}
-    for file in masks:
-        if _is_picture(file.name):
-            by_path.setdefault(_scan_key_of_mask(file.name), []).append(file)
+    for file in mask_pictures:
+        by_path.setdefault(_scan_key_of_mask(file.name), []).append(file)
     by_stem: dict[str, set[str]] = {}
     for key in by_path:
         by_stem.setdefault(_path(key).name, set()).add(key)
@@ -142,7 +141,7 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
         used.update(map(id, group))
         cases.append(_make_case(number, file, {_scan_key(file.name): group}, table))
     lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
-    left_out = tuple(file.name for file in (*images, *masks) if not _is_picture(file.name))
+    left_out = tuple(file.name for file in (*others, *other_masks))
     return Batch(tuple(cases), lone, left_out, doubtful)
 
 
@@ -153,8 +152,34 @@ def _take_doubtful(scans: Sequence[SourceFile], masks: dict[str, list[SourceFile
     return tuple(file for key in doubted for file in masks.pop(key))
 
 
-def _is_mask(stem: str) -> bool:
-    """Whether a stem is a mask's, by BUSI's naming or BUS-BRA's."""
+def _divide(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    """Pictures, by their suffix or as DICOM by their content, and the others."""
+    pictures: list[SourceFile] = []
+    others: list[SourceFile] = []
+    for file in files:
+        named = _path(file.name).suffix.lower() in SUFFIXES
+        (pictures if named or is_nameless_dicom(_path(file.name).name, file.begin) else others).append(file)
+    return pictures, others
+
+
+def is_nameless_dicom(name: str, begin: Callable[[int], bytes]) -> bool:
+    """Whether a file whose suffix says nothing is DICOM by its content: scanners export 'IM000001' or '1.2.840.7'.
+
+    Args:
+        name: Without folders. 'DICOMDIR' only lists other files.
+        begin: Gives the first so many bytes.
+    """
+    return name != "DICOMDIR" and is_dicom(begin(MARK_END))
+
+
+def stem_of(path: PurePath) -> str:
+    """What masks and results are named after: the name without its suffix; in '1.2.840.7' the last part is none."""
+    return path.name if path.suffix[1:].isdigit() or not path.stem.strip(".") else path.stem
+
+
+def _is_mask(file: SourceFile) -> bool:
+    """Whether a picture is a mask by its name, as BUSI or BUS-BRA names them."""
+    stem = stem_of(_path(file.name))
     return is_mask_name(stem) or re.fullmatch(r"mask_.+", stem) is not None
 
 
@@ -189,7 +214,7 @@ def _scan_key(name: str) -> str:
     if path.stem.startswith("bus_"):
         parent = path.parent.parent if path.parent.name == "Images" else path.parent
         return str(parent / path.stem.removeprefix("bus_"))
-    return str(path.parent / path.stem)
+    return str(path.parent / stem_of(path))
 
 
 def _scan_key_of_mask(name: str) -> str:
@@ -213,10 +238,6 @@ def _read_table(files: Sequence[SourceFile]) -> dict[str, _Row]:
         except (InvalidImageError, UnicodeDecodeError, csv.Error, KeyError, ValueError):
             return {}
     return {}
-
-
-def _is_picture(name: str) -> bool:
-    return _path(name).suffix.lower() in SUFFIXES
 
 
 def _path(name: str) -> PurePosixPath:

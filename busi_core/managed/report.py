@@ -125,7 +125,7 @@ class InspectionReport:
         kind: 'zip', 'folder' or 'corrections'.
         scans: One row a scan, in natural order of the names.
         lone_masks: Names of mask files whose scan did not come.
-        left_out: Names of files that are no images by their suffix.
+        left_out: Names of files that are no images by their suffix or first bytes.
         compared: Known sets that every scan was compared with, and how many images each has.
         test_parts_missing: Parts of the locked test set that are not on this server; nothing is accepted then.
         confirmed: Ids of scans of which somebody said before that no patient text is burned in.

@@ -103,7 +103,9 @@ def test_a_scan_and_its_mask_are_compared(page: AppTest) -> None:
     assert "Reference</td><td><b>benign" in said
 
 
-@pytest.mark.parametrize(("cutoff", "said"), [(0.001, "⚑ Flagged for malignancy"), (0.999, "Not flagged for malignancy")])
+@pytest.mark.parametrize(
+    ("cutoff", "said"), [(0.001, "⚑ Flagged for malignancy"), (0.999, "Not flagged for malignancy")]
+)
 def test_whether_a_scan_is_flagged_stands_beside_its_scores(tmp_path: Path, cutoff: float, said: str) -> None:
     write_version(tmp_path / "weights", "flagging", malignancy=MalignancyFlag(cutoff, 0.95, 0.5, 40))
     put_into_service(tmp_path / "weights", "flagging")

@@ -1,11 +1,16 @@
 """Which mask belongs to which scan, and what class a layout gives it."""
 
+import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from files import dicom, save, speckle
 
 from busi_core.data.pairing import Batch, pair_files, pair_folders
-from busi_core.data.sources import SourceFile, list_folder, list_uploads
+from busi_core.data.sources import SourceFile, list_folder, list_uploads, list_zip
+from busi_core.errors import InvalidImageError
 from busi_core.types import Diagnosis
 
 TABLE = b"ID,Case,Pathology\nbus_0001-l,1,malignant\n"
@@ -15,6 +20,14 @@ def paired(*names: str, keep_all: bool = False) -> Batch:
     return pair_files(
         list_uploads([(name, TABLE if name.endswith("csv") else b"") for name in names]), keep_all=keep_all
     )
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
 
 
 def one(name: str) -> SourceFile:
@@ -61,6 +74,46 @@ def test_a_mask_without_its_scan_and_other_files_are_named() -> None:
     batch = paired("a_mask.png", "notes.txt", "b.png")
     assert [mask.name for mask in batch.lone_masks] == ["a_mask.png"]
     assert batch.left_out == ("notes.txt",)
+
+
+EXPORTED = ("DICOM/IM000001", "DICOM/1.2.840.7", "DICOM/1.2.840.8")
+
+
+@pytest.mark.parametrize("road", ["uploads", "a zip", "a folder"])
+def test_what_a_hospital_exports_without_suffixes_is_found_by_its_content(road: str, tmp_path: Path) -> None:
+    """DICOMDIR only lists the others; masks go by the whole name, since of '1.2.840.7' no part is a suffix."""
+    scan, mask = dicom(speckle()), save(speckle(), "PNG")
+    content = dict.fromkeys((*EXPORTED, "DICOMDIR"), scan) | {
+        "DICOM/1.2.840.7_mask.png": mask,
+        "README": b"of a viewer",
+    }
+    for name, data in content.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    listed = {
+        "uploads": lambda: list_uploads(content.items()),
+        "a zip": lambda: list_zip(zipped(content)),
+        "a folder": lambda: list_folder(tmp_path),
+    }[road]()
+    batch = pair_files(listed)
+    assert {case.name: [file.name for file in case.masks] for case in batch.cases} == {
+        "DICOM/1.2.840.7": ["DICOM/1.2.840.7_mask.png"],
+        "DICOM/1.2.840.8": [],
+        "DICOM/IM000001": [],
+    }
+    assert set(batch.left_out) == {"DICOMDIR", "README"}
+    assert [case.scan.read() for case in batch.cases] == [scan] * 3
+    apart = pair_folders([file for file in listed if "mask" not in file.name], [f for f in listed if "mask" in f.name])
+    assert {case.name: len(case.masks) for case in apart.cases} == {case.name: len(case.masks) for case in batch.cases}
+
+
+def test_a_file_that_cannot_be_opened_is_left_out_by_its_name_and_stops_nothing() -> None:
+    def refuse() -> bytes:
+        raise InvalidImageError("The file cannot be opened.", remedy="Check its permissions.")
+
+    batch = pair_files([SourceFile("locked", 3, refuse), one("a.png")])
+    assert [case.name for case in batch.cases] == ["a.png"]
+    assert batch.left_out == ("locked",)
 
 
 def test_files_chosen_one_by_one_all_get_their_row() -> None:
