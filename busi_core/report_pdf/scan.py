@@ -71,13 +71,20 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
 
 
 def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
-    pages.text(_title(record), MARGIN, INNER, size=size, bold=True)
+    _write(pages, list(_title_lines(record, size)), MARGIN, INNER)
 
 
-def _title(record: Mapping[str, Any]) -> str:
+def _title_lines(record: Mapping[str, Any], size: float) -> Iterator[Line]:
+    """The file, and of an answer that was insisted on what must be known before it is read."""
     simulated = "   SIMULATED" if record.get("simulated") else ""
     position = f"   ({record['position']})" if "position" in record else ""
-    return f"{shorten(record['file'])}{position}{simulated}"
+    yield Line(f"{shorten(record['file'])}{position}{simulated}", size=size, bold=True)
+    if ImageWarning.INSISTED.value in record.get("warnings", ()):
+        yield _warn(ImageWarning.INSISTED)
+
+
+def _warn(warning: str) -> Line:
+    return Line(f"Warning: {warning}.", colour=CLASS_INK["malignant"])
 
 
 def _try_draw(pages: Pages, scan: ReportScan) -> ReportPictures | None:
@@ -138,10 +145,12 @@ def _closing_lines(record: Mapping[str, Any]) -> Iterator[Line]:
     if record["taught_the_model"]:
         yield Line(TAUGHT, colour=CLASS_INK["malignant"])
     for warning in record["warnings"]:
+        if warning == ImageWarning.INSISTED.value:
+            continue  # stands below the title
         if warning == ImageWarning.NOT_CALIBRATED.value:  # true of nearly every file; what warns must be rare
             yield Line(f"{warning[:1].upper()}{warning[1:]}.", colour=FAINT)
         else:
-            yield Line(f"Warning: {warning}.", colour=CLASS_INK["malignant"])
+            yield _warn(warning)
     if record["disagreement"]:
         yield Line(f"Findings disagree. {record['disagreement']}", bold=True)
     yield Line(f"Model {record['model']}", size=7.5, colour=FAINT)
@@ -163,7 +172,7 @@ def _count_notes(count: int) -> Line:
 
 def _least_height(pages: Pages, record: Mapping[str, Any]) -> float:
     """Of the title and the narrow column beside the pictures, with no note on the mask but their count."""
-    title = pages.measure(_title(record), INNER, size=10, bold=True)
+    title = _height(pages, list(_title_lines(record, 10)), INNER)
     return title + _finding_height(pages, record, NARROW) + BETWEEN + _least_truth_height(pages, record, NARROW)
 
 

@@ -192,6 +192,18 @@ def test_however_much_is_said_of_a_mask_the_warnings_and_the_model_stand_on_the_
     assert said.count("_mask_") + left_out == notes * scans
 
 
+@pytest.mark.parametrize("scans", [1, 3])
+def test_of_an_answer_that_was_insisted_on_the_warning_stands_before_the_answer(
+    simulated: dict[Diagnosis, SimulatedScan], scans: int
+) -> None:
+    short = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
+    insisted = {**short.scans[0].record, "warnings": [ImageWarning.INSISTED.value]}
+    report = replace(short, scans=[ReportScan(insisted, short.scans[0].draw)] * scans)
+    said = plain("".join(pages(report)))
+    answers = [part.split("Classoftheimage")[0] for part in said.split("a.png")[-scans:]]
+    assert [plain(ImageWarning.INSISTED.value) in before for before in answers] == [True] * scans
+
+
 def test_no_contrast_shows_no_class() -> None:
     (text,) = pages(make_report([("flat.png", save(np.full((72, 96), 90, np.uint8), "PNG"))]))
     assert "No contrast" in text
