@@ -54,16 +54,18 @@ def show_downloads(analysis: Analysis, finding: Finding, scan: ScanOnScreen, sub
     stem = f"{safe_stem(scan.name)} - {scan.position}"
     title = "   ".join(scan.title())
     below = f"{analysis.model_version}, {cutoff_words(finding.threshold, analysis.lesion_threshold)}. {RESEARCH_USE}"
-    overlay = caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below))
     record = reading_json(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
     subject = typed_subject(scan.id, subjects)
+
+    def make_overlay() -> bytes:
+        return encode_png(caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below)))
 
     def make_report() -> bytes:
         return draw_report(single_report(analysis, finding, scan, subject=subject))
 
     contents: tuple[bytes | Callable[[], bytes], ...] = (
         mask_png(finding.lesion_mask),
-        encode_png(overlay),
+        make_overlay,
         record,
         make_report,
     )
