@@ -25,7 +25,7 @@ from typing import Any
 from busi_core.access import Permit, command_line
 from busi_core.audit import AuditLog, clean_text
 from busi_core.database import transaction
-from busi_core.errors import ModelUnavailableError, PromotionError
+from busi_core.errors import ModelUnavailableError, OutputError, PromotionError
 from busi_core.files import write_atomically
 from busi_core.models.checkpoint import CARD_FILE, read_card
 
@@ -176,36 +176,46 @@ def change_service(
         OutputError: The disk refuses; the version before stays.
     """
     require_version(weights_dir, version)
-    with transaction(weights_dir / LOCK_FILE, ()):  # SQLite's lock: the system opens it when its holder dies
-        registry = read_registry(weights_dir) if (weights_dir / REGISTRY_FILE).exists() else None
-        before = registry.in_service if registry else None
-        if before != expected_in_service:
-            raise PromotionError(_who_was_first(registry), remedy="Look at the page anew, then decide again.")
-        history = registry.history if registry else ()
-        change = Change(
-            revision=len(history) + 1,
-            kind=kind,
-            version=version,
-            before=before or "",
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
-            who=who,
-            comment=clean_text(comment),
-            sha256=read_card(weights_dir / version).sha256,
-            before_sha256=_checksum(weights_dir, before),
-            evidence={},
-            card_sha256=_card_checksum(weights_dir, version),
-            before_card_sha256=_card_checksum(weights_dir, before),
-        )
-        change = replace(change, evidence=before_write(change))
-        content = {
-            "schema": REGISTRY_SCHEMA,
-            "in_service": version,
-            "revision": change.revision,
-            "history": [asdict(one) for one in (*history, change)],
-        }
-        data = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(weights_dir / REGISTRY_FILE, data.encode())
-    return read_registry(weights_dir)
+    changed: list[Registry] = []
+    try:
+        with transaction(weights_dir / LOCK_FILE, ()):  # SQLite's lock: the system opens it when its holder dies
+            registry = read_registry(weights_dir) if (weights_dir / REGISTRY_FILE).exists() else None
+            before = registry.in_service if registry else None
+            if before != expected_in_service:
+                raise PromotionError(_who_was_first(registry), remedy="Look at the page anew, then decide again.")
+            history = registry.history if registry else ()
+            change = Change(
+                revision=len(history) + 1,
+                kind=kind,
+                version=version,
+                before=before or "",
+                when=datetime.now(UTC).isoformat(timespec="seconds"),
+                who=who,
+                comment=clean_text(comment),
+                sha256=read_card(weights_dir / version).sha256,
+                before_sha256=_checksum(weights_dir, before),
+                evidence={},
+                card_sha256=_card_checksum(weights_dir, version),
+                before_card_sha256=_card_checksum(weights_dir, before),
+            )
+            change = replace(change, evidence=before_write(change))
+            after = Registry(version, list_versions(weights_dir), change.revision, (*history, change))
+            _write_registry(weights_dir, after)
+            changed.append(after)
+    except OutputError:
+        if not changed:
+            raise
+    return changed[0]  # also where the lock's own end failed: another version is in service by then
+
+
+def _write_registry(weights_dir: Path, registry: Registry) -> None:
+    content = {
+        "schema": REGISTRY_SCHEMA,
+        "in_service": registry.in_service,
+        "revision": registry.revision,
+        "history": [asdict(change) for change in registry.history],
+    }
+    write_atomically(weights_dir / REGISTRY_FILE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def put_into_service(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from playwright.sync_api import Page, expect
 from shown import Shown
 
 from busi_core.cli import main
+from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 
@@ -98,6 +100,14 @@ def check_whole_road(reading: Reading, scan: Path, tmp_path: Path) -> None:
     smaller = read_mask(reading.download("Mask")) > 0
     assert smaller.sum() == record["lesion_pixels"]
     assert smaller.sum() < (of_command_line > 0).sum()
+
+    # The overlay has the scan's own pixels, its outline at the chosen cut-off, and a strip of words below.
+    overlay, shown = read_mask(reading.download("Overlay")), decode_image(scan.read_bytes()).rgb
+    height = shown.shape[0]
+    assert overlay.shape[0] > height
+    changed = (overlay[:height] != shown).any(axis=2)
+    assert changed[smaller].mean() > 0.95  # the outline's dark edge changes no black pixel
+    assert not changed[~cv2.dilate(smaller.astype(np.uint8), np.ones((9, 9))).astype(bool)].any()
 
 
 def test_a_simulated_scan_is_read_cut_off_and_downloaded(

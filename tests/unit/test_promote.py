@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ import torch
 from gate import Gate, OnePerson, copy_gate, copy_version, damage
 from versions import write_version
 
-from busi_core import files
+from busi_core import files, registry
 from busi_core.cli import main
+from busi_core.database import transaction
 from busi_core.errors import AccessDeniedError, ModelUnavailableError, OutputError, PromotionError
 from busi_core.imaging.phantom import SimulatedScan
 from busi_core.promotion.judge import judge
@@ -441,6 +443,25 @@ def test_a_full_disk_leaves_the_version_in_service(
 
 
 # ---- The registry's file ---------------------------------------------------------------------------------------
+
+
+def test_a_lock_that_fails_at_its_end_undoes_no_promotion(
+    judged: tuple[Gate, Verdict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then the other version is in service: its record stays, and no refusal is entered."""
+    gate, verdict = judged
+
+    @contextmanager
+    def failing(path: Path, migrations: Any) -> Iterator[None]:
+        with transaction(path, migrations):
+            yield
+        raise OutputError("the disk is gone", remedy="none")
+
+    monkeypatch.setattr(registry, "transaction", failing)
+    assert promoted(gate, verdict) == read_registry(gate.weights_dir)
+    assert read_record(gate.weights_dir, read_registry(gate.weights_dir).history[-1]) is not None
+    assert rolled_back(gate, "tiny") == read_registry(gate.weights_dir)
+    assert actions(gate) == ["promotion.done", "rollback.done"]
 
 
 def test_a_registry_of_the_first_schema_is_read_and_written_anew_at_the_next_change(
