@@ -38,6 +38,18 @@ class Settings:
     promotion_protocol: Path = PROJECT_ROOT / "promotion.toml"
     demo: bool = False
 
+    def environment(self) -> dict[str, str]:
+        """What makes `read_settings` give these folders, rules and device in another process, wherever that runs."""
+        named = {
+            "BUSI_WEIGHTS_DIR": self.weights_dir.resolve(),
+            "BUSI_DATA_ROOT": self.data_root.resolve(),
+            "BUSI_ENCODER_DIR": self.encoder_dir.resolve(),
+            "BUSI_STATE_DIR": self.state_dir.resolve(),
+            "BUSI_PROMOTION_PROTOCOL": self.promotion_protocol.resolve(),
+            "BUSI_DEVICE": self.device,
+        }
+        return {name: str(value) for name, value in named.items()}
+
 
 def read_settings() -> Settings:
     """Read the environment now; nothing is cached, so a test may change a variable.

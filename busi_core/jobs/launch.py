@@ -12,7 +12,7 @@ from busi_core.errors import OutputError
 from busi_core.jobs.lifeline import start_child, stop_child
 from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.jobs.spec import QUEUED, RUNNING, Job
-from busi_core.jobs.worker import list_devices, lock_path, serve
+from busi_core.jobs.worker import is_busy, list_devices, lock_path, serve
 from busi_core.settings import PROJECT_ROOT, Settings, read_settings
 
 WORKER = "busi_core.jobs.worker"
@@ -56,7 +56,7 @@ def ensure_worker(settings: Settings, jobs: list[Job]) -> bool:
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT_ROOT,
-                env={**os.environ, **name_environment(settings)},
+                env={**os.environ, **settings.environment()},
                 start_new_session=True,
             )
     except OSError as error:
@@ -78,7 +78,7 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
         JobError: The database of the jobs cannot be reached.
         OutputError: The state folder cannot be written.
     """
-    os.environ.update(name_environment(read_settings()))  # what is started runs in another folder
+    os.environ.update(read_settings().environment())  # what is started runs in another folder
     if device is not None:
         return serve(device, idle_seconds=idle_seconds)
     settings = read_settings()
@@ -87,7 +87,7 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
         return False
     devices = list_devices(settings)
     if len(devices) == 1:
-        return serve(devices[0], idle_seconds=idle_seconds)
+        return serve(devices[0], idle_seconds=idle_seconds, machine=lock)
     idle = [] if idle_seconds is None else [str(idle_seconds)]
     log = settings.state_dir / LOG_FILE
     kept = [_Kept(partial(start_child, WORKER, [name, *idle], log, environment=os.environ)) for name in devices]
@@ -95,6 +95,9 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
         time.sleep(LOOK_SECONDS)
         for one in kept:
             one.look()
+    lock.release()  # before the last look, so that no job slips between
+    if all(one.was_idle for one in kept) and is_busy(settings):
+        run_workers(idle_seconds=idle_seconds)
     return True
 
 
@@ -110,6 +113,11 @@ class _Kept:
     @property
     def lives(self) -> bool:
         return self._child.poll() is None
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether it ended by itself."""
+        return self._child.poll() == 0
 
     @property
     def may_return(self) -> bool:
@@ -134,15 +142,3 @@ class _Kept:
 def pause_after(deaths: int) -> float:
     """Seconds before a worker is started again that died so often, one death soon after the other."""
     return float(min(FIRST_PAUSE * 2 ** min(deaths - 1, 16), LONGEST_PAUSE))
-
-
-def name_environment(settings: Settings) -> dict[str, str]:
-    """The settings in force, for a process that reads them from its environment."""
-    named = {
-        "BUSI_WEIGHTS_DIR": settings.weights_dir.resolve(),
-        "BUSI_DATA_ROOT": settings.data_root.resolve(),
-        "BUSI_ENCODER_DIR": settings.encoder_dir.resolve(),
-        "BUSI_STATE_DIR": settings.state_dir.resolve(),
-        "BUSI_DEVICE": settings.device,
-    }
-    return {name: str(value) for name, value in named.items()}

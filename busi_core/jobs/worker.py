@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,15 @@ BROKEN = "The training ended by an error of the program. The end of its log says
 _device = "cpu"  # of this process; set once by `serve`
 
 
-def serve(device: str, *, idle_seconds: float | None = None) -> bool:
+def serve(device: str, *, idle_seconds: float | None = None, machine: ProcessLock | None = None) -> bool:
     """Run jobs on this device until killed, or until nothing was queued for so long.
 
     Any end of the process is a clean one: the training ends with it, and the next worker takes the job up again.
+
+    Args:
+        device: As torch names it.
+        idle_seconds: None waits for ever.
+        machine: Held where this process serves the whole machine; given back with the device's own lock.
 
     Returns:
         False when another worker serves the device already.
@@ -84,7 +90,7 @@ def serve(device: str, *, idle_seconds: float | None = None) -> bool:
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, on_conflict="always_update")
     try:
-        _wait(settings, idle_seconds, lock)
+        _wait(settings, idle_seconds, [lock] if machine is None else [machine, lock])
     finally:
         lock.release()
     return True
@@ -208,19 +214,20 @@ def _is_cancelled(client: DBOSClient, order: Order) -> bool:
     return status.status == "CANCELLED"
 
 
-def _wait(settings: Settings, idle_seconds: float | None, lock: ProcessLock) -> None:
-    """Until killed, or idle for so long. Gives the lock back before the last look, so that no job slips between."""
+def _wait(settings: Settings, idle_seconds: float | None, locks: Sequence[ProcessLock]) -> None:
+    """Until killed, or idle for so long. Gives its locks back before the last look, so that no job slips between."""
     idle_since = time.monotonic()
     while idle_seconds is None or time.monotonic() - idle_since < idle_seconds:
         time.sleep(1.0)
-        if _is_busy(settings):
+        if is_busy(settings):
             idle_since = time.monotonic()
-    lock.release()
-    if _is_busy(settings) and lock.acquire():
-        _wait(settings, idle_seconds, lock)
+    for lock in locks:
+        lock.release()
+    if is_busy(settings) and all(lock.acquire() for lock in locks):
+        _wait(settings, idle_seconds, locks)
 
 
-def _is_busy(settings: Settings) -> bool:
+def is_busy(settings: Settings) -> bool:
     """Whether a job waits or runs; also when that cannot be told."""
     try:
         with open_client(settings) as client:

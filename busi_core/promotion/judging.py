@@ -1,7 +1,7 @@
 """A judgement in a process of its own, so that a page stays alive, and a refresh or a restart of the app loses nothing.
 
     <BUSI_STATE_DIR>/judging/state.json   who asked for what, how far it is, how it ended
-                             lock         held by the process that judges: SQLite's, so it falls with its holder
+                             lock         held by the process that judges; it falls with its holder
 
 One at a time: two networks on one machine would only wait for each other. The verdict itself lies beside the candidate.
 """
@@ -9,12 +9,11 @@ One at a time: two networks on one machine would only wait for each other. The v
 import json
 import math
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from busi_core.access import Permit
 from busi_core.audit import open_audit
 from busi_core.errors import BusiError, OutputError, PromotionError
 from busi_core.files import write_atomically
+from busi_core.jobs.locks import GLANCE_SECONDS, ProcessLock, is_held
 from busi_core.settings import PROJECT_ROOT, Settings, read_settings
 
 if TYPE_CHECKING:  # the process takes its lock before it waits for torch
@@ -81,7 +81,7 @@ def start_judging(permit: Permit, candidate: str, settings: Settings) -> None:
     Raises:
         AccessDeniedError: Not an administrator (any more).
         PromotionError: Another judgement is under way; says whose.
-        OutputError: The state folder cannot be written.
+        OutputError: The state folder cannot be written, or no process can be started.
     """
     who = permit.confirm()
     with _held(settings):
@@ -89,14 +89,19 @@ def start_judging(permit: Permit, candidate: str, settings: Settings) -> None:
         if before is not None and before.is_starting:
             raise _under_way(settings)
         _write(settings, Judging(candidate, who, time.time()))
-    subprocess.Popen(
-        [sys.executable, "-m", "busi_core.promotion.judging"],
-        cwd=PROJECT_ROOT,
-        env=os.environ | _environment(settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # a stopped app leaves it at work
-    )
+        try:
+            subprocess.Popen(
+                [sys.executable, "-m", "busi_core.promotion.judging"],
+                cwd=PROJECT_ROOT,
+                env=os.environ | settings.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # a stopped app leaves it at work
+            )
+        except OSError as error:
+            problem = f"Its process could not be started ({error.strerror})."
+            _write(settings, Judging(candidate, who, time.time(), ended=time.time(), problem=problem))
+            raise OutputError(problem, remedy="Free some memory, then try again.") from error
 
 
 def read_judging(settings: Settings) -> Judging | None:
@@ -104,7 +109,7 @@ def read_judging(settings: Settings) -> Judging | None:
     state = _read(settings)
     if state is None or state.ended is not None:
         return state
-    return replace(state, running=state.is_starting or not _is_free(settings))
+    return replace(state, running=state.is_starting or is_held(_path(settings).with_name(LOCK_FILE)))
 
 
 def judge_on_record(who: str, candidate: str, settings: Settings, on_scan: "OnScan | None" = None) -> "Verdict":
@@ -179,47 +184,22 @@ def _path(settings: Settings) -> Path:
     return settings.state_dir / JUDGING_DIR / STATE_FILE
 
 
-def _is_free(settings: Settings) -> bool:
-    try:
-        with _held(settings):
-            return True
-    except PromotionError:
-        return False
-
-
 @contextmanager
-def _held(settings: Settings, *, wait: float = 0) -> Iterator[None]:
+def _held(settings: Settings, *, wait: float = GLANCE_SECONDS) -> Iterator[None]:
     """The right to judge, for this process alone; refused when another has it for longer than `wait` seconds."""
-    path = _path(settings).with_name(LOCK_FILE)
+    lock = ProcessLock(_path(settings).with_name(LOCK_FILE))
+    if not lock.acquire(wait_seconds=wait):
+        raise _under_way(settings)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent} cannot be written ({error.strerror}).", remedy="See BUSI_STATE_DIR in the README."
-        ) from error
-    with closing(sqlite3.connect(path, timeout=wait, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.DatabaseError as error:  # held, or the disk refuses
-            raise _under_way(settings) from error
         yield
+    finally:
+        lock.release()
 
 
 def _under_way(settings: Settings) -> PromotionError:
     state = _read(settings)
     whose = f": {state.candidate!r}, for {state.who}" if state else ""
     return PromotionError(f"A judgement is under way{whose}.", remedy="Wait until it is done, then try again.")
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """What makes `read_settings` give these settings in another process, whatever folder that runs in."""
-    return {
-        "BUSI_WEIGHTS_DIR": str(settings.weights_dir.resolve()),
-        "BUSI_DATA_ROOT": str(settings.data_root.resolve()),
-        "BUSI_STATE_DIR": str(settings.state_dir.resolve()),
-        "BUSI_PROMOTION_PROTOCOL": str(settings.promotion_protocol.resolve()),
-        "BUSI_DEVICE": settings.device,
-    }
 
 
 if __name__ == "__main__":

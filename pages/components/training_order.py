@@ -9,7 +9,6 @@ import streamlit as st
 from busi_core import BusiError
 from busi_core.access import Permit
 from busi_core.audit import open_audit
-from busi_core.jobs.launch import name_environment
 from busi_core.jobs.ledger import submit
 from busi_core.jobs.measure import measure_speed
 from busi_core.jobs.plan import IN_SERVICE, MAX_EPOCHS, RECIPES
@@ -113,7 +112,7 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
     if st.button("Measure this machine", icon=":material/timer:", key="order-measure"):
         try:
             with st.spinner("A few steps on noise…"):
-                measure_speed(settings, size, {**os.environ, **name_environment(settings)})
+                measure_speed(settings, size, {**os.environ, **settings.environment()})
         except BusiError as error:
             show_error(error)
         else:

@@ -1,6 +1,8 @@
 """Candidate and version in service on the same scans: what is compared, what is refused, what is believed."""
 
+import errno
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from versions import make_network, weights_bytes, write_version
 from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError, ModelUnavailableError, OutputError, PromotionError
 from busi_core.evaluation import read_reports
+from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.models.checkpoint import save_version
 from busi_core.promotion import judge as judge_module
 from busi_core.promotion import judging
@@ -174,6 +177,34 @@ def test_the_process_that_judges_finds_folders_that_were_named_from_another_one(
         environment[name]
         for name in ("BUSI_WEIGHTS_DIR", "BUSI_DATA_ROOT", "BUSI_STATE_DIR", "BUSI_PROMOTION_PROTOCOL")
     } == {str(tmp_path / name) for name in names if name != "encoder_dir"}
+
+
+def test_a_process_that_cannot_be_started_is_said_and_leaves_the_way_free(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(judging.subprocess, "Popen", refuse)
+    with pytest.raises(OutputError, match="could not be started"):
+        judging.start_judging(OnePerson(), "tiny", gate.settings)
+    state = judging.read_judging(gate.settings)
+    assert state is not None
+    assert not state.running
+    assert "could not be started" in str(state.problem)
+
+
+def test_who_only_looks_stops_nobody_from_judging(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages look every few seconds whether a judgement runs."""
+    monkeypatch.setattr(judging.subprocess, "Popen", lambda *_args, **_options: None)
+    path = gate.settings.state_dir / judging.JUDGING_DIR / judging.LOCK_FILE
+    with judging._held(gate.settings):
+        assert is_held(path)
+    assert not is_held(path)
+    glance = ProcessLock(path)
+    assert glance.acquire()
+    threading.Timer(0.05, glance.release).start()
+    judging.start_judging(OnePerson(), "tiny", gate.settings)
 
 
 def test_the_candidate_gets_its_evaluation_and_a_stored_one_is_believed_only_if_it_agrees(
