@@ -14,6 +14,7 @@ from busi_core.types import CalibratedRegion
 
 REGION_TAG = BaseTag(0x00186011)
 TWO_DIMENSIONAL = 1  # C.8.5.5.1.1, Region Spatial Format: an image, not an M-mode, a spectrum, a trace or graphics
+TISSUE_OR_FLOW = (1, 2)  # C.8.5.5.1.2, Region Data Type: what lies in the plane, not a spectrum, a trace or graphics
 CENTIMETRES = 3  # C.8.5.5.1.15, Physical Units X and Y Direction
 MM_PER_CM = 10
 
@@ -38,7 +39,8 @@ def read_regions(attributes: Dataset, height: int, width: int) -> tuple[Calibrat
 
     Region Location Max is the last pixel inside. A negative delta only says which way the axis runs. A region of
     another kind, with other units or a missing value is left out, and so is a calibrated one that it overlaps: which
-    of the two a pixel belongs to would be a guess, and pixels are better than a wrong millimetre.
+    of the two a pixel belongs to would be a guess, and pixels are better than a wrong millimetre. One of
+    another kind that does not say where it lies may lie anywhere.
     """
     element = attributes.get(REGION_TAG)
     if element is None or element.VR != "SQ":
@@ -49,8 +51,8 @@ def read_regions(attributes: Dataset, height: int, width: int) -> tuple[Calibrat
         box, size = _read_box(item, height, width), _read_pixel_size(item)
         if box is not None and size is not None:
             calibrated.append((box, *size))
-        elif box is not None:
-            others.append(box)
+        elif size is None and not _is_outside(item, height, width):
+            others.append(box or _Box(0, 0, width, height))
     return tuple(
         CalibratedRegion(*box, column_mm, row_mm)
         for box, column_mm, row_mm in calibrated
@@ -67,10 +69,17 @@ def _read_box(item: Dataset, height: int, width: int) -> _Box | None:
     return box if 0 <= box.left < box.right and 0 <= box.top < box.bottom else None
 
 
+def _is_outside(item: Dataset, height: int, width: int) -> bool:
+    """Whether a region says that it begins right of the image or below it."""
+    begins = ((item.get("RegionLocationMinX0"), width), (item.get("RegionLocationMinY0"), height))
+    return any(isinstance(value, int) and value >= side for value, side in begins)
+
+
 def _read_pixel_size(item: Dataset) -> tuple[float, float] | None:
-    """Width and height of a pixel in mm; None where the region is no image in centimetres."""
+    """Width and height of a pixel in mm; None where the region is no image of tissue or flow in centimetres."""
     units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
-    if units != (CENTIMETRES, CENTIMETRES) or item.get("RegionSpatialFormat", TWO_DIMENSIONAL) != TWO_DIMENSIONAL:
+    kind = item.get("RegionSpatialFormat"), item.get("RegionDataType", TISSUE_OR_FLOW[0]) in TISSUE_OR_FLOW
+    if units != (CENTIMETRES, CENTIMETRES) or kind != (TWO_DIMENSIONAL, True):
         return None
     deltas = [item.get(f"PhysicalDelta{axis}") for axis in "XY"]
     if not all(isinstance(value, float) and math.isfinite(value) for value in deltas):

@@ -26,10 +26,17 @@ def show_grey(stored: NDArray[Any], attributes: Dataset) -> RawPixels:
     window = _first_window(attributes)
     if window is not None:
         values = _apply_window(values, *window)
+    elif values is stored and values.dtype == np.uint8:
+        values = _stretch(values, attributes.get("BitsStored", 8))
     if attributes.PhotometricInterpretation == "MONOCHROME1":
         values = 255 - values if values.dtype == np.uint8 else -values.astype(np.float64)
         stored = 255 - stored if stored.dtype == np.uint8 else stored
     return RawPixels(values, windowed=not np.array_equal(values, stored))
+
+
+def _stretch(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Fewer than 8 bits to 0 to 255, so that the highest value is white (PS3.3 C.7.6.3.1.2)."""
+    return values if bits >= 8 else np.asarray(np.rint(values * (255 / (2**bits - 1))), np.uint8)
 
 
 def _first_window(attributes: Dataset) -> tuple[float, float, str] | None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from numpy.typing import NDArray
 from pydicom import uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import pixel_array
 
@@ -37,6 +37,8 @@ from busi_core.imaging.palette import apply_palette
 from busi_core.imaging.raw import RawPixels
 from busi_core.imaging.sandbox import decode_confined
 
+FRAME_BEGINS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # JPEG and JPEG-LS, JPEG 2000, the same as JP2
+RLE_HEADER_BYTES = 64  # PS3.5 G.5
 RLE_SLACK_BYTES = 64  # a segment is padded to even length, some encoders pad a little more
 UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 A.4: how encapsulated pixel data states its length
 FRAGMENT_TAG = b"\xfe\xff\x00\xe0"  # PS3.5 A.4: (FFFE,E000) begins a fragment of encapsulated pixel data
@@ -58,7 +60,8 @@ def read_frame(file: DicomFile, index: int) -> RawPixels:
 
     Colour and palettes become RGB (16-bit palettes by their high byte). Grey values go through the Modality LUT
     or rescale, then through the first VOI window (PS3.3 C.11.2.1.2, linear, linear exact or sigmoid). Unsigned
-    8-bit values without either pass unchanged; wider ones come back as numbers. MONOCHROME1 is inverted, so that
+    8-bit values without either pass unchanged, of fewer bits stretched to 255; wider ones come back as numbers.
+    MONOCHROME1 is inverted, so that
     white is always the high value. VOI LUT sequences are not used.
 
     Raises:
@@ -76,7 +79,8 @@ def read_frame(file: DicomFile, index: int) -> RawPixels:
 
 
 def _require_all_bytes(file: DicomFile) -> None:
-    """Native pixel data must be there for every frame that the header claims; encapsulated, up to its end mark."""
+    """Native pixel data must be there for every frame that the header claims, and not for half a frame more: then it
+    is not what the header says (PS3.5 8.1.1). Encapsulated data must be there up to its end mark."""
     header_bytes = 8 if file.syntax.is_implicit_VR else 12  # PS3.5 7.1.2 and 7.1.3
     present = len(file.content) - file.pixels_at - header_bytes
     if file.syntax in ENCAPSULATED_SYNTAXES:
@@ -85,6 +89,8 @@ def _require_all_bytes(file: DicomFile) -> None:
         samples = 2 if file.attributes.PhotometricInterpretation == "YBR_FULL_422" else file.attributes.SamplesPerPixel
         needed = file.frames * file.height * file.width * samples * (file.attributes.BitsAllocated // 8)
         complete = needed <= file.pixel_bytes <= present
+        if complete and file.pixel_bytes - needed >= max(2, needed // file.frames // 2):
+            raise InvalidImageError("The DICOM file holds more pixels than its header says.", remedy=REEXPORT)
     if not complete:
         raise InvalidImageError("The DICOM file is damaged: pixels are missing.", remedy=REEXPORT)
 
@@ -103,8 +109,21 @@ def _read_stored(file: DicomFile, index: int) -> NDArray[Any]:
     values, is_rgb = _read_compressed(file, frame, photometric)
     if values.ndim == 3:
         return values if is_rgb else convert_color_space(values, "YBR_FULL", "RGB")
+    _require_stored_bits(file, values)
     kind = "i" if file.attributes.get("PixelRepresentation", 0) else "u"
     return values.astype(f"{kind}{file.attributes.BitsAllocated // 8}")
+
+
+def _require_stored_bits(file: DicomFile, values: NDArray[Any]) -> None:
+    """Refuse compressed values that Bits Stored cannot hold: in a compressed frame nothing lies above it but errors.
+
+    JPEG and JPEG-LS know no sign, so that signed values come as the bits of unsigned ones.
+    """
+    bits = file.attributes.get("BitsStored", file.attributes.BitsAllocated)
+    if values.max() >= 2**bits or values.min() < -(2 ** (bits - 1)):
+        raise InvalidImageError(
+            f"The DICOM header states pixels of {bits} bits, but the frame itself holds larger values.", remedy=REEXPORT
+        )
 
 
 def _encoded_frame(file: DicomFile, index: int) -> bytes:
@@ -118,6 +137,12 @@ def _encoded_frame(file: DicomFile, index: int) -> bytes:
         for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
         if keyword in file.attributes
     )
+    found = len(offsets[0]) // 8 if len(offsets) == 2 else _count_frames(file)
+    if found > file.frames:
+        raise InvalidImageError(
+            f"The DICOM header states {file.frames} frame{'s' if file.frames > 1 else ''}, but the file holds {found}.",
+            remedy=REEXPORT,
+        )
     return get_frame(
         stream,
         index,
@@ -126,23 +151,44 @@ def _encoded_frame(file: DicomFile, index: int) -> bytes:
     )
 
 
+def _count_frames(file: DicomFile) -> int:
+    """How many frames encapsulated pixel data hold: by their offset table, else by how their fragments begin."""
+    stream = io.BytesIO(file.content)
+    stream.seek(file.pixels_at + 12)
+    table = parse_basic_offsets(stream)
+    if table:
+        return len(table)
+    count, places = parse_fragments(stream)
+    if file.syntax == uid.RLELossless:
+        return count  # PS3.5 A.4.2: each frame is one fragment
+    return sum(file.content.startswith(FRAME_BEGINS, at + 8) for at in places)
+
+
 def _require_bounded_rle(file: DicomFile, frame: bytes) -> None:
-    """Refuse a frame whose RLE segments expand past the frame (PS3.5 G.3); pydicom only looks afterwards."""
+    """Refuse a frame whose RLE segments are not those of its pixels (PS3.5 G.2), are out of order (G.5), or expand past
+    the frame (G.3); pydicom only looks afterwards."""
     count = int.from_bytes(frame[:4], "little")
     starts = [int.from_bytes(frame[at : at + 4], "little") for at in range(4, 4 + 4 * min(count, 15), 4)]
-    for start, end in zip(starts, [*starts[1:], len(frame)], strict=True):
+    ends = [*starts[1:], len(frame)]
+    planned = file.attributes.SamplesPerPixel * file.attributes.BitsAllocated // 8
+    if count != planned or any(not RLE_HEADER_BYTES <= start < end for start, end in zip(starts, ends, strict=True)):
+        raise _not_as_stated("RLE")
+    for start, end in zip(starts, ends, strict=True):
         if not _fits_when_expanded(frame[start:end], file.height * file.width + RLE_SLACK_BYTES):
             raise InvalidImageError("The DICOM file is damaged: a frame unpacks to too many pixels.", remedy=REEXPORT)
 
 
 def _fits_when_expanded(segment: bytes, limit: int) -> bool:
     """Whether one RLE segment (PS3.5 G.3.2) expands to at most `limit` bytes."""
-    at = expanded = 0
-    while at < min(len(segment), 2 * limit) and expanded <= limit:  # an encoder needs two bytes for one at the worst
+    if len(segment) > 2 * limit:  # an encoder needs two bytes for one at the worst
+        return False
+    at = expanded = idle = 0
+    while at < len(segment) and expanded <= limit and idle <= RLE_SLACK_BYTES:
         control = segment[at]
         expanded += control + 1 if control < 128 else 257 - control if control > 128 else 0
+        idle += control == 128  # means nothing
         at += control + 2 if control < 128 else 2 if control > 128 else 1
-    return expanded <= limit and len(segment) <= 2 * limit
+    return expanded <= limit and idle <= RLE_SLACK_BYTES
 
 
 def _read_compressed(file: DicomFile, frame: bytes, photometric: str) -> tuple[NDArray[Any], bool]:

@@ -129,8 +129,9 @@ def claim_size(data: bytes, width: int, height: int) -> bytes:
 
 
 def region(**changes: Any) -> Dataset:
-    """One item of the Sequence of Ultrasound Regions: columns 10..59, rows 5..54, 0.02 x 0.03 cm a pixel."""
+    """One item of the Sequence of Ultrasound Regions: tissue, columns 10..59, rows 5..54, 0.02 x 0.03 cm a pixel."""
     item = Dataset()
+    item.RegionSpatialFormat = item.RegionDataType = 1
     item.RegionLocationMinX0, item.RegionLocationMinY0 = 10, 5
     item.RegionLocationMaxX1, item.RegionLocationMaxY1 = 59, 54
     item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3

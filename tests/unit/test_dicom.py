@@ -3,6 +3,7 @@
 import io
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.processing import apply_color_lut, apply_windowing, convert_color_space
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
@@ -36,6 +37,9 @@ from busi_core.types import CalibratedRegion, ImageWarning
 
 SCAN = speckle()
 COLOURS = np.stack([speckle(seed=seed) for seed in range(3)], axis=2)
+RLE_FRAME = next(
+    generate_frames(pydicom.dcmread(io.BytesIO(dicom(SCAN, syntax=RLELossless))).PixelData, number_of_frames=1)
+)
 YBR = np.asarray(convert_color_space(COLOURS, "RGB", "YBR_FULL"))
 
 
@@ -493,6 +497,56 @@ def test_a_deflate_bomb_is_refused_within_200_mb(tmp_path: Path) -> None:
     assert grown_mb < 200
 
 
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(dicom(SCAN, pixel_data=np.stack([SCAN] * 30).tobytes()), "more pixels", id="U10 thirty frames"),
+        pytest.param(dicom(SCAN, pixel_data=COLOURS.tobytes()), "more pixels", id="U13 colours under grey"),
+        pytest.param(dicom(SCAN, pixel_data=SCAN.astype("<u2").tobytes()), "more pixels", id="U13 16 bits under 8"),
+        pytest.param(
+            dicom(COLOURS, PhotometricInterpretation="YBR_FULL_422"),
+            "more pixels",
+            id="U13 chroma of all pixels",
+        ),
+        pytest.param(
+            dicom(SCAN, syntax=RLELossless, pixel_data=encapsulate([RLE_FRAME] * 3)), "holds 3", id="U10 three in RLE"
+        ),
+    ],
+)
+def test_more_pixels_than_the_header_states_are_refused(data: bytes, why: str) -> None:
+    """They were read as noise, or as frame 0."""
+    with pytest.raises(InvalidImageError, match=why):
+        decode_image(data)
+
+
+def test_a_padded_file_is_read() -> None:
+    np.testing.assert_array_equal(decode_image(dicom(SCAN, pixel_data=SCAN.tobytes() + bytes(20))).grey, SCAN)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_fewer_than_eight_bits_reach_from_black_to_white(photometric: str) -> None:
+    """U13. They were shown at half the brightness, MONOCHROME1 never black."""
+    header = {"BitsStored": 7, "HighBit": 6, "PhotometricInterpretation": photometric}
+    image = decode_image(dicom(SCAN >> 1, **header))
+    expected = np.rint((SCAN >> 1) * (255 / 127)).astype(np.uint8)
+    np.testing.assert_array_equal(image.grey, 255 - expected if photometric == "MONOCHROME1" else expected)
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        pytest.param(lambda whole: struct.pack("<16L", 2, 64, 80, *[0] * 13) + whole[64:], id="too many"),
+        pytest.param(lambda whole: struct.pack("<16L", 1, 20, *[0] * 14) + whole[64:], id="into their own list"),
+        pytest.param(lambda whole: whole[:64] + b"\x80" * 1000 + whole[64:], id="a thousand bytes that mean nothing"),
+    ],
+)
+def test_rle_segments_out_of_order_are_refused_unread(segments: Callable[[bytes], bytes]) -> None:
+    """X1: half a megabyte of them kept the server busy for a second."""
+    with pytest.raises(InvalidImageError, match="damaged"):
+        decode_image(dicom(SCAN, syntax=RLELossless, pixel_data=encapsulate([segments(RLE_FRAME)])))
+
+
 def test_an_rle_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
     """U5. Runs of 128 in 10 MB would make 640 MB for a frame of 7 KB."""
     segment = struct.pack("<16L", 1, 64, *[0] * 14) + b"\x81\x00" * 5_000_000
@@ -548,6 +602,8 @@ def test_a_region_in_centimetres_is_given_in_millimetres() -> None:
         pytest.param({"RegionLocationMinX0": 70}, id="U15 no area"),
         pytest.param({"RegionLocationMinY0": 900, "RegionLocationMaxY1": 950}, id="U15 beyond the image"),
         pytest.param({"RegionLocationMaxY1": None}, id="U15 no corner"),
+        pytest.param({"RegionSpatialFormat": None}, id="U15 does not say that it is an image"),
+        pytest.param({"RegionDataType": 3}, id="U15 a spectrum in centimetres"),
     ],
 )
 def test_a_region_that_makes_no_sense_is_left_out(changes: dict[str, Any]) -> None:
@@ -572,6 +628,12 @@ def test_only_a_two_dimensional_region_calibrates(spatial_format: int) -> None:
 def test_a_region_that_another_kind_overlaps_calibrates_nothing() -> None:
     """U15. Whether a pixel of both is tissue or M-mode would be a guess."""
     trace = region(PhysicalUnitsXDirection=4, RegionLocationMinX0=50, RegionLocationMaxX1=90)
+    assert decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), trace])).regions == ()
+
+
+def test_a_region_of_another_kind_that_may_lie_anywhere_lies_in_the_way_of_all() -> None:
+    """U15."""
+    trace = region(PhysicalUnitsXDirection=4, RegionLocationMaxX1=None)
     assert decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), trace])).regions == ()
 
 

@@ -226,6 +226,32 @@ def test_only_the_chosen_frame_is_decoded(kind: str) -> None:
     assert "is not the" in refusal(data, frame=3)
 
 
+@pytest.mark.parametrize(
+    ("data", "stored"),
+    [
+        pytest.param(jpeg_2000(SCAN), (JPEG2000Lossless, SCAN, 7), id="JPEG 2000, 8 bits as 7"),
+        pytest.param(jpeg_2000(WIDE * 16), (JPEG2000Lossless, WIDE, 12), id="JPEG 2000, 16 bits as 12"),
+        pytest.param(jpeg_ls(WIDE * 16), (JPEGLSLossless, WIDE, 12), id="JPEG-LS, 16 bits as 12"),
+        pytest.param(extended_jpeg(WIDE), (JPEGExtended12Bit, WIDE, 10), id="JPEG Extended, 12 bits as 10"),
+    ],
+)
+def test_values_that_the_stated_bits_cannot_hold_are_refused(data: bytes, stored: tuple[UID, np.ndarray, int]) -> None:
+    """U13. Their high bits were dropped: noise, without a word."""
+    syntax, pixels, bits = stored
+    assert "larger values" in refusal(compressed(pixels, syntax, data, BitsStored=bits, HighBit=bits - 1))
+
+
+@pytest.mark.parametrize("with_table", [True, False], ids=["offset table", "none"])
+@pytest.mark.parametrize("kind", ["JPEG-LS", "JPEG 2000 Lossless", "Lossless"])
+def test_more_frames_than_the_header_states_are_refused(kind: str, with_table: bool) -> None:
+    """U10: never frame 0 in silence."""
+    syntax, encode = LOSSLESS[kind]
+    frames = [encode(np.roll(SCAN, 9 * number, axis=1)) for number in range(3)]
+    for stated in ({}, {"NumberOfFrames": 2}):
+        data = dicom(SCAN, syntax=syntax, pixel_data=encapsulate(frames, has_bot=with_table), **stated)
+        assert "but the file holds 3" in refusal(data)
+
+
 def test_a_frame_in_several_fragments_is_joined() -> None:
     """U13."""
     content = encapsulate([jpeg_2000(SCAN)], fragments_per_frame=3)
