@@ -48,6 +48,7 @@ ASSESSMENT_FILE = "assessment.json"
 SCHEMA = 1
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 AREA_HELD = "true area lies in the interval"
+PEAK_INSIDE = "peak inside the lesion"  # of the heat map of the likeliest class
 ASKED = "asked for"
 RIGHT_IN_DOUBT, RIGHT_ELSEWHERE = "class is right where it was asked for", "class is right where it was not asked for"
 SEED = 0
@@ -324,7 +325,7 @@ def assess_heatmaps(
         fit = fit_heatmap(heatmap, read_truth(record, image.height, image.width))
         note("evidence inside the lesion", fit.energy_inside)
         note("evidence inside by chance (lesion's share of the image)", fit.lesion_share)
-        note("peak inside the lesion", math.nan if fit.peak_inside is None else float(fit.peak_inside))
+        note(PEAK_INSIDE, math.nan if fit.peak_inside is None else float(fit.peak_inside))
         _tell(on_step, f"heat maps on {test_set}", number, len(records))
     groups = _number_scans(records)
     return [_figure("heat maps", name, test_set, np.array(values), groups) for name, values in columns.items()]

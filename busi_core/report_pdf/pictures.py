@@ -33,7 +33,7 @@ def caption_pictures(drawn: ReportPictures, record: Mapping[str, Any]) -> list[t
         (draw_mask(drawn.rgb, drawn.mask), ((f"{lesion} {record['threshold']:.2f}", faint),)),
         (
             draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),
-            ((f"heat map of {drawn.explains}{by_first}", faint),),
+            ((f"heat map of {drawn.explains}{by_first}: relative, no probability", faint),),
         ),
     ]
     if drawn.truth is not None:

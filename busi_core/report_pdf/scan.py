@@ -233,6 +233,8 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
     if record["flagged"] is not None:
         said = "Flagged" if record["flagged"] else "Not flagged"
         yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
+        if record["flagged"] and record["not_ruled_out"] and Diagnosis.MALIGNANT not in record["not_ruled_out"]:
+            yield "The classes above leave malignant out, the flag does not: some scans like that were malignant."
     size, cutoff = record["size"], cutoff_words(record["threshold"], record["model_threshold"])
     if _is_withheld(record):
         yield "Whether there is a lesion is not said either."

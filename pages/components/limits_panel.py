@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
-from busi_core.assessment import AREA_HELD, count_held, count_left_out
+from busi_core.assessment import AREA_HELD, PEAK_INSIDE, Figure, count_held, count_left_out
 from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt
@@ -131,16 +131,25 @@ def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage)
     return "".join(f'<div class="fine">{line}</div>' for line in lines)
 
 
+def say_peaks(card: ModelCard) -> str:
+    """How often the peak of the heat map of the likeliest class lay inside the lesion on test scans; '' if unknown."""
+    peaks = _find_figure(card, PEAK_INSIDE)
+    return f"on {peaks.cases:,} test scans its peak lay inside the lesion for {peaks.estimate:.0%}" if peaks else ""
+
+
 def _area_line(card: ModelCard) -> str:
     """How often such an interval held the true area on test scans: a width that is not measured says nothing."""
-    figures = get_assessment(card.version, card.sha256)
-    held = next((figure for figure in figures if figure.name == AREA_HELD), None)
+    held = _find_figure(card, AREA_HELD)
     if held is None:
         return ""
     return (
         f'<div class="fine">The range of the area is no interval of confidence: on {held.cases:,} test scans the true '
         f"area lay in it for {held.estimate:.0%}.</div>"
     )
+
+
+def _find_figure(card: ModelCard, name: str) -> Figure | None:
+    return next((one for one in get_assessment(card.version, card.sha256) if one.name == name), None)
 
 
 def _held_line(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport], coverage: float) -> str:
@@ -153,10 +162,14 @@ def _held_line(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationR
     if not held:
         return ""
     counts = ", ".join(_count_words(right, of, name, coverage) for name, (right, of) in held.items())
-    where = f"Where no class has a score of {sets.in_doubt_below:.2f}, such" if in_doubt else "Such"
-    return f'<div class="fine">{where} a set held the true class of {counts} test scans.</div>'
+    if sets.in_doubt_below:
+        share = f"a score of {sets.in_doubt_below:.2f}"
+        where = f"On test scans of which {f'no class has {share}' if in_doubt else f'one class has {share} or more'}"
+    else:
+        where = "On test scans"
+    return f'<div class="fine">{where}, such sets held the true class of {counts}.</div>'
 
 
 def _count_words(right: int, of: int, name: Diagnosis | None, coverage: float) -> str:
-    said = f"{right:,} of {of:,}{f' {name}' if name else ''}"
-    return f"<b>{said} ({right / of:.0%}, fewer than promised)</b>" if is_broken(right, of, coverage) else said
+    said = f"{right:,} of {of:,}{f' {name}' if name else ''} ({right / of:.0%}"
+    return f"<b>{said}, fewer than promised)</b>" if is_broken(right, of, coverage) else f"{said})"

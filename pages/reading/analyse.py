@@ -14,7 +14,7 @@ from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
-from pages.components.limits_panel import show_doubt
+from pages.components.limits_panel import say_peaks, show_doubt
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
@@ -68,8 +68,8 @@ def show_welcome(tray: Tray) -> None:
     with middle:
         st.title("Read a breast ultrasound scan")
         st.markdown(
-            "Upload a scan to see where the model finds a lesion, how it sorts the image (normal, benign or "
-            "malignant), and where the evidence for that lies."
+            "Upload a scan to see where the model finds a lesion, how it classifies the image (normal, benign or "
+            "malignant), and how far both can be relied on."
         )
         show_intake(tray)
         st.html(record_line())
@@ -233,6 +233,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         simulated=scan.simulated,
         read_first=read_first,
         lesion_cutoff=cutoff,
+        heat_worth=say_peaks(analyser.card),
     )
     with left:
         state = show_viewer(scene, key="viewer", height=VIEWER_HEIGHT_PX)

@@ -117,6 +117,8 @@ class Panel extends Shell {
     const by = this.scene.header.heat_of_first ? " by the first network" : "";
     this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure}${by} ${scoreWords(heatmap.score)}`;
     this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
-    this.part("heat-note").textContent = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
+    const { heat_first: likeliest, heat_worth: worth } = this.scene.header;
+    const note = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
+    this.part("heat-note").textContent = worth && heatmap.of === likeliest ? `${note}; ${worth}` : note;
   }
 }

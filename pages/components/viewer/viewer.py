@@ -72,6 +72,7 @@ def pack_scene(
     read_first: bool,
     lesion_cutoff: float,
     heat_cutoff: float = HEAT_CUTOFF,
+    heat_worth: str = "",
 ) -> bytes:
     """Everything that the viewer needs to show one scan, as one message.
 
@@ -87,6 +88,7 @@ def pack_scene(
         read_first: Cover what the model drew until the reader asks for it.
         lesion_cutoff: Where the lesion slider starts; the model's own is marked beside it.
         heat_cutoff: Where the heat map slider starts.
+        heat_worth: How often the heat map of the likeliest class led to the lesion on test scans, in words.
     """
     low, high = LESION_CUTOFF_RANGE
     if not low <= lesion_cutoff <= high:
@@ -118,6 +120,7 @@ def pack_scene(
         "scan": blobs.add(scan_png(image, grid_height, grid_width)),
         "probability": add_map(analysis.prediction.lesion_probability, blobs),
         "heat_first": analysis.prediction.diagnosis.value if analysis.prediction.diagnosis else None,
+        "heat_worth": heat_worth,
         "heat_of_first": bool(analysis.opinions),
         "heatmaps": [add_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
     }
