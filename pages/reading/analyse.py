@@ -68,7 +68,7 @@ def show_welcome(tray: Tray) -> None:
     with middle:
         st.title("Read a breast ultrasound scan")
         st.markdown(
-            "Upload a scan to see where the model finds a lesion, how it sorts the image (normal, benign or "
+            "Upload a scan to see where the model finds a lesion, how it classifies the image (normal, benign or "
             "malignant), and where the evidence for that lies."
         )
         show_intake(tray)
