@@ -1,4 +1,4 @@
-"""Scans and their reference masks in, compare.csv and summary.json out; goes on after a kill.
+"""Scans and their reference masks in; compare.csv, summary.json and rows.jsonl out; goes on after a kill.
 
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 

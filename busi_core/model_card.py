@@ -166,7 +166,7 @@ def _cell(value: Interval | None) -> str:
 
 def _format_classes(report: EvaluationReport) -> str:
     lines = [
-        f"### {report.test_set}: who was sorted where",
+        f"### {report.test_set}: confusion matrix",
         "",
         "| truth | normal | benign | malignant |",
         "|---|---|---|---|",

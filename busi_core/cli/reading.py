@@ -45,7 +45,13 @@ def add_commands(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="read scans and compare them with their reference masks")
     compare.add_argument("images", type=Path, metavar="IMAGES", help="folder of scans, as BUSI or BUS-BRA")
     compare.add_argument("masks", type=Path, metavar="MASKS", help="folder of their masks; may be the same")
-    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="compare.csv and summary.json go here")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="compare.csv, summary.json and rows.jsonl, from which a stopped run goes on, go here",
+    )
     compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
     compare.add_argument("--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)")
     compare.set_defaults(run=_compare)

@@ -55,8 +55,8 @@ def judge(
 ) -> Verdict:
     """Judge a candidate beside the version in service; kept beside the candidate, and given again while it holds.
 
-    Minutes for hundreds of scans. Evaluations that lie beside a version are used when they cover exactly the locked
-    scans with these weights, and a few scans read again agree; the candidate's is written where it has none.
+    Minutes for hundreds of scans. Evaluations that lie beside a version are used when they cover the locked scans, be
+    it among others, with these weights, and a few scans read again agree; the candidate's is written where it has none.
 
     Args:
         candidate: Any version but the one in service.
@@ -200,7 +200,7 @@ def _results(analyser: Analyser, folder: Path, locked: LockedScans, progress: "_
 
 
 def _find_stored(folder: Path, locked: LockedScans) -> dict[str, ScanResult] | None:
-    """Results by id from evaluation.json, when together its reports cover exactly the locked scans."""
+    """Results of the locked scans by id from evaluation.json, when together its reports cover all of them."""
     results = {result.id: result for report in read_reports(folder) for result in report.results}
     return {record.id: results[record.id] for record in locked.records} if set(locked.set_of) <= set(results) else None
 

@@ -118,6 +118,7 @@ def _table(study: Mapping[str, Any]) -> str:
             f"| **this project, {product['version']}** | | {cells} | {product['size']} px, {product['epochs']} epochs, "
             f"{sets} |"
         )
+        lines += ["", "'This project' is the version that was in service when the study ran; newer ones are not in it."]
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ except BusiError as error:
     st.stop()
 
 st.markdown(
-    f"**{plain(card.version)}** outlines lesions and sorts a scan into normal, benign or malignant. "
+    f"**{plain(card.version)}** outlines lesions and classifies a scan as normal, benign or malignant. "
     f"A {plain(card.architecture.name)} on the encoder {plain(card.architecture.encoder)}, reading "
     f"{card.preprocess.side} × {card.preprocess.side} pixels in grey, trained on {card.created}."
     + (

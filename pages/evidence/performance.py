@@ -30,8 +30,8 @@ TWO_DRAWINGS = (  # python -m benchmarks.two_drawings, docs/experiments.md
 
 
 def show_table(report: EvaluationReport) -> None:
-    """Each figure with its interval, and who was sorted where."""
-    figures, sorted_as = st.columns([3, 2], gap="large")
+    """Each figure with its interval, and the confusion matrix."""
+    figures, confusion = st.columns([3, 2], gap="large")
     known = {name: value for name, value in report.table.items() if not math.isnan(value.estimate)}
     figures.table(
         {
@@ -42,11 +42,11 @@ def show_table(report: EvaluationReport) -> None:
         hide_index=True,
         width="content",
     )
-    with sorted_as:
+    with confusion:
         if not report.confusion:
             st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
             return
-        st.html(label("Who was sorted where: rows truth, columns model"))
+        st.html(label("Confusion matrix: rows truth, columns model"))
         names = [diagnosis.value for diagnosis in Diagnosis]
         rows = [
             {"truth": name, **dict(zip(names, line, strict=True))}

@@ -79,10 +79,11 @@ def table_rows(study: Mapping[str, Any], rows: list[Mapping[str, Any]], figure: 
                 "how": " · ".join(part for part in (how, start, row["note"]) if part),
             }
         )
-    for name, entry in (("a mask that is always empty", study.get("empty_mask")), ("this project", None)):
-        figures = entry if name != "this project" else (study.get("product") or {}).get("figures")
+    for name, figures, how in (
+        ("a mask that is always empty", study.get("empty_mask"), "no model"),
+        (*product_row(study), "the version in service when the study ran"),
+    ):
         if figures:
-            how = study["product"]["version"] if name == "this project" else "no model"
             shown.append(
                 {
                     "system": name,
@@ -95,6 +96,12 @@ def table_rows(study: Mapping[str, Any], rows: list[Mapping[str, Any]], figure: 
     return shown
 
 
+def product_row(study: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The product by its version, which need not be the one in service now, and its figures."""
+    product = study.get("product") or {}
+    return f"this project, {product.get('version', '')}", product.get("figures", {})
+
+
 def show_table(study: Mapping[str, Any]) -> None:
     """Printed beside ours, filtered by paper and figure, with the intervals drawn."""
     st.subheader("Printed beside ours")
@@ -105,10 +112,7 @@ def show_table(study: Mapping[str, Any]) -> None:
     st.dataframe(table_rows(study, rows, figure), hide_index=True, width="stretch", key="systems-table")
     trained = [row for row in rows if row["state"] == TRAINED]
     drawn = [(row["recipe"], row["figures"][figure]) for row in trained if figure in row["figures"]]
-    for name, figures in (
-        ("empty mask", study.get("empty_mask") or {}),
-        ("this project", (study.get("product") or {}).get("figures", {})),
-    ):
+    for name, figures in (("empty mask", study.get("empty_mask") or {}), product_row(study)):
         if figure in figures:
             drawn.append((name, figures[figure]))
     if drawn:

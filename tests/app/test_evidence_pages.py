@@ -123,7 +123,7 @@ def test_the_table_says_what_was_trained_here_and_what_was_not(study: dict[str, 
     assert "printed: ImageNet, here: random" in lines["unet-se-dpn68"]["how"]
     assert lines["unet-dropout"]["ours (95 % interval)"] == "not trained here"
     assert "busi train unet-dropout" in lines["unet-dropout"]["how"]
-    assert list(lines)[-2:] == ["a mask that is always empty", "this project"]
+    assert list(lines)[-2:] == ["a mask that is always empty", "this project, 2026.11-a"]
 
 
 def test_a_paper_can_be_picked_and_a_figure(study: dict[str, Any]) -> None:

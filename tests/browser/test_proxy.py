@@ -1,6 +1,7 @@
 """The app behind its reverse proxy: TLS, one limit on sizes, and the server's inner pages hidden."""
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -118,6 +119,18 @@ def test_the_compose_file_names_files_that_are_there() -> None:
     assert compose["services"]["worker"]["command"][0] == "busi"
 
 
+def test_app_and_worker_get_the_variables_that_the_documents_name() -> None:
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    compose, documents = yaml.safe_load(text), (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    for service in ("app", "worker"):
+        environment = compose["services"][service]["environment"]
+        assert environment["BUSI_DEVICE"] == "${BUSI_DEVICE:-auto}", "an empty one would be refused"
+        assert environment["BUSI_JOBS_DATABASE"] == "${BUSI_JOBS_DATABASE:-}"
+    assert compose["services"]["app"]["environment"]["BUSI_CORRECTIONS_DIR"] == "${BUSI_CORRECTIONS_DIR:-}"
+    assert "corrections" in compose["volumes"]
+    assert not {name for name in re.findall(r"\$\{(\w+)", text) if f"`{name}" not in documents and name != "BUSI_HOST"}
+
+
 def test_the_proxy_lets_through_what_the_app_accepts() -> None:
     accepted = tomllib.loads((ROOT / ".streamlit/config.toml").read_text(encoding="utf-8"))["server"]["maxUploadSize"]
     caddyfile = (DEPLOY / "Caddyfile").read_text(encoding="utf-8")
@@ -141,7 +154,7 @@ def test_the_commands_of_the_image_find_what_lies_beside_the_code() -> None:
     (install,) = [line for line in lines if line.endswith(" .") and "install" in line]
     assert "--editable" in install
     (owned,) = [line for line in lines if "chown" in line]
-    assert {"-R", "/state", "weights"} <= set(owned.split())
+    assert {"-R", "/state", "/corrections", "weights"} <= set(owned.split())
 
 
 def test_the_image_leaves_the_libraries_of_cuda_to_the_build_of_torch() -> None:

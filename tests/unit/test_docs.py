@@ -21,6 +21,7 @@ from busi_core.study.reproduce import JSON_FILE, PAGE_FILE, read_study
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DESCRIPTION_COLUMN = 30  # of the README's tree; a line that begins further left begins with a name
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -77,19 +78,26 @@ def test_every_picture_of_the_documents_is_there(file: str, picture: str) -> Non
     assert (ROOT / "docs" / picture).is_file(), f"{file} shows it; tests/browser/make_pictures.py makes it"
 
 
-@pytest.mark.parametrize("package", ["busi_core", "pages"])
+def modules_in_the_tree() -> set[str]:
+    """Paths of all files in Python that the README's tree lists, each in the folder under which it stands."""
+    folders, found, parent, folder = {0: ""}, set(), "", ""
+    for line in README.split("## The house")[1].split("```")[1].splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and indent < DESCRIPTION_COLUMN:
+            first = line.split()[0]
+            parent = folders[indent]
+            folder = parent + first[: first.rfind("/") + 1]
+            folders[indent + 2] = folder
+        found |= {(parent if "/" in name else folder) + name for name in re.findall(r"[\w/]+\.py\b", line)}
+    return found
+
+
+@pytest.mark.parametrize("package", ["busi_core", "pages", "benchmarks"])
 def test_every_module_stands_in_the_readmes_tree(package: str) -> None:
-    whole = README.split("## The house")[1]
-    begins = whole.index(f"\n{package}/")
-    tree = whole[begins : whole.index("\nbusi_core/" if package == "pages" else "\nweights/")]
-    missing = [
-        file.relative_to(ROOT).as_posix()
-        for file in (ROOT / package).rglob("*.py")
-        if file.name != "__init__.py"
-        and not re.search(rf"\b{file.stem}\b", tree)
-        and file.parent.name not in {"metrics", "training"}
-    ]
-    assert not missing
+    there = {file.relative_to(ROOT).as_posix() for file in (ROOT / package).rglob("*.py")}
+    listed = {path for path in modules_in_the_tree() if path.startswith(f"{package}/")}
+    assert {path for path in there - listed if not path.endswith("/__init__.py")} == set(), "not in the tree"
+    assert listed - there == set(), "in the tree only"
 
 
 def test_the_page_of_the_study_is_made_from_its_figures() -> None:
