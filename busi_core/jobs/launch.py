@@ -10,9 +10,9 @@ from functools import partial
 
 from busi_core.errors import OutputError
 from busi_core.jobs.lifeline import start_child, stop_child
-from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.jobs.spec import QUEUED, RUNNING, Job
 from busi_core.jobs.worker import is_busy, list_devices, lock_path, serve
+from busi_core.locks import ProcessLock, is_held
 from busi_core.settings import PROJECT_ROOT, Settings, read_settings
 
 WORKER = "busi_core.jobs.worker"

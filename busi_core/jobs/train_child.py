@@ -18,10 +18,10 @@ from busi_core.data.dataset import Samples
 from busi_core.errors import BusiError
 from busi_core.jobs.examples import ExampleWriter
 from busi_core.jobs.lifeline import end_with_parent
-from busi_core.jobs.locks import ProcessLock
 from busi_core.jobs.plan import plan_config, plan_recipe
 from busi_core.jobs.run_folder import LOCK_FILE, Order, Outcome, Status, read_order, write_status
 from busi_core.jobs.speed import write_speed
+from busi_core.locks import ProcessLock
 from busi_core.settings import read_settings
 from busi_core.training.log import Epoch
 from busi_core.training.state import CHECKPOINT_FILE

@@ -25,7 +25,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from busi_core.audit import open_audit
 from busi_core.errors import BusiError, JobError, OutputError
 from busi_core.jobs.lifeline import end_with_parent, start_child, stop_child
-from busi_core.jobs.locks import ProcessLock
 from busi_core.jobs.run_folder import TEXT_FILE, Order, write_order
 from busi_core.jobs.spec import RUNS_DIR
 from busi_core.jobs.store import (
@@ -37,6 +36,7 @@ from busi_core.jobs.store import (
     database_url,
     open_client,
 )
+from busi_core.locks import ProcessLock
 from busi_core.settings import Settings, read_settings
 from busi_core.training.log import read_epochs
 

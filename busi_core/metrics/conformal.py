@@ -26,7 +26,7 @@ from scipy.special import bdtr
 from busi_core.metrics.calibration import ClassMatrix, Labels
 
 LOWEST_COVERAGE, USUAL_COVERAGE, HIGHEST_COVERAGE = 0.8, 0.9, 0.99
-IN_DOUBT_BELOW = 0.7  # the highest score below which no class is likely; there a second opinion is asked for too
+IN_DOUBT_BELOW = 0.7  # the highest score below which no class is likely: `second_opinion.CLASS_BELOW`
 CHANCE = 0.05  # a count below the promise that is less likely than this breaks it
 ROUNDING = 1e-9  # (n + 1) * coverage is a whole number more often than floats know
 

@@ -22,7 +22,7 @@ from busi_core.access import Permit
 from busi_core.audit import open_audit
 from busi_core.errors import BusiError, OutputError, PromotionError
 from busi_core.files import write_atomically
-from busi_core.jobs.locks import GLANCE_SECONDS, ProcessLock, is_held
+from busi_core.locks import GLANCE_SECONDS, ProcessLock, is_held
 from busi_core.settings import PROJECT_ROOT, Settings, read_settings
 
 if TYPE_CHECKING:  # the process takes its lock before it waits for torch

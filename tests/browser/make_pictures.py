@@ -31,7 +31,7 @@ from workshop import kill  # noqa: E402
 
 from busi_core.imaging.overlay import mask_png  # noqa: E402
 from busi_core.imaging.phantom import simulate_scan  # noqa: E402
-from busi_core.jobs.locks import is_held  # noqa: E402
+from busi_core.locks import is_held  # noqa: E402
 from busi_core.registry import put_into_service, read_registry  # noqa: E402
 from busi_core.settings import PROJECT_ROOT, Settings, read_settings  # noqa: E402
 from busi_core.types import Diagnosis  # noqa: E402

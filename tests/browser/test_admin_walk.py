@@ -15,7 +15,7 @@ from workshop import kill
 
 from busi_core.audit import AuditLog
 from busi_core.data.splits import read_folds
-from busi_core.jobs.locks import is_held
+from busi_core.locks import is_held
 from busi_core.managed.store import list_sets
 from busi_core.registry import put_into_service, read_registry
 from busi_core.settings import PROJECT_ROOT

@@ -18,10 +18,10 @@ from versions import write_version
 from busi_core.access import command_line
 from busi_core.audit import AuditLog, open_audit
 from busi_core.jobs import ledger
-from busi_core.jobs.locks import is_held
 from busi_core.jobs.run_folder import LOCK_FILE
 from busi_core.jobs.spec import Job, JobSpec
 from busi_core.jobs.worker import lock_path
+from busi_core.locks import is_held
 from busi_core.registry import put_into_service
 from busi_core.settings import PROJECT_ROOT, Settings
 

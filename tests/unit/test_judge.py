@@ -15,7 +15,7 @@ from versions import make_network, weights_bytes, write_version
 from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError, ModelUnavailableError, OutputError, PromotionError
 from busi_core.evaluation import read_reports
-from busi_core.jobs.locks import ProcessLock, is_held
+from busi_core.locks import ProcessLock, is_held
 from busi_core.models.checkpoint import save_version
 from busi_core.promotion import judge as judge_module
 from busi_core.promotion import judging

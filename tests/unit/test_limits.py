@@ -30,11 +30,13 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE, Limits, _checksum, read_limits, write_limits
 from busi_core.metrics.conformal import IN_DOUBT_BELOW, measure_nonconformity
 from busi_core.models.familiarity import fit_familiarity
+from busi_core.models.second_opinion import CLASS_BELOW
 from busi_core.registry import put_into_service
 from busi_core.report import Report, reading_record
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.scan import truth_lines
-from busi_core.service import Analyser, Serving
+from busi_core.service import Analyser, Serving, choose_device
+from busi_core.settings import PROJECT_ROOT
 from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction
 from pages.components.batch_view import NO_ANSWER, latest_strip, say_class
@@ -308,6 +310,16 @@ def test_limits_come_back_as_they_were_written(tmp_path: Path, limits: Limits) -
         np.testing.assert_array_equal(getattr(again.familiarity, name), getattr(limits.familiarity, name))
     assert again.familiarity.unlike_from == limits.familiarity.unlike_from
     assert again.familiarity.foreign_from == limits.familiarity.foreign_from
+
+
+def test_the_version_in_service_is_in_doubt_by_one_rule() -> None:
+    """Where no class is likely it asks for a second opinion and compares with such scans: the same scans (ADR 24, 25)."""
+    serving = Serving(PROJECT_ROOT / "weights", choose_device("cpu")).current()
+    assert serving.limits is not None
+    assert serving.limits.nonconformity is not None
+    assert serving.card.second_opinion is not None
+    assert serving.card.second_opinion.class_below == serving.limits.nonconformity.in_doubt_below == CLASS_BELOW
+    assert CLASS_BELOW == IN_DOUBT_BELOW
 
 
 def test_limits_from_before_scans_in_doubt_were_told_apart_are_read_as_they_were(

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from busi_core.errors import OutputError
 from busi_core.jobs import launch, worker
-from busi_core.jobs.locks import ProcessLock, is_held
 from busi_core.jobs.run_folder import Order
 from busi_core.jobs.spec import JobSpec
+from busi_core.locks import ProcessLock, is_held
 
 PATIENCE_S = 60.0
 ORDER = Order("job-1", 1, "Dr. Ada", JobSpec("next"))
