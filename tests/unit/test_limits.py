@@ -313,7 +313,7 @@ def test_limits_come_back_as_they_were_written(tmp_path: Path, limits: Limits) -
 
 
 def test_the_version_in_service_is_in_doubt_by_one_rule() -> None:
-    """Where no class is likely it asks for a second opinion and compares with such scans: the same scans (ADR 24, 25)."""
+    """It asks for a second opinion of the very scans that it compares with scans in doubt alone (ADR 24, 25)."""
     serving = Serving(PROJECT_ROOT / "weights", choose_device("cpu")).current()
     assert serving.limits is not None
     assert serving.limits.nonconformity is not None
