@@ -113,7 +113,9 @@ def ask(analyser: Analyser, *, never: bool) -> Analyser:
 
 def share_in_doubt(weights_dir: Path, card: ModelCard) -> float | None:
     """Of the test scans of all test sets, by the version's assessment; None where it asks nobody."""
-    share, scans = pool_figures(read_assessment(weights_dir / card.version, sha256=card.sha256), ASKED)
+    share, scans = pool_figures(
+        read_assessment(weights_dir / card.version, version=card.version, sha256=card.sha256), ASKED
+    )
     return share if scans else None
 
 

@@ -331,22 +331,26 @@ def assess_heatmaps(
     return [_figure("heat maps", name, test_set, np.array(values), groups) for name, values in columns.items()]
 
 
-def write_assessment(folder: Path, figures: Sequence[Figure], *, sha256: str) -> None:
-    """Write assessment.json beside the weights that it is about.
+def write_assessment(folder: Path, figures: Sequence[Figure], *, version: str, sha256: str) -> None:
+    """Write assessment.json beside the weights of the version that it is about.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     rows = ",\n".join(json.dumps(_plain(asdict(figure)), ensure_ascii=False) for figure in figures)
-    head = f'"schema": {SCHEMA}, "sha256": {json.dumps(sha256)}'
+    head = f'"schema": {SCHEMA}, "version": {json.dumps(version)}, "sha256": {json.dumps(sha256)}'
     write_atomically(folder / ASSESSMENT_FILE, f'{{{head}, "figures": [\n{rows}\n]}}\n'.encode())
 
 
-def read_assessment(folder: Path, *, sha256: str) -> list[Figure]:
-    """The figures about these weights; empty when there are none or they cannot be read."""
+def read_assessment(folder: Path, *, version: str, sha256: str) -> list[Figure]:
+    """The figures about this version; empty when there are none or they cannot be read.
+
+    Also empty where the file names no version, as an earlier program wrote it: versions that differ in their second
+    opinion alone share the checksum of the first network, so it does not tell whose figures they are.
+    """
     try:
         content = json.loads((folder / ASSESSMENT_FILE).read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA or content["sha256"] != sha256:
+        if content["schema"] != SCHEMA or (content["version"], content["sha256"]) != (version, sha256):
             return []
         return [_read_figure(row) for row in content["figures"]]
     except (OSError, ValueError, KeyError, TypeError):

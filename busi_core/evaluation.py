@@ -322,19 +322,20 @@ def write_reports(folder: Path, reports: Sequence[EvaluationReport], *, file_nam
 
 
 def read_reports(folder: Path, *, file_name: str = EVALUATION_FILE) -> list[EvaluationReport]:
-    """The reports in evaluation.json, or another such file, on the weights beside it.
+    """The reports in evaluation.json, or another such file, on the version beside it.
 
+    By name and weights: versions that differ in their second opinion alone share the checksum of the first network.
     Empty when there are none or they cannot be read.
     """
     try:
-        sha256 = read_card(folder).sha256
+        card = read_card(folder)
         content = json.loads((folder / file_name).read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             return []
         reports = [_read_report(report) for report in content["reports"]]
     except (ModelUnavailableError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return [report for report in reports if report.sha256 == sha256]
+    return [report for report in reports if (report.model, report.sha256) == (card.version, card.sha256)]
 
 
 def format_table(report: EvaluationReport) -> str:

@@ -43,10 +43,10 @@ def _datasets(options: argparse.Namespace) -> int:
     from busi_core.audit import open_audit
     from busi_core.managed.inspection import examine
     from busi_core.managed.intake import open_path
-    from busi_core.managed.known import read_known
     from busi_core.managed.report import find_unclean, plan_acceptance
     from busi_core.managed.report_text import format_plan, format_report, format_sets
     from busi_core.managed.store import accept, find_damaged, list_sets
+    from busi_core.promotion.locked import read_known_scans
 
     settings = read_settings()
     if options.source_path is None:
@@ -55,7 +55,7 @@ def _datasets(options: argparse.Namespace) -> int:
         for name in damaged:
             print(f"busi: the data set {name} is damaged. Restore its folder from a backup.", file=sys.stderr)
         return 1 if damaged else 0
-    report = examine(open_path(options.source_path), read_known(settings, show_count), show_count)
+    report = examine(open_path(options.source_path), read_known_scans(settings, show_count), show_count)
     print(format_report(report))
     if options.name is None:
         return 0

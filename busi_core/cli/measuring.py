@@ -148,7 +148,7 @@ def _assess(
     figures = assess(analyser, folder, reports, tests, on_step=lambda _, done, total: show_count(done, total))
     print(format_assessment(figures))
     if save:
-        write_assessment(folder, figures, sha256=analyser.card.sha256)
+        write_assessment(folder, figures, version=analyser.card.version, sha256=analyser.card.sha256)
         print(f"written: {folder / 'assessment.json'}")
 
 
@@ -181,7 +181,7 @@ def _card(options: argparse.Namespace) -> int:
         print(format_figures([*reports, *crossed]))
     else:
         found = read_card(folder)
-        assessed = read_assessment(folder, sha256=found.sha256)
+        assessed = read_assessment(folder, version=found.version, sha256=found.sha256)
         print(format_model_card(found, reports, assessed, crossed, read_limits(folder, found)), end="")
     return 0
 

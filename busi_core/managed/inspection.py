@@ -17,7 +17,7 @@ from busi_core.data.pairing import Case
 from busi_core.errors import InvalidImageError
 from busi_core.managed.fingerprints import LENGTH, Fingerprints
 from busi_core.managed.intake import Intake
-from busi_core.managed.known import TEST_PARTS, KnownScans, Progress
+from busi_core.managed.known import PUBLIC_SETS, KnownScans, Progress
 from busi_core.managed.look import ScanPixels, decode_scan
 from busi_core.managed.marks import find_marks
 from busi_core.managed.patient_tags import PatientTags, read_patient_tags
@@ -236,7 +236,7 @@ def _find_known(look: Look, found: Sequence[int], known: KnownScans) -> list[Fin
     test = [known.ids[position] for position in found if known.ids[position] in known.test_ids]
     if test:
         return [Finding(Flag.TEST_COPY, f"It is {_name(test)}; what is trained on it cannot be tested on it.")]
-    public = [known.ids[one] for one in found if known.ids[one].split("/")[0] in TEST_PARTS]
+    public = [known.ids[one] for one in found if known.ids[one].split("/")[0] in PUBLIC_SETS]
     accepted = [known.ids[one] for one in found if known.ids[one] not in public]
     findings = [
         Finding(flag, f"Shows the same scan as {_name(ids)}.")

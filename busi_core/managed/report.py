@@ -127,7 +127,7 @@ class InspectionReport:
         lone_masks: Names of mask files whose scan did not come.
         left_out: Names of files that are no images by their suffix or first bytes.
         compared: Known sets that every scan was compared with, and how many images each has.
-        test_parts_missing: Parts of the locked test set that are not on this server; nothing is accepted then.
+        test_parts_missing: Parts of the locked test set that are not at hand; nothing is accepted then.
         confirmed: Ids of scans of which somebody said before that no patient text is burned in.
         cases: The files of each row, by its id.
         fingerprints: 256 numbers of each readable scan, by its id.

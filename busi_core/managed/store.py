@@ -86,8 +86,9 @@ def accept(
     _require_words(name, source, licence)
     if report.test_parts_missing:
         raise DatasetError(
-            f"Copies of test scans cannot be found: {', '.join(report.test_parts_missing)} is not on this server.",
-            remedy="Put the public sets into the folder that BUSI_DATA_ROOT names, and examine again.",
+            f"Copies of test scans cannot be found, as these are not at hand: {', '.join(report.test_parts_missing)}.",
+            remedy="Put the public sets into the folder that BUSI_DATA_ROOT names, let the rules of the gate lock only "
+            "what is here, and examine again.",
         )
     plan = plan_acceptance(report, excluded, confirmed)
     if not plan.kept:

@@ -79,8 +79,8 @@ def find_cautions(report: InspectionReport) -> list[str]:
     cautions = []
     for part in report.test_parts_missing:
         cautions.append(
-            f"The locked test set is not all on this server ({part} is missing), so copies of its scans cannot be "
-            "found. Nothing can be accepted until it is there."
+            f"The locked test set is not all at hand ({part} is missing), so copies of its scans cannot be found. "
+            "Nothing can be accepted until it is there."
         )
     for flag in MARK_FLAGS:
         sentence = _say_difference(flag, rows)

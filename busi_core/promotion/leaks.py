@@ -15,9 +15,10 @@ from busi_core.data.records import Record
 from busi_core.data.splits import scan_groups
 from busi_core.errors import DatasetError
 from busi_core.imaging.decode import decode_image
+from busi_core.managed.known import PUBLIC_SETS
 from busi_core.managed.store import read_set, read_set_fingerprints
 from busi_core.models.checkpoint import ModelCard
-from busi_core.promotion.locked import PUBLIC_SETS, read_data_set
+from busi_core.promotion.locked import read_data_set
 from busi_core.settings import Settings
 
 

@@ -1,22 +1,21 @@
 """The locked test set: which scans it holds, and whether they are still the ones that were locked.
 
 Protocol.test_sets, Settings -> LockedScans: records, each with its test set; refused when one byte changed
+Settings -> KnownScans, what an examination compares new scans with: the scans that the rules in force lock among them
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from busi_core.data.records import Record, read_bus_bra, read_busi
 from busi_core.data.splits import FOLDS, split_busi
 from busi_core.errors import DatasetError, PromotionError
+from busi_core.managed.known import WHOLE, KnownScans, LockedPart, Progress, read_known
 from busi_core.managed.store import as_records, read_set
-from busi_core.promotion.protocol import Protocol, TestSet
+from busi_core.promotion.protocol import Protocol, TestSet, read_protocol
 from busi_core.settings import Settings
-
-PUBLIC_SETS = ("busi", "bus-bra")
-WHOLE = -1  # 'fold' of a test set that is a whole managed set
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,29 @@ def read_locked(protocol: Protocol, settings: Settings) -> LockedScans:
         records += found
         set_of |= {record.id: part.name for record in found}
     return LockedScans(tuple(records), set_of)
+
+
+def read_known_scans(settings: Settings, on_image: Progress | None = None) -> KnownScans:
+    """What an examination compares new scans with; its test scans are those that the rules of the gate lock.
+
+    Where the rules cannot be read nobody can say what they lock. Copies of the parts that are always locked are still
+    found then, but the list counts as missing, so that the report says so and nothing is accepted.
+
+    Args:
+        settings: Says where the sets and the rules are.
+        on_image: Told of every image of a public set that had to be decoded.
+
+    Raises:
+        DatasetError: A public set is there but not sound, or a managed one is damaged.
+        OutputError: The numbers of the known sets cannot be kept.
+    """
+    try:
+        test_sets = read_protocol(settings.promotion_protocol).test_sets
+    except PromotionError:
+        known = read_known(settings, (), on_image)
+        unread = f"the list of locked scans in a readable {settings.promotion_protocol.name!r}"
+        return replace(known, test_parts_missing=(*known.test_parts_missing, unread))
+    return read_known(settings, [LockedPart(part.name, part.data_set, part.fold) for part in test_sets], on_image)
 
 
 def select(data_set: str, fold: int, settings: Settings) -> list[Record]:

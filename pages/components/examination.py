@@ -13,9 +13,10 @@ from busi_core import BusiError
 from busi_core.access import Permit
 from busi_core.managed.inspection import Inspection
 from busi_core.managed.intake import Intake
-from busi_core.managed.known import Progress, read_known
+from busi_core.managed.known import Progress
 from busi_core.managed.picture import draw_scan
 from busi_core.managed.report import InspectionReport
+from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings
 
 CHUNK_SECONDS = 2.0  # of looking at scans in one run of the fragment
@@ -80,7 +81,7 @@ class Examination:
         if self.intake is None:
             return
         if self.inspection is None:
-            self.inspection = Inspection(self.intake, read_known(settings, on_known))
+            self.inspection = Inspection(self.intake, read_known_scans(settings, on_known))
         start, before = time.monotonic(), self.seconds
         while not self.inspection.is_done and time.monotonic() - start < CHUNK_SECONDS:
             self.inspection.step()

@@ -120,4 +120,4 @@ def get_cross_validation(version: str) -> list[EvaluationReport]:
 @st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def get_assessment(version: str, sha256: str) -> list[Figure]:
     """What was measured of a version's limits, for these weights; empty when nothing was."""
-    return read_assessment(read_settings().weights_dir / version, sha256=sha256)
+    return read_assessment(read_settings().weights_dir / version, version=version, sha256=sha256)

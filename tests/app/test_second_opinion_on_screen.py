@@ -59,7 +59,7 @@ def test_the_finding_says_how_often_such_readings_were_right(tmp_path: Path, mon
             (RIGHT_ELSEWHERE, "here", 200, 0.92),
         )
     ]
-    write_assessment(tmp_path / "tiny", figures, sha256=make_card(make_weights()).sha256)
+    write_assessment(tmp_path / "tiny", figures, version="tiny", sha256=make_card(make_weights()).sha256)
     get_assessment.clear()
     page = read_on_analyse(tmp_path, monkeypatch, class_below=1.0)
     said = " ".join(str(block.value) for block in page.info)

@@ -160,6 +160,26 @@ def test_images_of_one_published_scan_are_drawn_together(records: list[Record]) 
     assert assessment._number_scans(named).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("version", "sha256", "is_read"),
+    [("f", "one", True), ("g", "one", False), ("f", "other", False)],
+    ids=["its own", "of a version with the same first network", "of other weights"],
+)
+def test_figures_are_read_for_their_own_version_and_weights_only(
+    tmp_path: Path, version: str, sha256: str, is_read: bool
+) -> None:
+    figure = Figure("doubt", "x", "made up", 3, 0.5, 0.25, 0.75)
+    write_assessment(tmp_path, [figure], version="f", sha256="one")
+    assert read_assessment(tmp_path, version=version, sha256=sha256) == ([figure] if is_read else [])
+
+
+def test_figures_that_name_no_version_are_not_taken_for_anybodys(tmp_path: Path) -> None:
+    write_assessment(tmp_path, [Figure("doubt", "x", "made up", 3, 0.5, 0.25, 0.75)], version="f", sha256="one")
+    file = tmp_path / "assessment.json"
+    file.write_text(file.read_text().replace('"version": "f", ', ""))
+    assert read_assessment(tmp_path, version="f", sha256="one") == []
+
+
 @pytest.mark.slow
 def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits: Limits, records: list[Record]) -> None:
     card = write_version(tmp_path, "tiny")
@@ -173,10 +193,9 @@ def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits:
         assert figure.cases > 0 or np.isnan(figure.estimate)
         assert np.isnan(figure.estimate) or figure.low <= figure.estimate <= figure.high
     assert "heat maps on made up" in seen
-    write_assessment(tmp_path / "tiny", figures, sha256=card.sha256)
-    again = read_assessment(tmp_path / "tiny", sha256=card.sha256)
+    write_assessment(tmp_path / "tiny", figures, version="tiny", sha256=card.sha256)
+    again = read_assessment(tmp_path / "tiny", version="tiny", sha256=card.sha256)
     assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
-    assert read_assessment(tmp_path / "tiny", sha256="of other weights") == []
     assert "### Marks" in format_assessment(again)
 
 

@@ -1,18 +1,19 @@
 """What the documents say is what the program does."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from busi_core.assessment import read_assessment
+from busi_core.assessment import ASSESSMENT_FILE, read_assessment
 from busi_core.cli import make_parser
-from busi_core.cross_validation import read_cross_validation
+from busi_core.cross_validation import CROSS_VALIDATION_FILE, read_cross_validation
 from busi_core.evaluation import read_reports
 from busi_core.limits import read_limits
 from busi_core.model_card import format_figures, format_model_card
-from busi_core.models.checkpoint import read_card
+from busi_core.models.checkpoint import EVALUATION_FILE, read_card
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.registry import read_registry
 from busi_core.study.document import format_reproduction
@@ -42,16 +43,22 @@ def test_the_readme_shows_the_figures_of_the_version_in_service(version: Path) -
 def test_the_model_card_is_that_of_the_version_in_service(version: Path) -> None:
     card = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
     found = read_card(version)
-    assessed = read_assessment(version, sha256=found.sha256)
+    assessed = read_assessment(version, version=found.version, sha256=found.sha256)
     limits, crossed = read_limits(version, found), read_cross_validation(version)
     assert card == format_model_card(found, read_reports(version), assessed, crossed, limits)
 
 
-def test_the_evaluation_is_of_the_weights_beside_it(version: Path) -> None:
-    reports = read_reports(version)
-    assert reports
-    assert {report.sha256 for report in reports} == {read_card(version).sha256}
+@pytest.mark.parametrize("folder", [card.parent for card in sorted(WEIGHTS.glob("*/card.json"))], ids=lambda p: p.name)
+def test_the_evaluation_is_of_the_weights_beside_it(folder: Path) -> None:
+    """Of the version by name and of its weights: two versions share those of their first network."""
+    card = read_card(folder)
+    reports = [*read_reports(folder), *read_cross_validation(folder)]
+    assert {(report.model, report.sha256) for report in reports} == {(card.version, card.sha256)}
     assert {report.copies_in_training for report in reports} == {0}
+    files = [folder / name for name in (EVALUATION_FILE, CROSS_VALIDATION_FILE) if (folder / name).exists()]
+    assert len(reports) == sum(len(json.loads(file.read_text(encoding="utf-8"))["reports"]) for file in files)
+    assessed = read_assessment(folder, version=card.version, sha256=card.sha256)
+    assert bool(assessed) == (folder / ASSESSMENT_FILE).exists()
 
 
 @pytest.mark.parametrize("name", commands())

@@ -263,7 +263,7 @@ def test_a_model_without_a_class_head_is_scored_on_its_masks_alone(
     assert math.isnan(report.table["macro-F1"].estimate)
     assert (report.confusion, report.reliability, report.bands, report.flag) == ((), (), (), None)
     write_version(tmp_path, "masks", architecture=replace(TINY, image_classes=()), malignancy=None)
-    kept = replace(report, sha256=read_card(tmp_path / "masks").sha256)
+    kept = replace(report, model="masks", sha256=read_card(tmp_path / "masks").sha256)
     write_reports(tmp_path / "masks", [kept])
     (again,) = read_reports(tmp_path / "masks")
     assert again.results[0].probabilities is None
@@ -353,6 +353,14 @@ def test_reports_are_read_as_they_were_written(tmp_path: Path, report: Evaluatio
     assert same(read, [report, others])
     for one in read:
         assert format_table(one) == format_table(report if one.test_set == "by hand" else others)
+
+
+def test_reports_on_a_version_with_the_same_first_network_are_not_taken_for_its_own(
+    tmp_path: Path, report: EvaluationReport
+) -> None:
+    write_version(tmp_path, "tiny")
+    write_reports(tmp_path / "tiny", [replace(report, model="another"), replace(report, sha256="0" * 64)])
+    assert read_reports(tmp_path / "tiny") == []
 
 
 def test_what_is_no_number_is_written_as_null(tmp_path: Path, report: EvaluationReport) -> None:

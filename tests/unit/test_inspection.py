@@ -15,9 +15,9 @@ from busi_core.data.sources import SourceFile, list_folder
 from busi_core.errors import DatasetError
 from busi_core.managed.inspection import Look, _relate, examine
 from busi_core.managed.intake import open_folder, open_zip
-from busi_core.managed.known import read_known
 from busi_core.managed.report import Flag, InspectionReport, find_unclean, plan_acceptance
 from busi_core.managed.summary import count_classes, find_cautions, measure_sizes
+from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings, read_settings
 from busi_core.types import Diagnosis
 
@@ -299,7 +299,7 @@ def real_settings(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.realdata
 def test_real_copies_of_the_locked_test_set_and_of_known_scans_are_found(real_settings: Settings) -> None:
-    known = read_known(real_settings)
+    known = read_known_scans(real_settings)
     assert known.test_parts_missing == ()
     by_name = {file.name: file for file in list_folder(real_settings.data_root / "busi")}
     named = {
@@ -325,11 +325,11 @@ def test_real_copies_of_the_locked_test_set_and_of_known_scans_are_found(real_se
 
 @pytest.mark.realdata
 def test_the_numbers_of_the_known_sets_are_kept_and_made_anew_when_a_file_changed(real_settings: Settings) -> None:
-    read_known(real_settings)
+    read_known_scans(real_settings)
     counted: list[int] = []
-    read_known(real_settings, lambda done, _total: counted.append(done))
+    read_known_scans(real_settings, lambda done, _total: counted.append(done))
     assert counted == []
     kept = real_settings.state_dir / "known" / "busi.json"
     kept.write_text(kept.read_text().replace('"files": "', '"files": "0'))
-    read_known(real_settings, lambda done, _total: counted.append(done))
+    read_known_scans(real_settings, lambda done, _total: counted.append(done))
     assert counted[-1] == 633

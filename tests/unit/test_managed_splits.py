@@ -10,10 +10,11 @@ from uploads import known_scans, report_on, scan_files, settings_in, three_class
 from busi_core.audit import open_audit
 from busi_core.data.records import Record
 from busi_core.data.splits import Split, read_folds
-from busi_core.managed.known import KnownScans, read_known
+from busi_core.managed.known import KnownScans
 from busi_core.managed.sets import ManagedSet
 from busi_core.managed.splits import split_sets
 from busi_core.managed.store import accept
+from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings
 from busi_core.types import Diagnosis
 
@@ -74,7 +75,7 @@ def test_a_copy_in_a_later_set_goes_with_the_first(settings: Settings) -> None:
 
 def read_known_here(settings: Settings) -> KnownScans:
     """What the server knows, as if the public test set were there."""
-    return replace(read_known(settings), test_parts_missing=())
+    return replace(read_known_scans(settings), test_parts_missing=())
 
 
 @pytest.mark.parametrize("side", ["train", "validation", "test"])

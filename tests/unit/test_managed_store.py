@@ -23,10 +23,10 @@ from busi_core.database import transaction
 from busi_core.errors import AccessDeniedError, DatasetError, OutputError
 from busi_core.imaging.decode import decode_image
 from busi_core.managed import store
-from busi_core.managed.known import read_known
 from busi_core.managed.report import Flag, InspectionReport, find_unclean
 from busi_core.managed.sets import ManagedSet
 from busi_core.managed.store import accept, as_records, find_damaged, list_sets, read_set, read_set_fingerprints, remove
+from busi_core.promotion.locked import read_known_scans
 from busi_core.recipes.product import PRODUCT
 from busi_core.settings import PROJECT_ROOT, Settings
 from busi_core.types import Diagnosis
@@ -158,7 +158,7 @@ def test_nothing_is_accepted_where_the_locked_test_set_is_not_at_hand(settings: 
     report = report_on(three_classes(1), known_scans(missing=["bus-bra fold 3"]))
     with pytest.raises(DatasetError, match="bus-bra fold 3"):
         keep(settings, report)
-    assert read_known(settings).test_parts_missing == ("busi fold 0", "bus-bra fold 3")
+    assert read_known_scans(settings).test_parts_missing == ("busi fold 0", "bus-bra fold 3")
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "busi", "x" * 41, "a\nb"])
@@ -357,7 +357,7 @@ def test_a_set_that_is_not_there_is_refused(settings: Settings, id: str) -> None
 
 def test_a_second_upload_is_compared_with_the_accepted_one(settings: Settings) -> None:
     managed = keep(settings, report_on(three_classes(1)))
-    known = read_known(settings)
+    known = read_known_scans(settings)
     report = report_on(three_classes(1), known)
     assert [scan.copies_of for scan in report.scans] == [
         (f"{managed.id}/{next(item.id for item in managed.items if item.pixels == scan.pixels)}",)
