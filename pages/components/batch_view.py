@@ -20,7 +20,7 @@ from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
 from pages.components.downloads import safe_stem
 from pages.components.finding_panel import CLASS_COLOURS
-from pages.components.page import bring_back, label
+from pages.components.page import label
 
 ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
@@ -34,6 +34,12 @@ NO_FILTER: dict[str, Any] = {
     "batch-area": (0.0, 100.0),
     "batch-dice": (0.0, 1.0),
 }
+RANGES = {  # title, highest, step
+    "batch-score": ("Score of malignant", 1.0, 0.01),
+    "batch-area": ("Lesion, % of the image", 100.0, 0.5),
+    "batch-dice": ("Dice", 1.0, 0.01),
+}
+FILTERS_CLEARED = "batch-filters-cleared"  # how often, in this session
 MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
     "disagree": "findings disagree",
@@ -103,26 +109,56 @@ def data_url(jpeg: bytes) -> str:
 
 
 def show_filters(queue: BatchQueue) -> Filters:
-    """Class, marks, and ranges of score, area and Dice; kept for this batch."""
-    keys = [key for key in NO_FILTER if key != "batch-dice" or has_truth(queue.rows)]
-    for key in keys:
-        bring_back(key, queue.filters, NO_FILTER[key])
-    chosen = {key: st.session_state[key] for key in keys}
-    hidden = sum(chosen[key] != NO_FILTER[key] for key in keys[1:])
+    """Class, marks, and ranges of score, area and Dice; kept for this batch.
+
+    Each widget is told its value in every run: a browser that opens the popover later takes it from there.
+    """
+    names = [name for name in NO_FILTER if name != "batch-dice" or has_truth(queue.rows)]
+    keys = {name: filter_key(name) for name in names}
+    chosen = {name: st.session_state.get(keys[name], queue.filters.get(name, NO_FILTER[name])) for name in names}
+    active = [name for name in names if chosen[name] != NO_FILTER[name]]
+    hidden = [name for name in active if name != "batch-classes"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.pills(
-            "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi", key="batch-classes",
-            label_visibility="collapsed",
+            "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi",
+            default=chosen["batch-classes"], key=keys["batch-classes"], label_visibility="collapsed",
         )  # fmt: skip
-        with st.popover(f"More filters ({hidden} set)" if hidden else "More filters", icon=":material/filter_alt:"):
-            st.pills("Only rows that are or have", list(MARKS.values()), selection_mode="multi", key="batch-marks")
-            st.slider("Score of malignant", 0.0, 1.0, step=0.01, key="batch-score")
-            st.slider("Lesion, % of the image", 0.0, 100.0, step=0.5, key="batch-area")
-            if "batch-dice" in keys:
-                st.slider("Dice", 0.0, 1.0, step=0.01, key="batch-dice")
+        count = f" ({len(hidden)} set)" if hidden else ""
+        with st.popover(f"More filters{count}", icon=":material/filter_alt:"):
+            st.pills(
+                "Only rows that are or have", list(MARKS.values()), selection_mode="multi",
+                default=chosen["batch-marks"], key=keys["batch-marks"],
+            )  # fmt: skip
+            for name in names[2:]:
+                title, high, step = RANGES[name]
+                st.slider(title, 0.0, high, chosen[name], step, key=keys[name])
+        if hidden:
+            st.html(label("Only rows with: " + "; ".join(say_filter(one, chosen[one]) for one in hidden), css="fine"))
+        if active:
+            st.button("Clear filters", "batch-clear-filters", on_click=clear_filters, args=(queue,), type="tertiary")
     queue.filters = chosen
     classes, marks, score, area, dice = (NO_FILTER | chosen).values()
     return Filters(tuple(classes), tuple(name for name, words in MARKS.items() if words in marks), score, area, dice)
+
+
+def filter_key(name: str) -> str:
+    """A filter's key as a widget; another one after each clearing, or a closed popover would keep what was cleared."""
+    return f"{name}-{st.session_state.get(FILTERS_CLEARED, 0)}"
+
+
+def clear_filters(queue: BatchQueue) -> None:
+    """Every row again."""
+    queue.filters = {}
+    st.session_state[FILTERS_CLEARED] = st.session_state.get(FILTERS_CLEARED, 0) + 1
+
+
+def say_filter(name: str, value: Any) -> str:
+    """What one filter of the popover lets through, in words."""
+    if name == "batch-marks":
+        return " or ".join(value)
+    title, most, _ = RANGES[name]
+    digits = 1 if most > 1 else 2
+    return f"{title} {value[0]:.{digits}f} to {value[1]:.{digits}f}"
 
 
 def filter_rows(rows: Sequence[ScanRow], filters: Filters, copies: dict[str, str]) -> list[ScanRow]:
@@ -241,9 +277,9 @@ def summary_html(summary: Summary) -> str:
 
 def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
     """CSV, masks, PDF and JSON of the rows on screen; each is made when it is asked for."""
-    bring_back("batch-subject", {"batch-subject": queue.subject}, "")
     queue.subject = subject = st.text_input(
         "Name or number on the report",
+        queue.subject,
         key="batch-subject",
         max_chars=MAX_SUBJECT,
         placeholder="nothing unless typed in",

@@ -85,7 +85,7 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     """Neither the name typed for its report nor a filter that nobody sees any more."""
     page = upload(page, ("a.png", scan()), ("b.png", scan(seed=2))).run()
     page.text_input(key="batch-subject").set_value("PATIENT-A").run()
-    page.slider(key="batch-score").set_value((0.99, 1.0)).run()
+    page.slider(key="batch-score-0").set_value((0.99, 1.0)).run()
     assert "0 of 2 rows pass the filters" in texts(page)
     next(button for button in page.button if button.label == "Clear").click().run()
     page = upload(page, ("c.png", scan(seed=3))).run()
@@ -97,23 +97,41 @@ def test_filters_and_the_reports_name_are_there_again_after_another_page_and_the
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
     page = upload(app.switch_page("pages/reading/batch.py").run(), ("a.png", scan()), ("b.txt", b"text")).run()
     assert label_of_filters(page) == "More filters"
-    page.pills(key="batch-classes").set_value(["not read"]).run()
+    page.pills(key="batch-classes-0").set_value(["not read"]).run()
     assert label_of_filters(page) == "More filters"  # the classes stand beside it for everybody to see
-    page.pills(key="batch-marks").set_value(["has warnings"]).run()
-    page.slider(key="batch-score").set_value((0.25, 1.0)).run()
-    page.slider(key="batch-area").set_value((0.0, 50.0)).run()
+    page.pills(key="batch-marks-0").set_value(["has warnings"]).run()
+    page.slider(key="batch-score-0").set_value((0.25, 1.0)).run()
+    page.slider(key="batch-area-0").set_value((0.0, 50.0)).run()
     page.text_input(key="batch-subject").set_value("Case 7").run()
     assert label_of_filters(page) == "More filters (3 set)"
     page.switch_page("pages/evidence/about.py").run()
     page = page.switch_page("pages/reading/batch.py").run()
     assert not page.exception
-    assert page.pills(key="batch-classes").value == ["not read"]
-    assert page.pills(key="batch-marks").value == ["has warnings"]
-    assert page.slider(key="batch-score").value == (0.25, 1.0)
-    assert page.slider(key="batch-area").value == (0.0, 50.0)
+    assert page.pills(key="batch-classes-0").value == ["not read"]
+    assert page.pills(key="batch-marks-0").value == ["has warnings"]
+    assert page.slider(key="batch-score-0").value == (0.25, 1.0)
+    assert page.slider(key="batch-area-0").value == (0.0, 50.0)
     assert page.text_input(key="batch-subject").value == "Case 7"
     assert label_of_filters(page) == "More filters (3 set)"
     assert "0 of 2 rows pass the filters." in texts(page)
+
+
+def test_filters_are_told_to_a_browser_that_opens_them_later_and_are_named_and_cleared(page: AppTest) -> None:
+    """A closed popover has no widgets there: opened, it takes what the page names last, and reports that."""
+    page = upload(page, ("a.png", scan()), ("b.txt", b"text")).run()
+    assert not [button for button in page.button if button.label == "Clear filters"]
+    page.pills(key="batch-marks-0").set_value(["has warnings", "findings disagree"]).run()
+    page.slider(key="batch-score-0").set_value((0.25, 1.0)).run()
+    page = page.run()
+    marks, score = page.pills(key="batch-marks-0").proto, page.slider(key="batch-score-0").proto
+    assert [marks.options[place].content for place in marks.default] == ["has warnings", "findings disagree"]
+    assert list(score.default) == [0.25, 1.0]
+    assert "Only rows with: has warnings or findings disagree; Score of malignant 0.25 to 1.00" in texts(page)
+    page = page.button(key="batch-clear-filters").click().run()
+    assert label_of_filters(page) == "More filters"
+    assert page.pills(key="batch-marks-1").value == []
+    assert page.slider(key="batch-score-1").value == (0.0, 1.0)
+    assert "2 of 2 rows pass the filters." in texts(page)
 
 
 def label_of_filters(page: AppTest) -> str:
