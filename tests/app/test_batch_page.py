@@ -87,7 +87,7 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     page.text_input(key="batch-subject").set_value("PATIENT-A").run()
     page.slider(key="batch-score-0").set_value((0.99, 1.0)).run()
     assert "0 of 2 rows pass the filters" in texts(page)
-    next(button for button in page.button if button.label == "Clear").click().run()
+    page.button(key="batch-clear").click().run()
     page = upload(page, ("c.png", scan(seed=3))).run()
     assert page.text_input(key="batch-subject").value == ""
     assert len(page.dataframe[0].value["class"]) == 1
@@ -242,8 +242,10 @@ def test_stop_keeps_what_was_read_and_go_on_reads_the_rest_once(page: AppTest, m
     assert [row.name for row in queue_of(page).rows] == [f"{n}.png" for n in range(4)]
 
 
-def test_clear_forgets_the_batch(page: AppTest) -> None:
+def test_clear_asks_and_then_forgets_the_batch(page: AppTest) -> None:
     page = upload(page, ("a.png", scan())).run()
+    assert not [button for button in page.button if button.label == "Clear"], "one tap forgets nothing"
+    assert [str(one.proto.popover.label) for one in page.get("popover")].count("Clear") == 1
     page = page.button(key="batch-clear").click().run()
     assert not page.exception
     assert queue_of(page).cases == []

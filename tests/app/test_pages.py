@@ -150,8 +150,10 @@ def test_a_simulated_scan_says_so(analyse_page: AppTest) -> None:
     assert "SIMULATED" in texts(page)
 
 
-def test_clear_forgets_every_scan(analyse_page: AppTest) -> None:
+def test_clear_asks_and_then_forgets_every_scan(analyse_page: AppTest) -> None:
     page = analyse_page.button(key="sample-benign").click().run()
+    assert not [button for button in page.button if button.label == "Clear"], "one tap forgets nothing"
+    assert [str(one.proto.popover.label) for one in page.get("popover")].count("Clear") == 1
     page = page.button(key="clear").click().run()
     assert not page.exception
     assert "Read a breast ultrasound scan" in page.title[0].value
