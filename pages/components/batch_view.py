@@ -239,7 +239,10 @@ def show_summary(queue: BatchQueue) -> None:
     counts = {d.value: sum(row.reading is not None and row.reading.diagnosis is d for row in rows) for d in Diagnosis}
     flagged = sum(bool(row.reading and row.reading.record["flagged"]) for row in rows)
     said = [f"<b>{count}</b> read as {name}" for name, count in counts.items()]
-    said += [f"<b>{flagged}</b> flagged for malignancy", f"<b>{len(queue.rows) - len(rows)}</b> not read"]
+    said.append(f"<b>{flagged}</b> flagged for malignancy")
+    withheld = sum(bool(row.reading and row.reading.withheld) for row in rows)
+    said += [f"<b>{withheld}</b> without an answer"] if withheld else []
+    said.append(f"<b>{len(queue.rows) - len(rows)}</b> not read")
     if queue.copies():
         said.append(f"<b>{len(queue.copies())}</b> with the same pixels as another file")
     st.html(f'<div class="fine">{" · ".join(said)}</div>')

@@ -6,6 +6,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 from versions import make_analyser, write_version
@@ -182,6 +183,13 @@ def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
     assert "broken.zip" in texts(page)
     assert "lesion Dice" in texts(page)
     assert list(page.dataframe[0].value["reference"]) == ["malignant"] * 3
+
+
+def test_the_summary_counts_scans_without_an_answer_so_that_all_are_accounted_for(page: AppTest) -> None:
+    flat = mask_png(np.zeros((96, 120), bool))  # no contrast
+    page = upload(page, ("a.png", scan()), ("flat.png", flat), ("c.txt", b"")).run()
+    assert not page.exception
+    assert "<b>1</b> without an answer · <b>1</b> not read" in texts(page)
 
 
 def test_a_folder_of_the_readers_machine_is_read_and_what_is_no_scan_in_it_left_out(page: AppTest) -> None:
