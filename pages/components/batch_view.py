@@ -211,8 +211,8 @@ def show_table(rows: Sequence[ScanRow], copies: dict[str, str], *, key: str, wit
             ),
             "file": st.column_config.TextColumn("File", width=170),
             "class": st.column_config.TextColumn("Class", width=92),
-            "score": st.column_config.ProgressColumn(
-                "Malignant", min_value=0, max_value=1, format="%.2f", width=120, help="The model's score of malignant."
+            "score": st.column_config.TextColumn(
+                "Malignant", width=84, alignment="right", help="The model's score of malignant."
             ),
             "flag": st.column_config.TextColumn("Flag", width=54, alignment="center", help="Flagged for malignancy."),
             "area": st.column_config.NumberColumn("Lesion", format="%.1f %%", width=84, help="Share of the image."),
@@ -231,6 +231,17 @@ def make_frame(rows: Sequence[ScanRow], copies: dict[str, str], *, with_truth: b
     cells = [_cells(row, copies) for row in rows]
     frame = {name: [line[place] for line in cells] for place, name in enumerate(_COLUMNS)}
     return {name: column for name, column in frame.items() if with_truth or name not in ("reference", "dice", "hd95")}
+
+
+def score_cell(score: float, cutoff: float | None) -> str:
+    """A score in as many digits as tell it from 0, from 1 and from the flag's cut-off, three at least.
+
+    Without the signs of `score_beside`, so that texts are in order where the scores are: a click on the head sorts.
+    """
+    edges = (0.0, 1.0, *([] if cutoff is None else [cutoff]))
+    digits = next((n for n in range(3, 6) if all(f"{score:.{n}f}" != f"{edge:.{n}f}" for edge in edges)), 6)
+    least = 10**-digits
+    return f"{min(max(score, least), 1 - least):.{digits}f}"
 
 
 def show_summary(queue: BatchQueue) -> None:
@@ -350,7 +361,7 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
         said,
-        reading.scores[2] if reading.scores else None,
+        score_cell(reading.scores[2], reading.record["malignancy_threshold"]) if reading.scores else None,
         FLAG if reading.record["flagged"] else "",
         None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,

@@ -18,7 +18,7 @@ from busi_core.registry import put_into_service
 from busi_core.types import Diagnosis
 from pages.components import batch_queue
 from pages.components.batch_queue import BatchQueue, list_server_folders
-from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip
+from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip, score_cell
 from pages.components.cases import CaseList
 from pages.components.serving import get_serving
 
@@ -344,6 +344,17 @@ def test_a_table_cell_that_is_not_defined_is_empty_rather_than_zero() -> None:
     frame = make_frame(queue.rows, {}, with_truth=True)
     assert frame["dice"] == [None, None]
     assert frame["score"][0] is None or frame["score"][1] is None
+
+
+def test_a_score_in_the_table_is_never_certainty_nor_the_cut_off_it_is_beside_and_sorts_as_text() -> None:
+    cutoff = 0.027
+    scores = [1e-9, 0.0003, 0.004, 0.0268, 0.0269, 0.0272, 0.031, 0.5, 0.9994, 0.99962, 0.99999991]
+    cells = [score_cell(score, cutoff) for score in scores]
+    assert cells == sorted(cells)
+    assert cells == [
+        "0.000001", "0.0003", "0.004", "0.0268", "0.0269", "0.0272", "0.031", "0.500", "0.999", "0.9996", "0.999999",
+    ]  # fmt: skip
+    assert score_cell(0.0269, None) == "0.027"
 
 
 def test_a_row_says_that_its_scan_taught_the_model() -> None:
