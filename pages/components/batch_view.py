@@ -90,7 +90,9 @@ def latest_strip(rows: Sequence[ScanRow]) -> str:
         said = say_class(row)
         colour = CLASS_COLOURS.get(said, "#d29922") if isinstance(said, Diagnosis) else "#d29922"
         image = f'<img src="{data_url(picture.thumbnail)}" alt="">' if picture else '<span class="no-scan"></span>'
-        tiles.append(f'<figure>{image}<figcaption style="color:{colour}">{escape(said)}</figcaption></figure>')
+        tiles.append(
+            f'<figure>{image}<figcaption style="color:{colour}">{escape(said)}{flag_of(row)}</figcaption></figure>'
+        )
     return f'<div class="latest">{"".join(tiles)}</div>'
 
 
@@ -101,6 +103,11 @@ def say_class(row: ScanRow) -> str:
     if ImageWarning.NO_CONTRAST.value in row.reading.record["warnings"]:
         return NO_CONTRAST
     return NO_ANSWER if row.reading.withheld else row.reading.diagnosis or NO_CLASS
+
+
+def flag_of(row: ScanRow) -> str:
+    """Behind a class: the sign of a scan that is flagged for malignancy, which may be beside any class."""
+    return f" {FLAG}" if row.reading and row.reading.record["flagged"] else ""
 
 
 def data_url(jpeg: bytes) -> str:
@@ -209,12 +216,11 @@ def show_table(rows: Sequence[ScanRow], copies: dict[str, str], *, key: str, wit
             "scan": st.column_config.ImageColumn(
                 "Scan", width=96, help="The lesion outlined; double-click to enlarge."
             ),
-            "file": st.column_config.TextColumn("File", width=170),
-            "class": st.column_config.TextColumn("Class", width=92),
+            "file": st.column_config.TextColumn("File", width=140),
+            "class": st.column_config.TextColumn("Class", width=104, help=f"{FLAG} is flagged for malignancy."),
             "score": st.column_config.TextColumn(
                 "Malignant", width=84, alignment="right", help="The model's score of malignant."
             ),
-            "flag": st.column_config.TextColumn("Flag", width=54, alignment="center", help="Flagged for malignancy."),
             "area": st.column_config.NumberColumn("Lesion", format="%.1f %%", width=84, help="Share of the image."),
             "reference": st.column_config.TextColumn("Reference", width=92),
             "dice": st.column_config.NumberColumn("Dice", format="%.3f", width=72),
@@ -341,13 +347,13 @@ def masks_zip(rows: Sequence[ScanRow]) -> bytes:
     return buffer.getvalue()
 
 
-_COLUMNS = ("scan", "file", "class", "score", "flag", "area", "reference", "dice", "hd95", "notes")
+_COLUMNS = ("scan", "file", "class", "score", "area", "reference", "dice", "hd95", "notes")
 
 
 def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     notes = [f"Same pixels as {copies[row.id]}."] if row.id in copies else []
     if row.reading is None:
-        return (None, row.name, NOT_READ, None, "", None, row.truth.diagnosis, None, None, str(row.problem))
+        return (None, row.name, NOT_READ, None, None, row.truth.diagnosis, None, None, str(row.problem))
     reading, truth = row.reading, row.truth
     notes += ["Taught the model: it may remember the answer."] if truth.taught else []
     notes += [f"{text[:1].upper()}{text[1:]}." for text in warnings_of(row)]
@@ -360,9 +366,8 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        said,
+        said + flag_of(row),
         score_cell(reading.scores[2], reading.record["malignancy_threshold"]) if reading.scores else None,
-        FLAG if reading.record["flagged"] else "",
         None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,
         None if math.isnan(truth.dice) else truth.dice,

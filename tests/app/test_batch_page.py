@@ -14,11 +14,12 @@ from versions import make_analyser, write_version
 from busi_core.data.pairing import Batch
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
 from busi_core.types import Diagnosis
 from pages.components import batch_queue
 from pages.components.batch_queue import BatchQueue, list_server_folders
-from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip, score_cell
+from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip, score_cell
 from pages.components.cases import CaseList
 from pages.components.serving import get_serving
 
@@ -355,6 +356,15 @@ def test_a_score_in_the_table_is_never_certainty_nor_the_cut_off_it_is_beside_an
         "0.000001", "0.0003", "0.004", "0.0268", "0.0269", "0.0272", "0.031", "0.500", "0.999", "0.9996", "0.999999",
     ]  # fmt: skip
     assert score_cell(0.0269, None) == "0.027"
+
+
+@pytest.mark.parametrize(("cutoff", "flagged"), [(0.001, True), (0.999, False)])
+def test_a_flag_stands_behind_the_class_in_the_table_and_while_it_is_read(cutoff: float, flagged: bool) -> None:
+    """A narrow screen ends behind the class, and a flagged scan may be called benign."""
+    queue = make_queue(("a.png", scan()), malignancy=MalignancyFlag(cutoff, 0.95, 0.5, 40))
+    (said,) = make_frame(queue.rows, {}, with_truth=False)["class"]
+    assert str(said).endswith(" ⚑") is flagged
+    assert (" ⚑</figcaption>" in latest_strip(queue.rows)) is flagged
 
 
 def test_a_row_says_that_its_scan_taught_the_model() -> None:
