@@ -1,6 +1,7 @@
 """The Batch page without a browser: rows as they come, caps, filters, stop and go on, downloads."""
 
 import io
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -183,6 +184,7 @@ def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
     assert not page.exception
     assert "broken.zip" in texts(page)
     assert "lesion Dice" in texts(page)
+    assert re.search(r"<td>lesion Dice</td><td>0\.\d{3} \(too few scans for an interval\)</td>", texts(page))
     assert list(page.dataframe[0].value["reference"]) == ["malignant"] * 3
 
 
