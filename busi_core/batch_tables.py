@@ -37,6 +37,7 @@ NORMAL, MALIGNANT = CLASSES.index(Diagnosis.NORMAL), CLASSES.index(Diagnosis.MAL
 BLOCK = 1024  # rows correlated at a time: 10,000 thumbnails in 40 MB
 NOT_AVAILABLE = "n/a"
 FEWEST_SCANS = 10  # distinct ones, below which draws from them say little about others
+TOO_FEW, NO_SPREAD = "too few scans for an interval", "no interval: all draws agree"
 SEEN_CAUTION = (
     "These scans, or copies of them, taught the model or chose its thresholds. The figures say nothing about new scans."
 )
@@ -237,7 +238,7 @@ def _both(truth: NDArray[np.bool_]) -> bool:
 def _figure(
     name: str, measured: FloatArray | Callable[[IntArray], float], groups: IntArray, *, scans: int | None = None
 ) -> Figure:
-    """A figure with its interval; where the draws cannot tell how far it could be off, none is given.
+    """A figure with its interval; where the draws cannot tell how far it could be off, none is given, and why.
 
     Of a handful of scans every draw is much the same, and of a share that is 0 or 1 all are: an interval of no width
     would claim certainty. A share has one by Wilson then.
@@ -252,4 +253,5 @@ def _figure(
         low, high = share.low, share.high
     elif low == high or distinct < FEWEST_SCANS:
         low = high = math.nan
-    return Figure(name, interval.estimate, low, high, scans)
+    reason = "" if not math.isnan(low) else TOO_FEW if distinct < FEWEST_SCANS else NO_SPREAD
+    return Figure(name, interval.estimate, low, high, scans, reason)

@@ -60,20 +60,24 @@ class ReportScan:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a summary: a figure over scans with its 95 % interval; NaN where it is not defined."""
+    """One line of a summary: a figure over scans with its 95 % interval; NaN where it is not defined.
+
+    `no_interval` is why the estimate stands without one; empty where it does not.
+    """
 
     name: str
     estimate: float
     low: float
     high: float
     scans: int
+    no_interval: str = ""
 
     def __str__(self) -> str:
         if math.isnan(self.estimate):
             return "n/a"
         digits = 1 if self.name.endswith("(px)") else 3
         if math.isnan(self.low):
-            return f"{self.estimate:.{digits}f}"
+            return f"{self.estimate:.{digits}f}" + (f" ({self.no_interval})" if self.no_interval else "")
         return f"{self.estimate:.{digits}f} [{self.low:.{digits}f} - {self.high:.{digits}f}]"
 
 

@@ -20,7 +20,7 @@ from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
 from pages.components.downloads import safe_stem
 from pages.components.finding_panel import CLASS_COLOURS
-from pages.components.page import bring_back, label
+from pages.components.page import label
 
 ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
@@ -34,6 +34,12 @@ NO_FILTER: dict[str, Any] = {
     "batch-area": (0.0, 100.0),
     "batch-dice": (0.0, 1.0),
 }
+RANGES = {  # title, highest, step
+    "batch-score": ("Score of malignant", 1.0, 0.01),
+    "batch-area": ("Lesion, % of the image", 100.0, 0.5),
+    "batch-dice": ("Dice", 1.0, 0.01),
+}
+FILTERS_CLEARED = "batch-filters-cleared"  # how often, in this session
 MARKS: dict[str, str] = {
     "flagged": "flagged for malignancy",
     "disagree": "findings disagree",
@@ -84,7 +90,9 @@ def latest_strip(rows: Sequence[ScanRow]) -> str:
         said = say_class(row)
         colour = CLASS_COLOURS.get(said, "#d29922") if isinstance(said, Diagnosis) else "#d29922"
         image = f'<img src="{data_url(picture.thumbnail)}" alt="">' if picture else '<span class="no-scan"></span>'
-        tiles.append(f'<figure>{image}<figcaption style="color:{colour}">{escape(said)}</figcaption></figure>')
+        tiles.append(
+            f'<figure>{image}<figcaption style="color:{colour}">{escape(said)}{flag_of(row)}</figcaption></figure>'
+        )
     return f'<div class="latest">{"".join(tiles)}</div>'
 
 
@@ -97,32 +105,67 @@ def say_class(row: ScanRow) -> str:
     return NO_ANSWER if row.reading.withheld else row.reading.diagnosis or NO_CLASS
 
 
+def flag_of(row: ScanRow) -> str:
+    """Behind a class: the sign of a scan that is flagged for malignancy, which may be beside any class."""
+    return f" {FLAG}" if row.reading and row.reading.record["flagged"] else ""
+
+
 def data_url(jpeg: bytes) -> str:
     """A small picture that travels inside the page."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def show_filters(queue: BatchQueue) -> Filters:
-    """Class, marks, and ranges of score, area and Dice; kept for this batch."""
-    keys = [key for key in NO_FILTER if key != "batch-dice" or has_truth(queue.rows)]
-    for key in keys:
-        bring_back(key, queue.filters, NO_FILTER[key])
-    chosen = {key: st.session_state[key] for key in keys}
-    hidden = sum(chosen[key] != NO_FILTER[key] for key in keys[1:])
+    """Class, marks, and ranges of score, area and Dice; kept for this batch.
+
+    Each widget is told its value in every run: a browser that opens the popover later takes it from there.
+    """
+    names = [name for name in NO_FILTER if name != "batch-dice" or has_truth(queue.rows)]
+    keys = {name: filter_key(name) for name in names}
+    chosen = {name: st.session_state.get(keys[name], queue.filters.get(name, NO_FILTER[name])) for name in names}
+    active = [name for name in names if chosen[name] != NO_FILTER[name]]
+    hidden = [name for name in active if name != "batch-classes"]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.pills(
-            "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi", key="batch-classes",
-            label_visibility="collapsed",
+            "Class", [*(d.value for d in Diagnosis), NO_ANSWER, NOT_READ], selection_mode="multi",
+            default=chosen["batch-classes"], key=keys["batch-classes"], label_visibility="collapsed",
         )  # fmt: skip
-        with st.popover(f"More filters ({hidden} set)" if hidden else "More filters", icon=":material/filter_alt:"):
-            st.pills("Only rows that are or have", list(MARKS.values()), selection_mode="multi", key="batch-marks")
-            st.slider("Score of malignant", 0.0, 1.0, step=0.01, key="batch-score")
-            st.slider("Lesion, % of the image", 0.0, 100.0, step=0.5, key="batch-area")
-            if "batch-dice" in keys:
-                st.slider("Dice", 0.0, 1.0, step=0.01, key="batch-dice")
+        count = f" ({len(hidden)} set)" if hidden else ""
+        with st.popover(f"More filters{count}", icon=":material/filter_alt:"):
+            st.pills(
+                "Only rows that are or have", list(MARKS.values()), selection_mode="multi",
+                default=chosen["batch-marks"], key=keys["batch-marks"],
+            )  # fmt: skip
+            for name in names[2:]:
+                title, high, step = RANGES[name]
+                st.slider(title, 0.0, high, chosen[name], step, key=keys[name])
+        if hidden:
+            st.html(label("Only rows with: " + "; ".join(say_filter(one, chosen[one]) for one in hidden), css="fine"))
+        if active:
+            st.button("Clear filters", "batch-clear-filters", on_click=clear_filters, args=(queue,), type="tertiary")
     queue.filters = chosen
     classes, marks, score, area, dice = (NO_FILTER | chosen).values()
     return Filters(tuple(classes), tuple(name for name, words in MARKS.items() if words in marks), score, area, dice)
+
+
+def filter_key(name: str) -> str:
+    """A filter's key as a widget; another one after each clearing, or a closed popover would keep what was cleared."""
+    return f"{name}-{st.session_state.get(FILTERS_CLEARED, 0)}"
+
+
+def clear_filters(queue: BatchQueue) -> None:
+    """Every row again."""
+    queue.filters = {}
+    st.session_state[FILTERS_CLEARED] = st.session_state.get(FILTERS_CLEARED, 0) + 1
+
+
+def say_filter(name: str, value: Any) -> str:
+    """What one filter of the popover lets through, in words."""
+    if name == "batch-marks":
+        return " or ".join(value)
+    title, most, _ = RANGES[name]
+    digits = 1 if most > 1 else 2
+    return f"{title} {value[0]:.{digits}f} to {value[1]:.{digits}f}"
 
 
 def filter_rows(rows: Sequence[ScanRow], filters: Filters, copies: dict[str, str]) -> list[ScanRow]:
@@ -173,12 +216,11 @@ def show_table(rows: Sequence[ScanRow], copies: dict[str, str], *, key: str, wit
             "scan": st.column_config.ImageColumn(
                 "Scan", width=96, help="The lesion outlined; double-click to enlarge."
             ),
-            "file": st.column_config.TextColumn("File", width=170),
-            "class": st.column_config.TextColumn("Class", width=92),
-            "score": st.column_config.ProgressColumn(
-                "Malignant", min_value=0, max_value=1, format="%.2f", width=120, help="The model's score of malignant."
+            "file": st.column_config.TextColumn("File", width=140),
+            "class": st.column_config.TextColumn("Class", width=104, help=f"{FLAG} is flagged for malignancy."),
+            "score": st.column_config.TextColumn(
+                "Malignant", width=84, alignment="right", help="The model's score of malignant."
             ),
-            "flag": st.column_config.TextColumn("Flag", width=54, alignment="center", help="Flagged for malignancy."),
             "area": st.column_config.NumberColumn("Lesion", format="%.1f %%", width=84, help="Share of the image."),
             "reference": st.column_config.TextColumn("Reference", width=92),
             "dice": st.column_config.NumberColumn("Dice", format="%.3f", width=72),
@@ -197,13 +239,27 @@ def make_frame(rows: Sequence[ScanRow], copies: dict[str, str], *, with_truth: b
     return {name: column for name, column in frame.items() if with_truth or name not in ("reference", "dice", "hd95")}
 
 
+def score_cell(score: float, cutoff: float | None) -> str:
+    """A score in as many digits as tell it from 0, from 1 and from the flag's cut-off, three at least.
+
+    Without the signs of `score_beside`, so that texts are in order where the scores are: a click on the head sorts.
+    """
+    edges = (0.0, 1.0, *([] if cutoff is None else [cutoff]))
+    digits = next((n for n in range(3, 6) if all(f"{score:.{n}f}" != f"{edge:.{n}f}" for edge in edges)), 6)
+    least = 10**-digits
+    return f"{min(max(score, least), 1 - least):.{digits}f}"
+
+
 def show_summary(queue: BatchQueue) -> None:
     """Counts of the whole set, and figures where a reference is known."""
     rows = [row for row in queue.rows if row.reading]
     counts = {d.value: sum(row.reading is not None and row.reading.diagnosis is d for row in rows) for d in Diagnosis}
     flagged = sum(bool(row.reading and row.reading.record["flagged"]) for row in rows)
     said = [f"<b>{count}</b> read as {name}" for name, count in counts.items()]
-    said += [f"<b>{flagged}</b> flagged for malignancy", f"<b>{len(queue.rows) - len(rows)}</b> not read"]
+    said.append(f"<b>{flagged}</b> flagged for malignancy")
+    withheld = sum(bool(row.reading and row.reading.withheld) for row in rows)
+    said += [f"<b>{withheld}</b> without an answer"] if withheld else []
+    said.append(f"<b>{len(queue.rows) - len(rows)}</b> not read")
     if queue.copies():
         said.append(f"<b>{len(queue.copies())}</b> with the same pixels as another file")
     st.html(f'<div class="fine">{" · ".join(said)}</div>')
@@ -241,9 +297,9 @@ def summary_html(summary: Summary) -> str:
 
 def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
     """CSV, masks, PDF and JSON of the rows on screen; each is made when it is asked for."""
-    bring_back("batch-subject", {"batch-subject": queue.subject}, "")
     queue.subject = subject = st.text_input(
         "Name or number on the report",
+        queue.subject,
         key="batch-subject",
         max_chars=MAX_SUBJECT,
         placeholder="nothing unless typed in",
@@ -291,13 +347,13 @@ def masks_zip(rows: Sequence[ScanRow]) -> bytes:
     return buffer.getvalue()
 
 
-_COLUMNS = ("scan", "file", "class", "score", "flag", "area", "reference", "dice", "hd95", "notes")
+_COLUMNS = ("scan", "file", "class", "score", "area", "reference", "dice", "hd95", "notes")
 
 
 def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     notes = [f"Same pixels as {copies[row.id]}."] if row.id in copies else []
     if row.reading is None:
-        return (None, row.name, NOT_READ, None, "", None, row.truth.diagnosis, None, None, str(row.problem))
+        return (None, row.name, NOT_READ, None, None, row.truth.diagnosis, None, None, str(row.problem))
     reading, truth = row.reading, row.truth
     notes += ["Taught the model: it may remember the answer."] if truth.taught else []
     notes += [f"{text[:1].upper()}{text[1:]}." for text in warnings_of(row)]
@@ -310,9 +366,8 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
     return (
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
-        said,
-        reading.scores[2] if reading.scores else None,
-        FLAG if reading.record["flagged"] else "",
+        said + flag_of(row),
+        score_cell(reading.scores[2], reading.record["malignancy_threshold"]) if reading.scores else None,
         None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,
         None if math.isnan(truth.dice) else truth.dice,

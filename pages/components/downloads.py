@@ -84,13 +84,18 @@ def show_downloads(analysis: Analysis, finding: Finding, scan: ScanOnScreen, sub
 
 
 def ask_subject(scan_id: str, subjects: dict[str, str]) -> None:
-    """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's."""
-    typed, key = typed_subject(scan_id, subjects), _subject_key(scan_id)
-    if key not in st.session_state:  # Streamlit forgets a field that was not on screen
-        st.session_state[key] = typed
+    """What stands on this scan's report as its name; nothing unless typed in, and never on another scan's.
+
+    The field is told its text in every run: a browser that opens the popover later takes it from there, and reports it.
+    """
+    typed = typed_subject(scan_id, subjects)
     with st.popover(f"On the report: {plain(typed)}" if typed else "Name on the report", type="tertiary"):
         subjects[scan_id] = st.text_input(
-            "Name or number", key=key, max_chars=MAX_SUBJECT, placeholder="nothing unless typed in"
+            "Name or number",
+            typed,
+            key=_subject_key(scan_id),
+            max_chars=MAX_SUBJECT,
+            placeholder="nothing unless typed in",
         )
 
 

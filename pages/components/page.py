@@ -1,9 +1,7 @@
 """What every page begins with: the notice, the dark style, and a banner when another model than named answers."""
 
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -42,12 +40,6 @@ def show_error(error: BusiError, *, name: str | None = None) -> None:
     """Say what is wrong and what to do, with the file's name as plain text."""
     about = f"**{plain(name)}**: " if name else ""
     st.error(f"{about}{plain(error.problem)} {plain(error.remedy)}", icon=":material/error:")
-
-
-def bring_back(key: str, chosen: Mapping[str, Any], otherwise: object) -> None:
-    """Before a widget: set it to what was chosen. Streamlit forgets one that was not on screen, as on another page."""
-    if key not in st.session_state:
-        st.session_state[key] = chosen.get(key, otherwise)
 
 
 def plain(text: str) -> str:

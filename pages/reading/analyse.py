@@ -138,9 +138,9 @@ def show_options(tray: Tray) -> bool:
     if "read-first" not in st.session_state:  # Streamlit forgets a switch that was not on screen
         st.session_state["read-first"] = tray.read_first
     tray.read_first = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
-    st.button(
-        "Clear", key="clear", on_click=tray.clear, icon=":material/delete:", help="Forget all scans of this session."
-    )
+    with st.popover("Clear", icon=":material/delete:"):
+        st.markdown("Every scan here is forgotten, and with it each cut-off, frame and name that you chose for it.")
+        st.button("Forget all", key="clear", on_click=tray.clear)
     return tray.read_first
 
 

@@ -136,7 +136,9 @@ def show_toolbar(queue: BatchQueue) -> None:
             st.button("Stop", key="batch-stop", on_click=queue.cancel, icon=":material/stop:")
         elif not queue.is_done:
             st.button("Go on", key="batch-go-on", on_click=queue.go_on, icon=":material/play_arrow:")
-        st.button("Clear", key="batch-clear", on_click=queue.clear, icon=":material/delete:", help="Forget this batch.")
+        with st.popover("Clear", icon=":material/delete:"):
+            st.markdown("Every scan and row here is forgotten, and with them the filters and the name on the report.")
+            st.button("Forget all", key="batch-clear", on_click=queue.clear)
 
 
 def open_in_analyse(case: Case, *, simulated: bool) -> None:

@@ -20,7 +20,7 @@ from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, s
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, forget_drafts, pack_case, show_comparison
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
 from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
-from pages.components.page import bring_back, label, plain, show_error, start_page
+from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import analyse, current_analyser, get_analyser
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
@@ -170,11 +170,13 @@ def pick_versions(versions: Sequence[str], chosen: dict[str, str]) -> tuple[str,
 def pick_version(
     key: str, text: str, versions: Sequence[str], chosen: dict[str, str], *, otherwise: str, **options: Any
 ) -> str:
-    """One choice, kept for the session; of a version that is gone nothing is kept."""
-    if chosen.get(key) not in versions:
-        chosen.pop(key, None)
-    bring_back(key, chosen, otherwise)
-    chosen[key] = str(st.selectbox(text, versions, key=key, **options))
+    """One choice, kept for the session; of a version that is gone nothing is kept.
+
+    `index` names it in every run: a browser that opens the popover later takes the choice from there, and reports it.
+    """
+    now = chosen.get(key, otherwise)
+    index = versions.index(now if now in versions else otherwise)
+    chosen[key] = str(st.selectbox(text, versions, index=index, key=key, **options))
     return chosen[key]
 
 
@@ -194,8 +196,10 @@ def read_case(case: Case, data: bytes, analyser: Analyser, frames: dict[str, int
     analysis = analyse(data, None, analyser, insist=True)
     if analysis.image.frames > 1:
         key = f"frame-{case.id}"
-        bring_back(key, frames, 1)
-        frame = frames[key] = int(st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, key=key))
+        frames[key] = int(
+            st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, frames.get(key, 1), key=key)
+        )
+        frame = frames[key]
         analysis = analyse(data, frame - 1, analyser, insist=True)
     return analysis
 

@@ -1,11 +1,13 @@
 """The Batch page without a browser: rows as they come, caps, filters, stop and go on, downloads."""
 
 import io
+import re
 import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 from versions import make_analyser, write_version
@@ -13,11 +15,12 @@ from versions import make_analyser, write_version
 from busi_core.data.pairing import Batch
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
 from busi_core.types import Diagnosis
 from pages.components import batch_queue
 from pages.components.batch_queue import BatchQueue, list_server_folders
-from pages.components.batch_view import Filters, filter_rows, make_frame, masks_zip
+from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip, score_cell
 from pages.components.cases import CaseList
 from pages.components.serving import get_serving
 
@@ -85,9 +88,9 @@ def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -
     """Neither the name typed for its report nor a filter that nobody sees any more."""
     page = upload(page, ("a.png", scan()), ("b.png", scan(seed=2))).run()
     page.text_input(key="batch-subject").set_value("PATIENT-A").run()
-    page.slider(key="batch-score").set_value((0.99, 1.0)).run()
+    page.slider(key="batch-score-0").set_value((0.99, 1.0)).run()
     assert "0 of 2 rows pass the filters" in texts(page)
-    next(button for button in page.button if button.label == "Clear").click().run()
+    page.button(key="batch-clear").click().run()
     page = upload(page, ("c.png", scan(seed=3))).run()
     assert page.text_input(key="batch-subject").value == ""
     assert len(page.dataframe[0].value["class"]) == 1
@@ -97,23 +100,41 @@ def test_filters_and_the_reports_name_are_there_again_after_another_page_and_the
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
     page = upload(app.switch_page("pages/reading/batch.py").run(), ("a.png", scan()), ("b.txt", b"text")).run()
     assert label_of_filters(page) == "More filters"
-    page.pills(key="batch-classes").set_value(["not read"]).run()
+    page.pills(key="batch-classes-0").set_value(["not read"]).run()
     assert label_of_filters(page) == "More filters"  # the classes stand beside it for everybody to see
-    page.pills(key="batch-marks").set_value(["has warnings"]).run()
-    page.slider(key="batch-score").set_value((0.25, 1.0)).run()
-    page.slider(key="batch-area").set_value((0.0, 50.0)).run()
+    page.pills(key="batch-marks-0").set_value(["has warnings"]).run()
+    page.slider(key="batch-score-0").set_value((0.25, 1.0)).run()
+    page.slider(key="batch-area-0").set_value((0.0, 50.0)).run()
     page.text_input(key="batch-subject").set_value("Case 7").run()
     assert label_of_filters(page) == "More filters (3 set)"
     page.switch_page("pages/evidence/about.py").run()
     page = page.switch_page("pages/reading/batch.py").run()
     assert not page.exception
-    assert page.pills(key="batch-classes").value == ["not read"]
-    assert page.pills(key="batch-marks").value == ["has warnings"]
-    assert page.slider(key="batch-score").value == (0.25, 1.0)
-    assert page.slider(key="batch-area").value == (0.0, 50.0)
+    assert page.pills(key="batch-classes-0").value == ["not read"]
+    assert page.pills(key="batch-marks-0").value == ["has warnings"]
+    assert page.slider(key="batch-score-0").value == (0.25, 1.0)
+    assert page.slider(key="batch-area-0").value == (0.0, 50.0)
     assert page.text_input(key="batch-subject").value == "Case 7"
     assert label_of_filters(page) == "More filters (3 set)"
     assert "0 of 2 rows pass the filters." in texts(page)
+
+
+def test_filters_are_told_to_a_browser_that_opens_them_later_and_are_named_and_cleared(page: AppTest) -> None:
+    """A closed popover has no widgets there: opened, it takes what the page names last, and reports that."""
+    page = upload(page, ("a.png", scan()), ("b.txt", b"text")).run()
+    assert not [button for button in page.button if button.label == "Clear filters"]
+    page.pills(key="batch-marks-0").set_value(["has warnings", "findings disagree"]).run()
+    page.slider(key="batch-score-0").set_value((0.25, 1.0)).run()
+    page = page.run()
+    marks, score = page.pills(key="batch-marks-0").proto, page.slider(key="batch-score-0").proto
+    assert [marks.options[place].content for place in marks.default] == ["has warnings", "findings disagree"]
+    assert list(score.default) == [0.25, 1.0]
+    assert "Only rows with: has warnings or findings disagree; Score of malignant 0.25 to 1.00" in texts(page)
+    page = page.button(key="batch-clear-filters").click().run()
+    assert label_of_filters(page) == "More filters"
+    assert page.pills(key="batch-marks-1").value == []
+    assert page.slider(key="batch-score-1").value == (0.0, 1.0)
+    assert "2 of 2 rows pass the filters." in texts(page)
 
 
 def label_of_filters(page: AppTest) -> str:
@@ -163,7 +184,15 @@ def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
     assert not page.exception
     assert "broken.zip" in texts(page)
     assert "lesion Dice" in texts(page)
+    assert re.search(r"<td>lesion Dice</td><td>0\.\d{3} \(too few scans for an interval\)</td>", texts(page))
     assert list(page.dataframe[0].value["reference"]) == ["malignant"] * 3
+
+
+def test_the_summary_counts_scans_without_an_answer_so_that_all_are_accounted_for(page: AppTest) -> None:
+    flat = mask_png(np.zeros((96, 120), bool))  # no contrast
+    page = upload(page, ("a.png", scan()), ("flat.png", flat), ("c.txt", b"")).run()
+    assert not page.exception
+    assert "<b>1</b> without an answer · <b>1</b> not read" in texts(page)
 
 
 def test_a_folder_of_the_readers_machine_is_read_and_what_is_no_scan_in_it_left_out(page: AppTest) -> None:
@@ -224,8 +253,10 @@ def test_stop_keeps_what_was_read_and_go_on_reads_the_rest_once(page: AppTest, m
     assert [row.name for row in queue_of(page).rows] == [f"{n}.png" for n in range(4)]
 
 
-def test_clear_forgets_the_batch(page: AppTest) -> None:
+def test_clear_asks_and_then_forgets_the_batch(page: AppTest) -> None:
     page = upload(page, ("a.png", scan())).run()
+    assert not [button for button in page.button if button.label == "Clear"], "one tap forgets nothing"
+    assert [str(one.proto.popover.label) for one in page.get("popover")].count("Clear") == 1
     page = page.button(key="batch-clear").click().run()
     assert not page.exception
     assert queue_of(page).cases == []
@@ -316,6 +347,26 @@ def test_a_table_cell_that_is_not_defined_is_empty_rather_than_zero() -> None:
     frame = make_frame(queue.rows, {}, with_truth=True)
     assert frame["dice"] == [None, None]
     assert frame["score"][0] is None or frame["score"][1] is None
+
+
+def test_a_score_in_the_table_is_never_certainty_nor_the_cut_off_it_is_beside_and_sorts_as_text() -> None:
+    cutoff = 0.027
+    scores = [1e-9, 0.0003, 0.004, 0.0268, 0.0269, 0.0272, 0.031, 0.5, 0.9994, 0.99962, 0.99999991]
+    cells = [score_cell(score, cutoff) for score in scores]
+    assert cells == sorted(cells)
+    assert cells == [
+        "0.000001", "0.0003", "0.004", "0.0268", "0.0269", "0.0272", "0.031", "0.500", "0.999", "0.9996", "0.999999",
+    ]  # fmt: skip
+    assert score_cell(0.0269, None) == "0.027"
+
+
+@pytest.mark.parametrize(("cutoff", "flagged"), [(0.001, True), (0.999, False)])
+def test_a_flag_stands_behind_the_class_in_the_table_and_while_it_is_read(cutoff: float, flagged: bool) -> None:
+    """A narrow screen ends behind the class, and a flagged scan may be called benign."""
+    queue = make_queue(("a.png", scan()), malignancy=MalignancyFlag(cutoff, 0.95, 0.5, 40))
+    (said,) = make_frame(queue.rows, {}, with_truth=False)["class"]
+    assert str(said).endswith(" ⚑") is flagged
+    assert (" ⚑</figcaption>" in latest_strip(queue.rows)) is flagged
 
 
 def test_a_row_says_that_its_scan_taught_the_model() -> None:

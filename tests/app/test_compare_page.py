@@ -277,6 +277,26 @@ def test_a_cut_off_is_there_again_after_another_page_until_the_scans_are_cleared
     assert "0.37" not in texts(page)
 
 
+def mount(page: AppTest, key: str) -> AppTest:
+    """Open the popover that holds a choice, and touch nothing: the browser reports what the page named last."""
+    proto = page.selectbox(key=key).proto
+    taken = proto.raw_value if proto.set_value else proto.options[proto.default]
+    return page.selectbox(key=key).set_value(taken).run()
+
+
+def test_whoever_opens_the_versions_and_touches_nothing_reads_on_with_the_same(page: AppTest) -> None:
+    put_into_service(read_settings().weights_dir, "tiny-b")  # the second of the list
+    page = compare(page, [("a.png", SCAN.png()), ("b.png", png(255 - SCAN.grey))])
+    page = page.selectbox(key="compare-second").select("tiny-a").run()
+    cases = page.session_state["cases"]
+    for place in (1, 0):  # step, look at the versions, step back
+        cases.open(place)
+        page = mount(mount(page.run(), "compare-version-tiny-b"), "compare-second")
+    assert not page.exception
+    assert page.selectbox(key="compare-version-tiny-b").value == "tiny-b"
+    assert page.selectbox(key="compare-second").value == "tiny-a"
+
+
 def test_in_the_place_of_a_chosen_version_that_is_gone_the_one_in_service_reads(tmp_path: Path) -> None:
     write_version(tmp_path / "weights", "tiny-c")
     put_into_service(tmp_path / "weights", "tiny-b")

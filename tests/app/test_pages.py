@@ -77,6 +77,20 @@ def test_a_name_typed_for_one_scan_stands_on_no_other_scans_report(analyse_page:
     assert set(page.session_state["tray"].subjects.values()) == {""}
 
 
+def test_a_name_typed_for_a_scan_outlasts_a_popover_that_is_opened_and_left_alone(analyse_page: AppTest) -> None:
+    """A closed one has no field in the browser: opened, it takes the text that the page named last, and reports it."""
+    page = upload(analyse_page, *[(f"{n}.png", simulate_scan(Diagnosis.BENIGN, seed=n).png()) for n in (1, 2)])
+    page = page.text_input[0].set_value("Case 17").run()
+    for place in (1, 0):
+        page.session_state["tray"].open(place)
+        page = page.run()
+    page = page.run()  # as after another cut-off
+    field = page.text_input[0].proto
+    page = page.text_input[0].set_value(field.value if field.set_value else field.default).run()
+    assert page.text_input[0].value == "Case 17"
+    assert "Case 17" in page.session_state["tray"].subjects.values()
+
+
 def test_every_page_lies_in_a_subfolder_so_that_none_is_discovered_without_app() -> None:
     assert not list((ROOT / "pages").glob("*.py"))
 
@@ -136,8 +150,10 @@ def test_a_simulated_scan_says_so(analyse_page: AppTest) -> None:
     assert "SIMULATED" in texts(page)
 
 
-def test_clear_forgets_every_scan(analyse_page: AppTest) -> None:
+def test_clear_asks_and_then_forgets_every_scan(analyse_page: AppTest) -> None:
     page = analyse_page.button(key="sample-benign").click().run()
+    assert not [button for button in page.button if button.label == "Clear"], "one tap forgets nothing"
+    assert [str(one.proto.popover.label) for one in page.get("popover")].count("Clear") == 1
     page = page.button(key="clear").click().run()
     assert not page.exception
     assert "Read a breast ultrasound scan" in page.title[0].value

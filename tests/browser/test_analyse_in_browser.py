@@ -171,6 +171,7 @@ def test_the_filmstrip_gives_back_every_picture_that_it_showed(
     reading.settle()
     assert reading.page.evaluate("window.held.size") == 2
     reading.page.get_by_role("button", name="Clear").click()
+    reading.page.get_by_role("button", name="Forget all").click()
     reading.page.get_by_text("Read a breast ultrasound scan").wait_for(timeout=15_000)
     reading.page.wait_for_function("window.held.size === 0", timeout=15_000)
 
@@ -203,6 +204,7 @@ def test_a_hostile_file_name_is_shown_as_text_and_asks_for_nothing(
         expect(reading.page.get_by_text(name.split("](")[-1], exact=False).first).to_be_visible(timeout=60_000)
         reading.settle()
         reading.page.get_by_role("button", name="Clear").click()
+        reading.page.get_by_role("button", name="Forget all").click()
         reading.page.get_by_text("Read a breast ultrasound scan").wait_for(timeout=15_000)
     assert not [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:")) or ":9/" in url]
 
