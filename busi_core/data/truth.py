@@ -30,8 +30,9 @@ from PIL import Image, ImageOps
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.limits import DAMAGE_ERRORS, require_sensible_tiles
+from busi_core.imaging.limits import DAMAGE_ERRORS
 from busi_core.imaging.pictures import WIDE_MODES
+from busi_core.imaging.tiff import prepare_tiff
 from busi_core.types import Diagnosis, Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
@@ -190,7 +191,7 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
                 )
             if _has_second_picture(file):
                 raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
-            require_sensible_tiles(file)
+            prepare_tiff(file)
             file.load()
             upright = ImageOps.exif_transpose(file)
             if upright.mode in WIDE_MODES:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from busi_core.errors import InvalidImageError
@@ -53,17 +52,6 @@ def damage_refused(format_name: str) -> Iterator[None]:
             f"The {format_name} file is damaged or incomplete.",
             remedy="Export or copy the image again; if that fails, use another image.",
         ) from error
-
-
-def require_sensible_tiles(image: Image.Image) -> None:
-    """Refuse a TIFF whose tiles are far larger than an image may be: libtiff unpacks whole tiles.
-
-    Raises:
-        InvalidImageError: They are.
-    """
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(TILEWIDTH, 1) * tags.get(TILELENGTH, 1) > MAX_PIXELS:
-        raise InvalidImageError("The TIFF file has tiles far larger than its image.", remedy="Save the image as PNG.")
 
 
 def require_sensible_size(width: int, height: int) -> None:

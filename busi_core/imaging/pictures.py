@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.jpeg_markers import require_few_scans
@@ -34,9 +33,9 @@ from busi_core.imaging.limits import (
     choose_frame,
     damage_refused,
     require_sensible_size,
-    require_sensible_tiles,
 )
 from busi_core.imaging.raw import RawPixels
+from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
 from busi_core.types import Rgb
 
 ACCEPTED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # never EPS, PDF, SVG: those run programs or fonts
@@ -151,17 +150,16 @@ def _require_known_mode(mode: str) -> None:
 def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
     """Decode the frame that `image` stands on, upright; the table above says what becomes of each mode."""
     stores_16_bits = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high byte of 16-bit colour
-    tags = getattr(image, "tag_v2", {})
-    is_unsigned, is_white_zero = tags.get(SAMPLEFORMAT, (1,))[0] == 1, tags.get(PHOTOMETRIC_INTERPRETATION) == 0
-    require_sensible_tiles(image)
+    white_zero, unsigned = is_white_zero(image), is_unsigned(image)
+    prepare_tiff(image)
     image.load()
     turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     upright = image if turn is None else image.transpose(turn)
     if image.mode in WIDE_MODES:
         values = np.asarray(upright)
-        if image.mode == "I" and tags and is_unsigned:  # Pillow reads unsigned 32 bits into signed ones
+        if image.mode == "I" and unsigned:  # Pillow reads unsigned 32 bits into signed ones
             values = values.view(np.uint32)
-        return RawPixels(-values.astype(np.float64) if is_white_zero else values, windowed=True)
+        return RawPixels(-values.astype(np.float64) if white_zero else values, windowed=True)
     if image.mode in ALPHA_MODES or image.has_transparency_data:
         return RawPixels(_over_black(upright.convert("RGBA")), windowed=stores_16_bits)
     plain = upright.convert("L" if image.mode in ("1", "L") else "RGB")

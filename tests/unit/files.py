@@ -71,17 +71,37 @@ def black_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
 
 
-def tiff(pixels: NDArray[Any], *, photometric: int = 1, orientation: int = 1) -> bytes:
-    """One uncompressed grey page written by hand (TIFF 6.0) in the byte order and type of `pixels`."""
+def tiff(
+    pixels: NDArray[Any],
+    *,
+    photometric: int | None = None,
+    orientation: int = 1,
+    is_packed: bool = False,
+    has_planes: bool = False,
+) -> bytes:
+    """One page written by hand (TIFF 6.0) in the byte order and type of `pixels`, (height, width[, samples]).
+
+    `is_packed` deflates it; `has_planes` says that each sample has a plane of its own, and writes it so. `photometric`
+    is by default 1 (black is zero), of colour 2 (RGB).
+    """
     order = ">" if pixels.dtype.byteorder == ">" else "<"
     sample_format = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
-    height, width = pixels.shape
-    body = pixels.tobytes()
-    tags = [
-        *((256, width), (257, height), (258, pixels.dtype.itemsize * 8), (259, 1), (262, photometric)),
-        *((273, 8), (274, orientation), (277, 1), (278, height), (279, len(body)), (339, sample_format)),
-    ]
-    directory = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    height, width, samples = np.atleast_3d(pixels).shape
+    planes = np.moveaxis(np.atleast_3d(pixels), -1, 0) if has_planes else pixels[None]
+    strips = [zlib.compress(plane.tobytes()) if is_packed else plane.tobytes() for plane in planes]
+    body = b"".join(strips)
+    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    black = 1 if samples == 1 else 2
+    tags = {256: [width], 257: [height], 258: [pixels.dtype.itemsize * 8] * samples, 259: [8 if is_packed else 1]}
+    tags |= {262: [black if photometric is None else photometric], 273: starts, 274: [orientation], 277: [samples]}
+    tags |= {278: [height], 279: [len(strip) for strip in strips], 284: [2 if has_planes else 1]}
+    tags |= {339: [sample_format] * samples}
+    directory = b""
+    for tag, values in tags.items():
+        content = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            content, body = struct.pack(f"{order}I", 8 + len(body)), body + content
+        directory += struct.pack(f"{order}HHI", tag, 4, len(values)) + content
     mark = b"MM\0*" if order == ">" else b"II*\0"
     at = 8 + len(body)
     return mark + struct.pack(f"{order}I", at) + body + struct.pack(f"{order}H", len(tags)) + directory + bytes(4)

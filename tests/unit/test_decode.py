@@ -247,6 +247,36 @@ def test_wide_pixels_are_shown_from_minimum_to_maximum(data: bytes, expected: li
     assert ImageWarning.WINDOWED in image.warnings
 
 
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "deflated"])
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+def test_the_byte_order_of_a_tiff_changes_nothing(kind: str, is_packed: bool) -> None:
+    """U7. OpenCV is the second opinion. Pillow turned what libtiff had turned already."""
+    values = SCAN.astype(kind) * 100 - (5000 if kind != "u2" else 0)
+    for order in "<>":
+        data = tiff(values.astype(order + kind), is_packed=is_packed)
+        seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(seen, values)
+        np.testing.assert_array_equal(decode_image(data).grey, window_to_8_bits(values))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_planes_of_a_tiff_are_read_as_meant_or_refused(order: str) -> None:
+    """U9. Uncompressed, Pillow takes any plane for bytes whose zero is black."""
+    wide_colours = (COLOURS.astype(np.uint16) * 257).astype(f"{order}u2")
+    for data in (tiff(COLOURS, has_planes=True), tiff(wide_colours, has_planes=True, is_packed=True)):
+        np.testing.assert_array_equal(decode_image(data).rgb, COLOURS)
+    assert "separate planes" in refusal(tiff(wide_colours, has_planes=True))
+    assert "separate planes" in refusal(tiff(SCAN.astype(f"{order}i4"), has_planes=True))
+    assert "separate planes" in refusal(tiff(SCAN, photometric=0, has_planes=True))
+    np.testing.assert_array_equal(decode_image(tiff(SCAN, has_planes=True)).grey, SCAN)
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "deflated"])
+def test_signed_bytes_are_refused_rather_than_read_without_their_sign(is_packed: bool) -> None:
+    """U9."""
+    assert "signed numbers of 8 bits" in refusal(tiff((SCAN // 2).astype(np.int8), is_packed=is_packed))
+
+
 def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
     """U7."""
     row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64
