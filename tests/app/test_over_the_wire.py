@@ -127,6 +127,7 @@ def test_eight_sessions_at_once_read_bit_by_bit_what_one_reads_alone(server: App
                     simulated=False,
                     read_first=False,
                     lesion_cutoff=analysis.lesion_threshold,
+                    heat_worth=str(header["heat_worth"]),
                 )
             )
             assert header == expected  # `content` in it is a digest of all pixels and maps
