@@ -22,14 +22,13 @@ from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import TABLES, Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
+from pages.components.budget import QUEUE_KEY, OpenZip, count_kept, room_left, say_full
 from pages.components.cases import DOUBTFUL, cap_uploads, name_some
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
-MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
 CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
 JOBS = 2  # scans read side by side
 SIMULATED_OF_EACH = 4
-_KEY = "batch-queue"
 
 
 @dataclass
@@ -50,6 +49,7 @@ class BatchQueue:
         simulated: Ids of cases that the phantom made.
         filters: What the reader set in the filters, by the widget's key; stays while other pages are open.
         subject: What the reader typed in as the name on the report; likewise.
+        held: Bytes of uploads that it keeps; none of a folder on the server.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -65,8 +65,8 @@ class BatchQueue:
     simulated: set[str] = field(default_factory=set)
     filters: dict[str, Any] = field(default_factory=dict)
     subject: str = ""
+    held: int = 0
     _summaries: tuple[int, list[Summary]] = (0, [])
-    _held: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -87,26 +87,25 @@ class BatchQueue:
         """
         files, self.notes = cap_uploads(files)
         size = sum(len(data) for _, data in files)
-        if self._held + size > MAX_BYTES:
-            self.notes = [
-                f"A session holds {MAX_BYTES // 1_000_000} MB of uploads. Clear the batch and add these again."
-            ]
+        if size > room_left(self):
+            self.notes = [say_full(self)]
             self.generation += 1
             return
-        self._held += size
-        loose: list[tuple[str, bytes]] = []
-        zips: list[list[SourceFile]] = []
+        first = len(self.cases)
+        loose: list[SourceFile] = []
+        zips: list[OpenZip] = []
         for name, data in files:
             if not is_zip(data):
-                loose.append((name, data))
+                loose += list_uploads([(name, data)])
                 continue
             try:
-                zips.append(list_zip(data))
+                zips.append(OpenZip(len(data), list_zip(data)))
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        self._add(pair_files(list_uploads(loose), keep_all=not is_folder))
+        self._add(pair_files(loose, keep_all=not is_folder))
         for packed in zips:  # each by itself: the same path in two of them is two scans
-            self._add(pair_files(packed))
+            self._add(pair_files(packed.files))
+        self.held += count_kept(loose, zips, self.cases[first:])
 
     def add_files(self, files: Sequence[SourceFile]) -> None:
         """Append the files of a folder on the server, and begin."""
@@ -195,9 +194,9 @@ class BatchQueue:
 
 def get_queue() -> BatchQueue:
     """The batch of this session."""
-    if _KEY not in st.session_state:
-        st.session_state[_KEY] = BatchQueue()
-    queue: BatchQueue = st.session_state[_KEY]
+    if QUEUE_KEY not in st.session_state:
+        st.session_state[QUEUE_KEY] = BatchQueue()
+    queue: BatchQueue = st.session_state[QUEUE_KEY]
     return queue
 
 

@@ -14,15 +14,14 @@ from busi_core import Diagnosis, InvalidImageError, simulate_scan
 from busi_core.data.pairing import TABLES, Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.types import Grey
+from pages.components.budget import CASES_KEY, OpenZip, count_kept, room_left, say_full
 
-MAX_BYTES = 600_000_000  # of what one session uploaded; as the tray of scans
 MAX_UPLOADS = 1_000  # files chosen one by one; the browser's list of them freezes the page for minutes from some more
 DOUBTFUL = (
     "Several files have the same name, so that whose masks these are cannot be told, and none is used; give them other "
     "names, or add them one after the other:"
 )
 Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
-_KEY = "cases"
 
 
 @dataclass
@@ -42,6 +41,7 @@ class CaseList:
         cutoffs: On the lesion probability, as the reader let go of them, by the scan shown and the version.
         session: Names this list to the browser, and no other; another one when the cases are cleared.
         kept: Numbers of the corrected masks that the store has taken.
+        held: Bytes of uploads that it keeps; none of a folder on the server.
     """
 
     cases: list[Case] = field(default_factory=list)
@@ -56,6 +56,7 @@ class CaseList:
     cutoffs: dict[str, dict[str, float]] = field(default_factory=dict)
     session: str = field(default_factory=secrets.token_hex)
     kept: set[int] = field(default_factory=set)
+    held: int = 0
 
     @property
     def open_case(self) -> Case | None:
@@ -90,20 +91,20 @@ class CaseList:
         """
         self.notes = []
         scans, masks = self._cap(scans), self._cap(masks)
-        held = sum(case.scan.size + sum(mask.size for mask in case.masks) for case in self.cases)
-        if held + sum(len(data) for _, data in [*scans, *masks]) > MAX_BYTES:
-            self.notes = [f"A session holds {MAX_BYTES // 1_000_000} MB of scans. Clear some and add these again."]
+        if sum(len(data) for _, data in [*scans, *masks]) > room_left(self):
+            self.notes = [say_full(self)]
             return
         first = len(self.cases)
         loose, zips = self._unpack(scans)
         loose_apart, zips_apart = self._unpack(masks)
-        apart = [*loose_apart, *(file for files in zips_apart for file in files)]
+        apart = [*loose_apart, *(file for packed in zips_apart for file in packed.files)]
         if apart:
-            self.add(_pair([*loose, *(file for files in zips for file in files)], apart))
+            self.add(_pair([*loose, *(file for packed in zips for file in packed.files)], apart))
         else:
             self.add(pair_files(loose, keep_all=not is_folder))
-            for files in zips:  # each by itself: the same path in two of them is two scans
-                self.add(pair_files(files))
+            for packed in zips:  # each by itself: the same path in two of them is two scans
+                self.add(pair_files(packed.files))
+        self.held += count_kept([*loose, *loose_apart], [*zips, *zips_apart], self.cases[first:])
         self.open(min(first, len(self.cases) - 1))
 
     def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
@@ -130,7 +131,7 @@ class CaseList:
     def clear(self) -> None:
         """Forget every case, and what was drawn; which versions read stays."""
         self.cases, self.index, self.notes, self.simulated, self.opened, self.subjects = [], 0, [], set(), {}, {}
-        self.frames, self.cutoffs, self.session, self.kept = {}, {}, secrets.token_hex(), set()
+        self.frames, self.cutoffs, self.session, self.kept, self.held = {}, {}, secrets.token_hex(), set(), 0
         self.generation += 1
 
     def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:
@@ -138,16 +139,16 @@ class CaseList:
         self.notes += note
         return kept
 
-    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[list[SourceFile]]]:
+    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[OpenZip]]:
         """Files chosen one by one, and those out of each zip; a zip that cannot be read leaves a note."""
         loose: list[SourceFile] = []
-        zips: list[list[SourceFile]] = []
+        zips: list[OpenZip] = []
         for name, data in files:
             if not is_zip(data):
                 loose += list_uploads([(name, data)])
                 continue
             try:
-                zips.append(list_zip(data))
+                zips.append(OpenZip(len(data), list_zip(data)))
             except InvalidImageError as error:
                 self.notes.append(f"{name}: {error.problem} {error.remedy}")
         return loose, zips
@@ -164,9 +165,9 @@ def cap_uploads(files: Sequence[Upload]) -> tuple[Sequence[Upload], list[str]]:
 
 def get_cases() -> CaseList:
     """The cases of this session."""
-    if _KEY not in st.session_state:
-        st.session_state[_KEY] = CaseList()
-    cases: CaseList = st.session_state[_KEY]
+    if CASES_KEY not in st.session_state:
+        st.session_state[CASES_KEY] = CaseList()
+    cases: CaseList = st.session_state[CASES_KEY]
     return cases
 
 

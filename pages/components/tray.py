@@ -6,12 +6,10 @@ from typing import Protocol
 
 import streamlit as st
 
+from pages.components.budget import TRAY_KEY, room_left
 from pages.components.explain_panel import Shelf
 
 MAX_SCANS = 200
-MAX_BYTES = 600_000_000  # of one session's scans together; a server of 1 GB holds the model beside them
-
-_KEY = "tray"
 
 
 class Upload(Protocol):
@@ -70,6 +68,11 @@ class Tray:
     read_first: bool = False
 
     @property
+    def held(self) -> int:
+        """Bytes of its scans."""
+        return sum(len(scan.data) for scan in self.scans)
+
+    @property
     def open_scan(self) -> Scan | None:
         """The scan on screen."""
         return self.scans[self.index] if self.scans else None
@@ -77,7 +80,7 @@ class Tray:
     def add(self, files: list[tuple[str, bytes]], *, simulated: bool) -> None:
         """Append files and open the first of them; what has no room is counted in `refused`."""
         first, self.refused = len(self.scans), 0
-        room = MAX_BYTES - sum(len(scan.data) for scan in self.scans)
+        room = room_left(self)
         for name, data in files:
             if len(self.scans) >= MAX_SCANS or len(data) > room:
                 self.refused += 1
@@ -107,7 +110,7 @@ class Tray:
 
 def get_tray() -> Tray:
     """The tray of this session."""
-    if _KEY not in st.session_state:
-        st.session_state[_KEY] = Tray()
-    tray: Tray = st.session_state[_KEY]
+    if TRAY_KEY not in st.session_state:
+        st.session_state[TRAY_KEY] = Tray()
+    tray: Tray = st.session_state[TRAY_KEY]
     return tray

@@ -9,6 +9,7 @@ from busi_core import BusiError, Diagnosis, EvaluationReport, read_finding, simu
 from busi_core.cross_validation import ELSEWHERE
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
+from pages.components.budget import say_full
 from pages.components.downloads import ScanOnScreen
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
@@ -25,7 +26,7 @@ from pages.components.serving import (
     get_reports,
     servable_versions,
 )
-from pages.components.tray import MAX_BYTES, MAX_SCANS, Scan, Tray, get_tray
+from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
 from pages.components.viewer import pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
@@ -275,10 +276,7 @@ start_page()
 tray = get_tray()
 notice = st.empty()  # always there: what stands below keeps its place, and the viewer its cut-off
 if tray.refused:
-    notice.warning(
-        f"{tray.refused:,} files found no room: a session holds {MAX_SCANS} scans and {MAX_BYTES / 1e6:.0f} MB. "
-        "Clear some and add them again."
-    )
+    notice.warning(f"{tray.refused:,} files found no room; {MAX_SCANS} scans are open here at most. {say_full(tray)}")
 welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read
 if tray.open_scan is None:
     with welcome.container():

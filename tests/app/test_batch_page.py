@@ -18,7 +18,7 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
 from busi_core.types import Diagnosis
-from pages.components import batch_queue
+from pages.components import batch_queue, budget
 from pages.components.batch_queue import BatchQueue, list_server_folders
 from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip, score_cell
 from pages.components.cases import CaseList
@@ -231,11 +231,11 @@ def test_more_scans_than_the_cap_are_counted_and_the_rest_goes_on(
 
 
 def test_more_bytes_than_a_session_holds_are_refused(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_queue, "MAX_BYTES", 1000)
+    monkeypatch.setattr(budget, "MAX_BYTES", 1000)
     page = upload(page, ("a.png", scan()))
     assert not page.exception
     assert not queue_of(page).cases
-    assert "Clear the batch" in page.warning[1].value
+    assert "Clear a batch" in page.warning[1].value
 
 
 def test_stop_keeps_what_was_read_and_go_on_reads_the_rest_once(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pages.components import tray
+from pages.components import budget
 from pages.components.tray import Tray
 
 
 def test_one_file_too_large_takes_no_room_from_those_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tray, "MAX_BYTES", 600)
+    monkeypatch.setattr(budget, "MAX_BYTES", 600)
     kept = Tray()
     kept.add([("large.png", b"x" * 700), *((f"{n}.png", b"x" * 100) for n in range(8))], simulated=False)
     assert [scan.name for scan in kept.scans] == [f"{n}.png" for n in range(6)]
