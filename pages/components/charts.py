@@ -90,7 +90,7 @@ def draw_roc(sensitivity: Sequence[float], specificity: Sequence[float], flag: t
             y=list(sensitivity),
             mode="lines",
             line={"shape": "hv", "color": BLUE},
-            hovertemplate="flags %{y:.0%} of malignant and %{x:.0%} of the others<extra></extra>",
+            hovertemplate="above it: %{y:.0%} of malignant and %{x:.0%} of benign<extra></extra>",
             name="every threshold",
         )
     )
@@ -98,7 +98,7 @@ def draw_roc(sensitivity: Sequence[float], specificity: Sequence[float], flag: t
     if flag:
         point = {"size": 11, "color": AMBER}
         figure.add_scatter(x=[1 - flag[1]], y=[flag[0]], mode="markers", marker=point, name="the flag in service")
-    return _dress(figure, height=360, x="share of the others flagged", y="share of malignant flagged")
+    return _dress(figure, height=360, x="share of benign above the threshold", y="share of malignant above it")
 
 
 def draw_reliability(bins: Sequence[tuple[int, float, float]]) -> go.Figure:

@@ -9,6 +9,7 @@ from busi_core import BusiError, Diagnosis, read_finding
 from busi_core.audit import open_audit
 from busi_core.comparison import Comparison, HeatmapFit, LesionMatch
 from busi_core.corrections import MAX_WHO, keep_correction
+from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.report import Report, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
@@ -92,18 +93,33 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
         f'<div class="label">Class</div><table class="plain pairs"><tbody>'
         f"<tr><td>Reference</td><td><b>{truth}</b></td></tr>"
         f'<tr><td>Model</td><td><b style="color:{CLASS_COLOURS[predicted]}">{predicted.value}</b></td></tr>'
-        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{rows}{_flag_line(analysis)}'
+        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{rows}'
+        f"{_set_line(analysis)}{_flag_block(analysis, predicted)}"
     )
 
 
-def _flag_line(analysis: Analysis) -> str:
-    """Whether the scan was flagged: it may be beside any class."""
+def _set_line(analysis: Analysis) -> str:
+    """The classes that cannot be ruled out, as Analyse and the report name them; empty without limits."""
+    if analysis.not_ruled_out is None:
+        return ""
+    promise = f"Cannot be ruled out ({USUAL_COVERAGE:.0%} of cases)"
+    return f'<div class="label">{promise}</div><div class="set">{" or ".join(analysis.not_ruled_out)}</div>'
+
+
+def _flag_block(analysis: Analysis, predicted: Diagnosis) -> str:
+    """Whether the scan was flagged: it may be beside any class, and is amber then, as on Analyse."""
     scores, threshold = analysis.prediction.probabilities, analysis.malignancy_threshold
     if scores is None or threshold is None:
         return ""
     said, cutoff = score_beside(scores[Diagnosis.MALIGNANT], threshold)
-    mark = "⚑ Flagged for malignancy" if scores[Diagnosis.MALIGNANT] >= threshold else "Not flagged for malignancy"
-    return f'<div class="fine">{mark}: score of malignant {escape(said)}, flagged from {cutoff} on.</div>'
+    flagged, is_class = scores[Diagnosis.MALIGNANT] >= threshold, predicted is Diagnosis.MALIGNANT
+    mark = "⚑ Flagged for malignancy" if flagged else "Not flagged for malignancy"
+    though = f", though the class is {predicted.value}" if flagged and not is_class else ""
+    tone = "off" if not flagged else "on" if is_class else "on beside"
+    return (
+        f'<div class="flag {tone}"><b>{mark}{though}</b>'
+        f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on.</span></div>"
+    )
 
 
 def heat_table(comparison: Comparison | None) -> str:

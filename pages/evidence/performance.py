@@ -8,9 +8,11 @@ import streamlit as st
 from busi_core import BusiError, Diagnosis, EvaluationReport, read_settings
 from busi_core.cross_validation import READ_BY
 from busi_core.data.records import Record, read_bus_bra, read_busi, read_truth
+from busi_core.evaluation import count_flagged
 from busi_core.findings import read_finding
 from busi_core.imaging.overlay import draw_mask
 from busi_core.metrics.classification import malignancy_score, roc_curve
+from busi_core.metrics.proportion import share_interval
 from pages.components.charts import CONFIG, draw_dice_by_size, draw_reliability, draw_roc
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
@@ -71,6 +73,25 @@ def show_class_curves(report: EvaluationReport) -> None:
     with right:
         st.subheader("As sure as right?")
         st.plotly_chart(draw_reliability(report.reliability), config=CONFIG, key="reliability")
+
+
+def say_flag(report: EvaluationReport) -> str:
+    """What the malignancy flag reached at its own cut-off; its score is another than that of the curve."""
+    threshold = report.flag["threshold"] if report.flag else math.nan
+    counted = None if math.isnan(threshold) else count_flagged([report], threshold)
+    if counted is None:
+        return ""
+    (found, malignant), (marked, others) = counted
+    shares = (("sensitivity", found, malignant, "malignant"), ("specificity", others - marked, others, "other"))
+    said = [
+        f"{name} {share.estimate:.3f} ({share.low:.3f} – {share.high:.3f}), {count:,} of {of:,} {kind} scans"
+        for name, count, of, kind in shares
+        if not math.isnan((share := share_interval(count, of)).estimate)
+    ]
+    return (
+        f"The malignancy flag, from a score of malignant of {threshold:.3f} on: {'; '.join(said)}. Intervals of 95 % "
+        "by Wilson. The curve of malignant against benign is over another score."
+    )
 
 
 def show_dice(report: EvaluationReport) -> None:
@@ -148,6 +169,8 @@ try:
     who = READ_BY[name] if name in crossed else "On scans that it never saw"
     st.caption(f"{who}: {report.scans:,} scans ({counts}); copies in training: {report.copies_in_training:,}.")
     show_table(report)
+    if flag := say_flag(report):
+        st.caption(flag)
     if report.test_set.startswith("busi"):
         st.caption(TWO_DRAWINGS)
     show_class_curves(report)

@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from busi_core.settings import read_settings
 from busi_core.taught import write_taught
 from pages.components import compare_viewer
 from pages.components.cases import CaseList
+from pages.components.comparison_panel import class_block
 from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
 
@@ -112,8 +115,22 @@ def test_whether_a_scan_is_flagged_stands_beside_its_scores(tmp_path: Path, cuto
     get_serving.clear()
     page = AppTest.from_file(str(PAGE), default_timeout=120).run()
     page = compare(page, [("a.png", SCAN.png()), ("a_mask.png", MASK)])
-    assert f"{said}: score of malignant" in texts(page)
+    assert re.search(rf'<div class="flag (on|on beside|off)"><b>{said}', texts(page))
     assert f"flagged from {cutoff} on" in texts(page)
+
+
+def test_a_flag_beside_another_class_is_amber_and_what_cannot_be_ruled_out_is_named() -> None:
+    """As on Analyse and in the report."""
+    analysis = make_analyser(malignancy=MalignancyFlag(0.001, 0.95, 0.5, 40)).analyse(SCAN.png())
+    scores = {Diagnosis.NORMAL: 0.1, Diagnosis.BENIGN: 0.8, Diagnosis.MALIGNANT: 0.1}
+    shown = replace(
+        analysis,
+        prediction=replace(analysis.prediction, probabilities=scores),
+        not_ruled_out=(Diagnosis.BENIGN, Diagnosis.MALIGNANT),
+    )
+    said = class_block(shown, None)
+    assert '<div class="flag on beside"><b>⚑ Flagged for malignancy, though the class is benign</b>' in said
+    assert '<div class="set">benign or malignant</div>' in said
 
 
 def test_a_name_typed_for_one_scan_stays_with_it_until_the_scans_are_cleared(page: AppTest) -> None:

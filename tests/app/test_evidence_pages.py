@@ -1,5 +1,6 @@
 """Performance and Systems as a person meets them: with a whole study, a partial one, and none."""
 
+import json
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
@@ -11,8 +12,9 @@ from streamlit.testing.v1 import AppTest
 from test_leak import pairs
 
 from busi_core.cross_validation import ELSEWHERE, POOLED
-from busi_core.evaluation import EvaluationReport, without_nan
+from busi_core.evaluation import EvaluationReport, read_reports, without_nan
 from busi_core.recipes.catalogue import RECIPES
+from busi_core.registry import read_registry
 from busi_core.study import reproduce
 from busi_core.study.document import format_reproduction
 from busi_core.study.leak import measure_leak
@@ -168,6 +170,20 @@ def test_performance_shows_the_version_in_service_with_its_tests() -> None:
     assert "lesion Dice" in list(page.table[0].value["figure"])
     assert any("Two outlines of one scan" in caption.value for caption in page.caption)
     assert page.get("plotly_chart")
+
+
+def test_performance_says_what_the_flag_reached_and_what_the_curve_is_of() -> None:
+    page = AppTest.from_file(str(ROOT / "pages/evidence/performance.py"), default_timeout=TIMEOUT_SECONDS).run()
+    weights = ROOT / "weights"
+    (report, *_) = read_reports(weights / read_registry(weights).in_service)
+    assert report.flag is not None
+    (said,) = [one for one in captions(page) if one.startswith("The malignancy flag")]
+    assert f"from a score of malignant of {report.flag['threshold']:.3f} on" in said
+    assert f"sensitivity {report.flag['sensitivity']:.3f} (" in said
+    assert f"specificity {report.flag['specificity']:.3f} (" in said
+    layout = json.loads(page.get("plotly_chart")[0].proto.spec)["layout"]
+    assert layout["xaxis"]["title"]["text"] == "share of benign above the threshold"
+    assert layout["yaxis"]["title"]["text"] == "share of malignant above it"
 
 
 def captions(page: AppTest) -> list[str]:

@@ -560,6 +560,16 @@ def test_on_a_phone_the_figures_come_first_and_touch_targets_are_large(show: Cal
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_on_a_phone_the_difference_comes_before_what_it_is_of(show: Callable[..., Compared]) -> None:
+    shown = show(viewport=(390, 844), touch=True)
+    shown.viewer.get_by_role("button", name="Difference").click()
+    panes = ("difference", "truth", "prediction")
+    boxes = [shown.page.get_by_test_id(f"stage-{pane}").bounding_box() for pane in panes]
+    down = [box["y"] for box in boxes if box]
+    assert len(down) == 3
+    assert down == sorted(down)
+
+
 @pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)], ids=["desk", "phone"])
 def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
     show: Callable[..., Compared], viewport: tuple[int, int]
