@@ -33,6 +33,7 @@ from PIL import Image, ImageOps
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
+from busi_core.imaging.jpeg_markers import require_few_scans
 from busi_core.imaging.limits import DAMAGE_ERRORS
 from busi_core.imaging.pictures import WIDE_MODES, loses_low_byte
 from busi_core.imaging.tiff import is_white_zero, prepare_tiff
@@ -187,6 +188,8 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as file:
             if sorted(file.size) != sorted((width, height)):  # before EXIF: of a PNG Pillow decodes all to find it
                 raise _other_size(file.size, width, height)
+            if file.format in ("JPEG", "MPO"):  # MPO: a JPEG with further JPEGs inside
+                require_few_scans(data, width * height)
             if _has_second_picture(file):
                 raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
             prepare_tiff(file)

@@ -156,6 +156,15 @@ def test_a_mask_of_another_size_is_refused_before_its_pixels_are_looked_at() -> 
         read_mask(png(5000, 4000), HEIGHT, WIDTH)
 
 
+def test_a_jpeg_mask_of_a_thousand_passes_is_refused_unread() -> None:
+    """X1. As a scan is: each pass of ten bytes made Pillow go over the whole image once more."""
+    data = encoded(grey(255), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(InvalidImageError, match="1[0-9]{3} passes"):
+        read_mask(data[:last] + data[last:-2] * 1000 + b"\xff\xd9", HEIGHT, WIDTH)
+    assert np.array_equal(read_mask(data, HEIGHT, WIDTH)[0], SQUARE)
+
+
 def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
     drawn = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     drawn[..., 3] = grey(255)
