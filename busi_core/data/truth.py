@@ -2,7 +2,8 @@
 
     mask files + size of the scan --read_reference--> Reference (mask, notes, problem)
 
-What each kind of mask file becomes. Alpha is never read: two masks of BUSI have an alpha of 255 everywhere.
+What each kind of mask file becomes. A TIFF whose zero is white is turned round first. Alpha is never read: two masks of
+BUSI have an alpha of 255 everywhere.
 
 | pixels                                         | lesion is                        | said |
 |------------------------------------------------|----------------------------------|------|
@@ -11,6 +12,8 @@ What each kind of mask file becomes. Alpha is never read: two masks of BUSI have
 | 8 bits, more values, also of several colours   | brightest channel above 127      | yes  |
 | 8 bits, more values, none above 127            | refused: a map of labels         |      |
 | more than 8 bits with more than two values     | refused                          |      |
+| more than 8 bits in colour or beside an alpha  | refused: Pillow drops a byte     |      |
+| floats, some no number, or with zero for white | refused                          |      |
 | another size than the scan                     | refused                          |      |
 
 The union of a scan's mask files is its reference. Where one of them cannot be read there is no reference at all: a
@@ -30,9 +33,10 @@ from PIL import Image, ImageOps
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
+from busi_core.imaging.jpeg_markers import require_few_scans
 from busi_core.imaging.limits import DAMAGE_ERRORS
-from busi_core.imaging.pictures import WIDE_MODES
-from busi_core.imaging.tiff import prepare_tiff
+from busi_core.imaging.pictures import WIDE_MODES, loses_low_byte
+from busi_core.imaging.tiff import is_white_zero, prepare_tiff
 from busi_core.types import Diagnosis, Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
@@ -182,20 +186,27 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
     """(height, width) or (height, width, 3) of the file's own depth, and whether it has transparency that varies."""
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as file:
+            if sorted(file.size) != sorted((width, height)):  # before EXIF: of a PNG Pillow decodes all to find it
+                raise _other_size(file.size, width, height)
+            if file.format in ("JPEG", "MPO"):  # MPO: a JPEG with further JPEGs inside
+                require_few_scans(data, width * height)
+            if _has_second_picture(file):
+                raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
+            prepare_tiff(file)
+            if loses_low_byte(file):
+                raise InvalidImageError(
+                    "It has more than 8 bits a channel, in colour or with alpha.", remedy=EXPORT_REMEDY
+                )
             # Pillow gives the size of a TIFF as it stands upright, and turns its pixels itself when they are loaded.
             turned = file.format != "TIFF" and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             found = file.size[::-1] if turned else file.size
             if found != (width, height):
-                raise InvalidImageError(
-                    f"The mask is {found[0]} x {found[1]} pixels, its scan {width} x {height}.", remedy=EXPORT_REMEDY
-                )
-            if _has_second_picture(file):
-                raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
-            prepare_tiff(file)
+                raise _other_size(found, width, height)
+            white_zero = is_white_zero(file)
             file.load()
             upright = ImageOps.exif_transpose(file)
             if upright.mode in WIDE_MODES:
-                return np.array(upright), False
+                return _read_wide(np.array(upright), white_zero=white_zero), False
             transparent = "A" in upright.getbands() and len(_distinct(np.array(upright.getchannel("A")))) > 1
             if upright.mode in ("1", "L"):
                 return np.array(upright.convert("L")), False
@@ -208,6 +219,24 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
     if np.array_equal(grey, colour[..., 1]) and np.array_equal(grey, colour[..., 2]):
         return grey, transparent
     return colour, transparent
+
+
+def _other_size(found: tuple[int, int], width: int, height: int) -> InvalidImageError:
+    return InvalidImageError(
+        f"The mask is {found[0]} x {found[1]} pixels, its scan {width} x {height}.", remedy=EXPORT_REMEDY
+    )
+
+
+def _read_wide(pixels: NDArray[Any], *, white_zero: bool) -> NDArray[Any]:
+    """Grey of more than 8 bits, black as 0; `white_zero` says that the file means white by it."""
+    if pixels.dtype.kind == "f" and (white_zero or not np.isfinite(pixels).all()):
+        raise InvalidImageError(
+            "It holds floating-point values of which black cannot be told."
+            if white_zero
+            else "It holds values that are not numbers (NaN or infinite).",
+            remedy=EXPORT_REMEDY,
+        )
+    return np.iinfo(pixels.dtype).max - pixels if white_zero else pixels
 
 
 def _has_second_picture(file: Image.Image) -> bool:

@@ -149,7 +149,7 @@ def _require_known_mode(mode: str) -> None:
 
 def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
     """Decode the frame that `image` stands on, upright; the table above says what becomes of each mode."""
-    stores_16_bits = any(";16" in str(tile) for tile in image.tile)  # Pillow keeps the high byte of 16-bit colour
+    is_shortened = loses_low_byte(image)
     white_zero, unsigned = is_white_zero(image), is_unsigned(image)
     prepare_tiff(image)
     image.load()
@@ -161,9 +161,15 @@ def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
             values = values.view(np.uint32)
         return RawPixels(-values.astype(np.float64) if white_zero else values, windowed=True)
     if image.mode in ALPHA_MODES or image.has_transparency_data:
-        return RawPixels(_over_black(upright.convert("RGBA")), windowed=stores_16_bits)
+        return RawPixels(_over_black(upright.convert("RGBA")), windowed=is_shortened)
     plain = upright.convert("L" if image.mode in ("1", "L") else "RGB")
-    return RawPixels(np.array(plain), windowed=stores_16_bits)
+    return RawPixels(np.array(plain), windowed=is_shortened)
+
+
+def loses_low_byte(image: ImageFile.ImageFile) -> bool:
+    """Whether an image, not yet loaded, has 16 bits a channel of which Pillow keeps the high 8: any but plain grey."""
+    is_deep = image.format != "BMP" and any(";16" in str(tile) for tile in image.tile)  # a BMP's 16 are of a pixel
+    return is_deep and image.mode not in WIDE_MODES
 
 
 def _over_black(image: Image.Image) -> Rgb:

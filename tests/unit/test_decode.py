@@ -1,6 +1,7 @@
 """What decode_image promises for every upload that is not DICOM; ids as in docs/hardening.md."""
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 
@@ -283,6 +284,16 @@ def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
     image = decode_image(png(64, 64, bits=16, colour_type=2, rows=row * 64))
     assert tuple(image.rgb[0, 0]) == (200, 100, 50)
     assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_a_bmp_of_16_bits_a_pixel_is_not_taken_for_wide() -> None:
+    """U7. 5, 6 and 5 bits; white everywhere."""
+    header = struct.pack("<IHHI", 66 + 8192, 0, 0, 66) + struct.pack(
+        "<IiiHHIIiiII", 40, 64, 64, 1, 16, 3, 8192, 0, 0, 0, 0
+    )
+    image = decode_image(b"BM" + header + struct.pack("<III", 0xF800, 0x07E0, 0x001F) + b"\xff" * 8192)
+    assert (image.rgb == 255).all()
+    assert ImageWarning.WINDOWED not in image.warnings
 
 
 def test_eight_bits_are_never_windowed() -> None:

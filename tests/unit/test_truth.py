@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import tiled_tiff
+from files import png, tiff, tiled_tiff
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -34,6 +34,11 @@ def file(name: str, data: bytes) -> SourceFile:
     return SourceFile(name, len(data), lambda: data)
 
 
+def rows_of_16_bits(*channels: NDArray[np.generic]) -> bytes:
+    """Rows of a PNG of 16 bits a channel, unfiltered."""
+    return b"".join(b"\0" + row.tobytes() for row in np.stack(channels, axis=-1).astype(">u2"))
+
+
 def grey(inside: int, outside: int = 0, dtype: type = np.uint8) -> NDArray[np.generic]:
     return np.where(SQUARE, inside, outside).astype(dtype)
 
@@ -48,6 +53,9 @@ def grey(inside: int, outside: int = 0, dtype: type = np.uint8) -> NDArray[np.ge
         pytest.param(encoded(grey(255), mode="P"), "", id="palette"),
         pytest.param(encoded(grey(255), "BMP"), "", id="BMP"),
         pytest.param(encoded(grey(65535, dtype=np.uint16)), "", id="16 bits, two values"),
+        pytest.param(tiff(grey(0, 65535, np.uint16), photometric=0), "", id="16 bits, white is zero"),
+        pytest.param(tiff(grey(0, 255), photometric=0), "", id="8 bits, white is zero"),
+        pytest.param(tiff(grey(255).astype(">f4"), is_packed=True), "", id="floats, big endian, deflated"),
         pytest.param(encoded(grey(1)), "value 1 was read as lesion", id="a label map of 0 and 1"),
         pytest.param(encoded(grey(255), "JPEG"), "above 127 of 255 was read as lesion", id="JPEG with its ringing"),
         pytest.param(encoded(grey(200, 40)), "above 127 of 255 was read as lesion", id="two greys, none black"),
@@ -71,6 +79,28 @@ def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, sai
             encoded(np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)),
             "more than 8 bits",
             id="16 bits of many values",
+        ),
+        pytest.param(
+            png(WIDTH, HEIGHT, bits=16, colour_type=2, rows=rows_of_16_bits(*[grey(1)] * 3)),
+            "more than 8 bits a channel",
+            id="16-bit colour of 0 and 1, of which the high byte is 0",
+        ),
+        pytest.param(
+            png(WIDTH, HEIGHT, bits=16, colour_type=4, rows=rows_of_16_bits(grey(255), grey(65535, 65535, np.uint16))),
+            "more than 8 bits a channel",
+            id="16-bit grey of 0 and 255 with an opaque alpha",
+        ),
+        pytest.param(
+            tiff(np.dstack([grey(65535, dtype=np.uint16)] * 3), has_planes=True), "separate planes", id="16-bit planes"
+        ),
+        pytest.param(tiff(grey(-1, dtype=np.int8)), "signed numbers of 8 bits", id="signed bytes"),
+        pytest.param(
+            tiff(np.where(SQUARE, np.nan, 0).astype(np.float32)), "not numbers", id="NaN, which is not above 0"
+        ),
+        pytest.param(tiff(np.where(SQUARE, np.inf, 0).astype(np.float32)), "not numbers", id="infinity"),
+        pytest.param(tiff(grey(0, 1, np.float32), photometric=0), "black cannot be told", id="floats, white is zero"),
+        pytest.param(
+            tiff(grey(0, 1, np.uint16), photometric=0), "what is lesion cannot be told", id="white and almost"
         ),
     ],
 )
@@ -118,6 +148,21 @@ def test_a_huge_mask_is_refused_from_its_header_alone() -> None:
     Image.new("1", (13_000, 13_000)).save(bomb, "PNG")
     with pytest.raises(InvalidImageError, match="13000 x 13000"):
         read_mask(bomb.getvalue(), HEIGHT, WIDTH)
+
+
+def test_a_mask_of_another_size_is_refused_before_its_pixels_are_looked_at() -> None:
+    """U5. It has none: to find the orientation of a PNG, Pillow decodes all of it."""
+    with pytest.raises(InvalidImageError, match="5000 x 4000"):
+        read_mask(png(5000, 4000), HEIGHT, WIDTH)
+
+
+def test_a_jpeg_mask_of_a_thousand_passes_is_refused_unread() -> None:
+    """X1. As a scan is: each pass of ten bytes made Pillow go over the whole image once more."""
+    data = encoded(grey(255), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(InvalidImageError, match="1[0-9]{3} passes"):
+        read_mask(data[:last] + data[last:-2] * 1000 + b"\xff\xd9", HEIGHT, WIDTH)
+    assert np.array_equal(read_mask(data, HEIGHT, WIDTH)[0], SQUARE)
 
 
 def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
