@@ -160,7 +160,7 @@ def test_a_jpeg_mask_of_a_thousand_passes_is_refused_unread() -> None:
     """X1. As a scan is: each pass of ten bytes made Pillow go over the whole image once more."""
     data = encoded(grey(255), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
-    with pytest.raises(InvalidImageError, match="1[0-9]{3} passes"):
+    with pytest.raises(InvalidImageError, match=r"1[0-9]{3} passes"):
         read_mask(data[:last] + data[last:-2] * 1000 + b"\xff\xd9", HEIGHT, WIDTH)
     assert np.array_equal(read_mask(data, HEIGHT, WIDTH)[0], SQUARE)
 
