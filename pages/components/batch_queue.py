@@ -24,6 +24,7 @@ from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
 from busi_core.report import Summary
 from pages.components.budget import QUEUE_KEY, OpenZip, count_kept, room_left, say_full
 from pages.components.cases import DOUBTFUL, cap_uploads, name_some
+from pages.components.metrics import Outcome, count_reading
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
@@ -135,6 +136,7 @@ class BatchQueue:
         with closing(read_cases(analyser, itertools.chain(waiting[:1], in_time), jobs=JOBS)) as rows:
             for row in rows:
                 self.rows.append(row)
+                count_reading(outcome_of(row), analyser.card.version)
                 self.seconds = before + time.monotonic() - start
                 on_row()
         self.running = self.running and not self.is_done
@@ -190,6 +192,13 @@ class BatchQueue:
         if others:
             self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
         self.running = self.running or not self.is_done
+
+
+def outcome_of(row: ScanRow) -> Outcome:
+    """What became of one scan, as the figures of the server's owner name it."""
+    if row.reading is None:
+        return "refused"
+    return "withheld" if row.reading.withheld else "read"
 
 
 def get_queue() -> BatchQueue:

@@ -6,12 +6,15 @@ reverse proxy never shows them by mistake.
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import streamlit as st
 
-from busi_core import BusiError
+from busi_core import Analysis, BusiError
+
+Outcome: TypeAlias = Literal["read", "withheld", "refused"]
+"""Answered; answered without a finding, as nothing in the picture is known; no scan that can be read."""
 
 BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)  # seconds
 
@@ -36,18 +39,27 @@ def get_metrics() -> Metrics | None:
     return Metrics(int(port), os.environ.get("BUSI_METRICS_ADDRESS") or "127.0.0.1")  # compose passes on an empty one
 
 
-@contextmanager
-def measure_reading(model: str) -> Iterator[None]:
-    """Count one reading and how long it took."""
+def count_reading(outcome: Outcome, model: str) -> None:
+    """Count one reading of a scan that a reader brought."""
     metrics = get_metrics()
-    if metrics is None:
-        yield
-        return
+    if metrics is not None:
+        metrics.readings.labels(outcome, model).inc()
+
+
+def measure_reading(model: str, read: Callable[[], Analysis]) -> Analysis:
+    """Read one scan; count that, and how long the answer took.
+
+    Raises:
+        BusiError: As `read` does; counted as refused.
+    """
     started = time.perf_counter()
     try:
-        yield
+        analysis = read()
     except BusiError:
-        metrics.readings.labels("refused", model).inc()
+        count_reading("refused", model)
         raise
-    metrics.readings.labels("read", model).inc()
-    metrics.seconds.observe(time.perf_counter() - started)
+    count_reading("withheld" if analysis.withheld else "read", model)
+    metrics = get_metrics()
+    if metrics is not None:
+        metrics.seconds.observe(time.perf_counter() - started)
+    return analysis

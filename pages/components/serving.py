@@ -95,14 +95,24 @@ def chosen_analyser() -> Analyser:
 @st.cache_data(
     show_spinner="Reading the scan…", max_entries=MAX_ANALYSES, scope="session", hash_funcs={Analyser: identify}
 )
-def analyse(data: bytes, frame: int | None, analyser: Analyser, insist: bool = False) -> Analysis:
+def analyse(
+    data: bytes, frame: int | None, analyser: Analyser, insist: bool = False, *, _counted: bool = True
+) -> Analysis:
     """One reading of one upload by one model version, for this session only: it holds patient data.
+
+    Args:
+        data: Of the file.
+        frame: From 0, of a file with several.
+        analyser: That reads.
+        insist: An answer also where the model would withhold it.
+        _counted: A reader's scan, for the figures of the server's owner; no part of what is kept.
 
     Raises:
         InvalidImageError: The upload is not an image we accept.
     """
-    with measure_reading(analyser.card.version):
+    if not _counted:
         return analyser.analyse(data, frame=frame, insist=insist)
+    return measure_reading(analyser.card.version, lambda: analyser.analyse(data, frame=frame, insist=insist))
 
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)

@@ -133,7 +133,7 @@ def show_cases(report: EvaluationReport, version: str) -> None:
         st.html(label(title))
         for column, result in zip(st.columns(CASES), chosen, strict=False):
             record = records[result.id]
-            analysis = analyse(record.image.read_bytes(), None, get_analyser(version))
+            analysis = analyse(record.image.read_bytes(), None, get_analyser(version), _counted=False)
             truth = read_truth(record, analysis.image.height, analysis.image.width)
             shown = draw_mask(analysis.image.rgb, read_finding(analysis).lesion_mask)
             column.image(shown, caption=f"{result.id}: Dice {result.dice:.2f}, {truth.mean():.1%} lesion")
