@@ -133,7 +133,6 @@ class Comparison:
         extra_regions: Predicted regions that touch no lesion of the reference.
         extra_pixels: Their pixels.
         heatmaps: Each heat map of the analysis.
-        predicted_class: The class with the highest score; None for a model without a class head.
         reference_class: As given with the reference; None where nothing was.
     """
 
@@ -147,7 +146,6 @@ class Comparison:
     extra_regions: int
     extra_pixels: int
     heatmaps: tuple[HeatmapFit, ...]
-    predicted_class: Diagnosis | None
     reference_class: Diagnosis | None
 
 
@@ -183,7 +181,6 @@ def compare_scan(
         extra_regions=matching.extra_regions,
         extra_pixels=matching.extra_pixels,
         heatmaps=tuple(fit_heatmap(heatmap, truth) for heatmap in analysis.heatmaps.values()),
-        predicted_class=analysis.prediction.diagnosis,
         reference_class=reference_class,
     )
 

@@ -20,9 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from busi_core.audit import AuditLog
 from busi_core.errors import DatasetError, OutputError
@@ -161,18 +159,6 @@ def read_corrections(folder: Path) -> list[Correction]:
     return [_read_case(case) for case in sorted(folder.iterdir()) if ID.fullmatch(case.name)]
 
 
-def read_pictures(folder: Path, correction: Correction) -> tuple[Grey, Mask, Mask]:
-    """The scan, the mask before and the mask after of one case.
-
-    Raises:
-        DatasetError: A picture cannot be read.
-    """
-    pixels = [_read_grey(folder / correction.id / file) for file in (SCAN_FILE, BEFORE_FILE, AFTER_FILE)]
-    if any(one.shape != (correction.height, correction.width) for one in pixels):
-        raise _damaged(correction.id)
-    return pixels[0], np.asarray(pixels[1] > 0, np.bool_), np.asarray(pixels[2] > 0, np.bool_)
-
-
 def _write_case(folder: Path, correction: Correction, pictures: dict[str, bytes]) -> None:
     unfinished = folder / f"{UNFINISHED}{correction.id}"
     content = json.dumps({"schema": SCHEMA, **asdict(correction)}, indent=1, ensure_ascii=False) + "\n"
@@ -206,13 +192,6 @@ def _read_case(case: Path) -> Correction:
     if schema != SCHEMA or not sound or correction.id != case.name:
         raise _damaged(case.name)
     return correction
-
-
-def _read_grey(path: Path) -> NDArray[np.uint8]:
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise _damaged(path.parent.name)
-    return np.asarray(pixels, np.uint8)
 
 
 def _damaged(case: str) -> DatasetError:

@@ -23,8 +23,6 @@ from busi_core.models.interface import Architecture
 from busi_core.recipes.recipe import Recipe
 from busi_core.training.config import TrainingConfig
 
-PARAMETERS = 24_439_269  # 'Total params' of figure 6.1
-
 RECIPES = (
     Recipe(
         name="unet-resnet34-tissue",

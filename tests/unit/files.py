@@ -36,6 +36,13 @@ def save(image: Image.Image | NDArray[Any], format_name: str, **options: Any) ->
     return buffer.getvalue()
 
 
+def read_grey(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a grey picture on the disk."""
+    with Image.open(path) as picture:
+        assert picture.mode == "L"
+        return np.array(picture)
+
+
 def animated(format_name: str, frames: Sequence[NDArray[np.uint8]]) -> bytes:
     """Several RGB frames in one GIF, WebP (lossless), TIFF or APNG."""
     first, *rest = [Image.fromarray(frame).convert("RGB") for frame in frames]

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from files import read_grey
 from PIL import Image
 
 from busi_core import corrections
 from busi_core.audit import AuditLog
-from busi_core.corrections import Correction, keep_correction, read_corrections, read_pictures
+from busi_core.corrections import AFTER_FILE, BEFORE_FILE, SCAN_FILE, Correction, keep_correction, read_corrections
 from busi_core.errors import DatasetError, OutputError
 from busi_core.settings import read_settings
 from busi_core.types import Diagnosis
@@ -44,10 +45,9 @@ def test_a_kept_case_says_who_when_which_model_before_and_after(tmp_path: Path) 
     assert read == kept
     assert (read.who, read.when, read.model_version) == ("A. Reader", "2026-11-20T19:30:05+00:00", "2026.1")
     assert (read.pixels_before, read.pixels_after, read.diagnosis) == (600, 816, Diagnosis.BENIGN)
-    grey, before, after = read_pictures(tmp_path, read)
-    assert np.array_equal(grey, GREY)
-    assert np.array_equal(before, BEFORE)
-    assert np.array_equal(after, AFTER)
+    assert np.array_equal(read_grey(tmp_path / read.id / SCAN_FILE), GREY)
+    assert np.array_equal(read_grey(tmp_path / read.id / BEFORE_FILE), BEFORE * 255)
+    assert np.array_equal(read_grey(tmp_path / read.id / AFTER_FILE), AFTER * 255)
 
 
 def test_only_pixels_are_kept(tmp_path: Path) -> None:

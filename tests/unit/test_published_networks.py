@@ -21,7 +21,6 @@ from busi_core.models.roi import CERTAIN, RoiNet, cut_out, regions_of
 from busi_core.models.segnet import SegnetBody
 from busi_core.models.unet import UnetBody
 from busi_core.recipes.catalogue import RECIPES
-from busi_core.recipes.unet_resnet34_tissue import PARAMETERS
 
 DRAWN = [name for name, recipe in RECIPES.items() if recipe.paper]
 SMALL = {  # the same drawings with few channels, to run on a CPU in a moment
@@ -61,7 +60,7 @@ def kinds(network: nn.Module) -> Counter[str]:
     ("name", "count"),
     [
         ("unet-gradcam", 31_030_723),  # 31.03 million with one input plane and three classes, as widely counted
-        ("unet-resnet34-tissue", 24_439_269),  # the paper's own layer table
+        ("unet-resnet34-tissue", 24_439_269),  # 'Total params' of the paper's own layer table, figure 6.1
         ("unet-dropout", 7_765_409),
         ("segnet", 29_479_107),
         ("fcn", 134_298_825),
@@ -74,7 +73,6 @@ def test_the_number_of_parameters_is_that_of_the_paper(name: str, count: int) ->
 def test_the_tissue_network_is_the_papers_layer_table() -> None:
     network = on_paper(RECIPES["unet-resnet34-tissue"].final.architecture)
     assert isinstance(network, LesionNet)
-    assert parameters(network) == PARAMETERS
     table = {
         "encoder.conv1": 9_408,
         "encoder.bn1": 128,
