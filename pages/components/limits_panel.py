@@ -134,7 +134,7 @@ def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage)
 def say_peaks(card: ModelCard) -> str:
     """How often the peak of the heat map of the likeliest class lay inside the lesion on test scans; '' if unknown."""
     peaks = _find_figure(card, PEAK_INSIDE)
-    return f"on {peaks.cases:,} test scans its peak lay inside the lesion for {peaks.estimate:.0%}" if peaks else ""
+    return f"peak inside the lesion on {peaks.estimate:.0%} of {peaks.cases:,} test scans" if peaks else ""
 
 
 def _area_line(card: ModelCard) -> str:

@@ -118,7 +118,8 @@ class Panel extends Shell {
     this.part("heat-score").textContent = quiet ? "" : `${heatmap.of}: ${measure}${by} ${scoreWords(heatmap.score)}`;
     this.part("heat-dimmed").textContent = !quiet && heatmap.score < DIM_BELOW_SCORE ? "score under 5 %: dimmed" : "";
     const { heat_first: likeliest, heat_worth: worth } = this.scene.header;
-    const note = `relative, coarse grid (${heatmap.grid.join(" × ")}), not a probability`;
-    this.part("heat-note").textContent = worth && heatmap.of === likeliest ? `${note}; ${worth}` : note;
+    const grid = heatmap.grid.join(" × ");
+    const isMeasured = worth && heatmap.of === likeliest;
+    this.part("heat-note").textContent = isMeasured ? `relative, grid ${grid}, no probability; ${worth}` : `relative, coarse grid (${grid}), not a probability`;
   }
 }
