@@ -29,6 +29,7 @@ from busi_core.explain.methods import Explanation
 from busi_core.files import write_atomically
 from busi_core.findings import Finding, read_finding
 from busi_core.imaging.decode import decode_image
+from busi_core.imaging.limits import require_sensible_bytes
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.report import read_by, reading_record
@@ -283,6 +284,7 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
         before = _read_record(target, reader, frame, asked)
         if before and before["bytes"] == stamp["bytes"] and before["modified_ns"] == stamp["modified_ns"]:
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
+        require_sensible_bytes(status.st_size)
         data = source.read_bytes()
         stamp["blake2b"] = hashlib.blake2b(data, digest_size=16).hexdigest()
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from busi_core.errors import DatasetError, InvalidImageError
-from busi_core.imaging.limits import MAX_FILE_BYTES
+from busi_core.imaging.limits import require_sensible_bytes
 
 MAX_ENTRIES = 20_000  # files of one zip or folder: BUSI has 1,578, BUS-BRA 3,755
 MAX_DIRECTORY_BYTES = 8_000_000  # of a zip's list of contents: 400 bytes for each of these entries
@@ -189,11 +189,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         raise InvalidImageError(
             "The file is packed by a method that is not read here.", remedy="Make a plain zip (deflate)."
         )
-    if entry.file_size > MAX_FILE_BYTES:
-        raise InvalidImageError(
-            f"The file has {entry.file_size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
-            remedy="Upload a single image or a shorter cine.",
-        )
+    require_sensible_bytes(entry.file_size)
     if entry.file_size > SMALL_ENTRY_BYTES and entry.file_size > MAX_RATIO * max(1, entry.compress_size):
         raise InvalidImageError(
             f"The file would inflate to {entry.file_size // max(1, entry.compress_size)} times its packed size.",
@@ -220,11 +216,7 @@ def _peek_path(path: Path, count: int) -> bytes:
 
 def _read_path(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidImageError(
-                f"The file has {path.stat().st_size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
-                remedy="Use a single image or a shorter cine.",
-            )
+        require_sensible_bytes(path.stat().st_size)
         return path.read_bytes()
     except OSError as error:
         raise InvalidImageError(

@@ -14,7 +14,7 @@ from PIL import Image
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.dicom import DicomFile, is_dicom, open_dicom
 from busi_core.imaging.dicom_pixels import read_frame
-from busi_core.imaging.limits import MAX_FILE_BYTES, choose_frame, damage_refused, require_sensible_size
+from busi_core.imaging.limits import choose_frame, damage_refused, require_sensible_bytes, require_sensible_size
 from busi_core.imaging.pictures import KINDS, read_picture
 from busi_core.imaging.raw import RawPixels, window_to_8_bits
 from busi_core.types import DecodedImage, Grey, ImageWarning, Rgb
@@ -39,11 +39,7 @@ def decode_image(data: bytes, *, frame: int | None = None) -> DecodedImage:
     """
     if not data:
         raise InvalidImageError("The file is empty.", remedy=f"Upload a {KINDS} file.")
-    if len(data) > MAX_FILE_BYTES:
-        raise InvalidImageError(
-            f"The file has {len(data) / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
-            remedy="Upload a single image or a shorter cine.",
-        )
+    require_sensible_bytes(len(data))
     if is_dicom(data):
         return _decode_dicom(data, frame)
     picture = read_picture(data, frame)

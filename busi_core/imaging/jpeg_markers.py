@@ -15,6 +15,7 @@ BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, SOF1, SO
 START, SCAN, JFIF, ADOBE = 0xD8, 0xDA, 0xE0, 0xEE  # SOI, SOS, APP0, APP14
 TABLES = (0xC4, 0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0))  # DHT, DQT, DRI, LSE, COM and APPn
 
+MAX_SEGMENTS = 1_000  # an image of 16 MB with its colour profile and EXIF has some 300
 MAX_SCANS = 100  # a progressive JPEG has about 10; each pass over 25 megapixels takes up to a second
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # scans times pixels
 
@@ -48,7 +49,7 @@ class Segment(NamedTuple):
 
 
 def read_segments(stream: bytes, kinds: Collection[int]) -> list[Segment] | None:
-    """All segments before the first scan; None where the stream is not one of these kinds.
+    """All segments before the first scan; None where the stream is not one of these kinds, or has too many of them.
 
     Args:
         stream: From the SOI marker on.
@@ -57,6 +58,8 @@ def read_segments(stream: bytes, kinds: Collection[int]) -> list[Segment] | None
     segments: list[Segment] = []
     at = 2
     while stream[at : at + 2] != bytes((0xFF, SCAN)):
+        if len(segments) == MAX_SEGMENTS:
+            return None
         code, length = stream[at + 1 : at + 2], int.from_bytes(stream[at + 2 : at + 4], "big")
         if stream[at : at + 1] != b"\xff" or length < 2 or code[0] not in (*kinds, *TABLES):
             return None

@@ -54,6 +54,19 @@ def damage_refused(format_name: str) -> Iterator[None]:
         ) from error
 
 
+def require_sensible_bytes(size: int) -> None:
+    """Refuse a file that is too large to be read as a whole, before it is.
+
+    Raises:
+        InvalidImageError: It is.
+    """
+    if size > MAX_FILE_BYTES:
+        raise InvalidImageError(
+            f"The file has {size / 1e6:.0f} MB; at most {MAX_FILE_BYTES / 1e6:.0f} MB are read.",
+            remedy="Use a single image or a shorter cine.",
+        )
+
+
 def require_sensible_size(width: int, height: int) -> None:
     """Refuse an image with too many pixels, a side that is too short, or a shape that no scan has.
 

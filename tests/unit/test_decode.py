@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from busi_core.errors import InvalidImageError
-from busi_core.imaging import decode, pictures
+from busi_core.imaging import limits, pictures
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.limits import MIN_SIDE_PX
 from busi_core.imaging.raw import window_to_8_bits
@@ -211,7 +211,7 @@ def test_size_limits_are_named_and_exact(width: int, height: int, named: str | N
 
 
 def test_a_file_over_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 1_000_000)
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 1_000_000)
     assert "at most 1 MB" in refusal(bytes(2_000_000))
 
 

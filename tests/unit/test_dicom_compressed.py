@@ -400,6 +400,15 @@ def test_a_frame_that_is_not_what_the_header_says_is_refused(
     assert named in refusal(compressed(pixels, syntax, frame, **changes))
 
 
+def test_a_jpeg_of_a_thousand_empty_segments_is_refused_unread() -> None:
+    """X1: twenty megabytes of them took 900 MB."""
+    frame = jpeg(SCAN)
+    data = dicom(
+        SCAN, syntax=JPEGBaseline8Bit, pixel_data=encapsulate([frame[:2] + b"\xff\xe5\0\2" * 1000 + frame[2:]])
+    )
+    assert "is not the JPEG" in refusal(data)
+
+
 def test_a_jpeg_of_a_thousand_passes_is_refused_unread() -> None:
     """X1. Each pass costs ten bytes and a walk over all pixels."""
     progressive = save(speckle(1000, 1000), "JPEG", progressive=True)

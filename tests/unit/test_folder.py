@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,18 @@ def test_a_scan_that_cannot_be_opened_is_reported_and_the_others_are_read(
     failed = {outcome.path.name for outcome in outcomes if outcome.error}
     assert failed <= {"benign (3).png", "benign (4).png"}
     assert sum(outcome.error is None for outcome in outcomes) == 3
+
+
+def test_a_file_too_large_to_be_read_is_refused_unread(analyser: Analyser, tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(300_000_000)  # takes no room on the disk
+    tracemalloc.start()
+    (outcome,) = read(analyser, tmp_path / "huge.png", out=tmp_path / "out")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(outcome.error, InvalidImageError)
+    assert "300 MB" in outcome.error.problem
+    assert most < 50_000_000
 
 
 def test_two_inputs_with_one_result_are_refused_before_anything_is_read(

@@ -21,6 +21,7 @@ from busi_core.data.sources import (
     resolve_below,
 )
 from busi_core.errors import DatasetError, InvalidImageError
+from busi_core.imaging import limits
 
 SCAN = save(speckle(), "PNG")
 
@@ -160,7 +161,7 @@ def test_a_flipped_bit_inside_an_entry_is_damage() -> None:
 
 
 def test_an_entry_above_the_file_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 10)
     (file,) = list_zip(zipped(("a.png", SCAN)))
     with pytest.raises(InvalidImageError, match="at most"):
         file.read()
