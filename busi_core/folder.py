@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES, is_nameless_dicom, record_id_of, stem_of
 from busi_core.data.records import is_mask_name, natural_key
-from busi_core.data.sources import is_hidden
+from busi_core.data.sources import is_hidden, read_start
 from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
 from busi_core.explain.catalogue import DEEPEST, WORDS, Method
 from busi_core.explain.gradcam import LESION
@@ -188,21 +189,13 @@ def _list_scans(folder: Path) -> list[Path]:
 
 def _is_scan(file: Path) -> bool:
     if file.suffix.lower() not in SUFFIXES:
-        return is_nameless_dicom(file.name, lambda count: _begin(file, count))
+        return is_nameless_dicom(file.name, partial(read_start, file))
     if is_mask_name(file.stem):
         return False
     if file.parent.name == "Masks" and file.stem.startswith("mask_"):
         return False
     scan = _HEATMAP_NAME.sub("", file.stem)
     return scan == file.stem or not _is_ours(file.with_name(scan))
-
-
-def _begin(file: Path, count: int) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(count)
-    except OSError:
-        return b""
 
 
 def _require_free(target: Path) -> None:

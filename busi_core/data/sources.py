@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from busi_core.errors import DatasetError, InvalidImageError
@@ -94,8 +95,8 @@ def list_zip(data: bytes) -> list[SourceFile]:
         SourceFile(
             entry.filename,
             entry.file_size,
-            lambda entry=entry: _read_entry(archive, entry),  # type: ignore[misc]
-            peek=lambda count, entry=entry: _peek_entry(archive, entry, count),  # type: ignore[misc]
+            partial(_read_entry, archive, entry),
+            peek=partial(_peek_entry, archive, entry),
         )
         for entry in entries
         if entry.filename and not entry.filename.endswith("/") and not is_hidden(entry.filename)
@@ -125,9 +126,9 @@ def list_folder(folder: Path) -> list[SourceFile]:
             SourceFile(
                 name,
                 status.st_size,
-                lambda path=path: _read_path(path),  # type: ignore[misc]
+                partial(_read_path, path),
                 status.st_mtime_ns,
-                peek=lambda count, path=path: _peek_path(path, count),  # type: ignore[misc]
+                peek=partial(read_start, path),
             )
         )
     return files
@@ -209,9 +210,13 @@ def _peek_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int) ->
         return file.read(count)
 
 
-def _peek_path(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
+def read_start(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a file, or as many as there are; none of one that cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
 
 
 def _read_path(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
+from uploads import pack
 from versions import make_analyser, write_version
 
 from busi_core.data.pairing import Batch
@@ -62,14 +63,6 @@ def texts(page: AppTest) -> str:
     """What is on screen, without the marks that keep markdown from reading a name."""
     blocks = [*page.get("html"), *page.markdown, *page.info, *page.error]
     return " ".join(str(block.value) for block in blocks).replace("\\", "")
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def test_files_become_rows_and_a_bad_one_says_why(page: AppTest) -> None:
@@ -180,7 +173,7 @@ def test_a_zip_with_masks_gets_figures(page: AppTest) -> None:
         made = simulate_scan(Diagnosis.MALIGNANT, seed=seed, height=96, width=120)
         files[f"set/malignant/{seed}.png"] = made.png()
         files[f"set/malignant/{seed}_mask.png"] = mask_png(made.mask)
-    page = upload(page, ("set.zip", zipped(files)), ("broken.zip", b"PK\x03\x04 no")).run()
+    page = upload(page, ("set.zip", pack(files)), ("broken.zip", b"PK\x03\x04 no")).run()
     assert not page.exception
     assert "broken.zip" in texts(page)
     assert "lesion Dice" in texts(page)
@@ -224,7 +217,7 @@ def test_more_scans_than_the_cap_are_counted_and_the_rest_goes_on(
 ) -> None:
     """U20: the cap is one number; here a small one."""
     monkeypatch.setattr(batch_queue, "MAX_CASES", 3)
-    page = upload(page, ("set.zip", zipped({f"{n}.png": scan(seed=n) for n in range(5)}))).run()
+    page = upload(page, ("set.zip", pack({f"{n}.png": scan(seed=n) for n in range(5)}))).run()
     assert not page.exception
     assert len(queue_of(page).rows) == 3
     assert "2 found no room" in texts(page)

@@ -1,12 +1,10 @@
 """Which mask belongs to which scan, and what class a layout gives it."""
 
-import io
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from files import dicom, save, speckle
+from uploads import pack
 
 from busi_core.data.pairing import Batch, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, list_folder, list_uploads, list_zip
@@ -20,14 +18,6 @@ def paired(*names: str, keep_all: bool = False) -> Batch:
     return pair_files(
         list_uploads([(name, TABLE if name.endswith("csv") else b"") for name in names]), keep_all=keep_all
     )
-
-
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def one(name: str) -> SourceFile:
@@ -92,7 +82,7 @@ def test_what_a_hospital_exports_without_suffixes_is_found_by_its_content(road: 
         (tmp_path / name).write_bytes(data)
     listed = {
         "uploads": lambda: list_uploads(content.items()),
-        "a zip": lambda: list_zip(zipped(content)),
+        "a zip": lambda: list_zip(pack(content)),
         "a folder": lambda: list_folder(tmp_path),
     }[road]()
     batch = pair_files(listed)
