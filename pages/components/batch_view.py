@@ -290,7 +290,8 @@ def summary_html(summary: Summary) -> str:
     return (
         f"<h4>{escape(summary.title)}</h4>"
         f'<div class="fine">{summary.scans} scans, {summary.distinct} distinct ({counts})</div>'
-        f'<table class="plain"><tr><th>figure</th><th>value [95 % interval]</th><th>scans</th></tr>{lines}</table>'
+        '<table class="plain wrapped"><tr><th>figure</th><th>value [95 % interval]</th><th>scans</th></tr>'
+        f"{lines}</table>"
         f'{confusion}<div class="fine">{escape(summary.caution)}</div>'
     )
 

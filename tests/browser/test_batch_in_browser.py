@@ -129,6 +129,29 @@ def test_a_zip_is_read_measured_and_downloaded(
     assert content["subject"] == "Case 17"
 
 
+def test_on_a_phone_figures_and_why_they_have_no_interval_are_read_whole(
+    batch_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    """Of three scans most figures say that there are too few."""
+    page, files = batch_page((390, 844)), []
+    for diagnosis in Diagnosis:
+        scan = simulate_scan(diagnosis, seed=1)
+        for name, data in (
+            (f"{diagnosis} (9999).png", scan.png()),
+            (f"{diagnosis} (9999)_mask.png", mask_png(scan.mask)),
+        ):
+            (tmp_path / name).write_bytes(data)
+            files.append(tmp_path / name)
+    upload(page, *files)
+    wait_until_read(page, "3 of 3 read")
+    tab(page, "Summary")
+    tables = page.locator("table.plain", has_text="too few scans for an interval")
+    expect(tables).to_be_visible()
+    box = tables.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 390
+
+
 def test_a_row_opens_in_analyse_and_in_compare(batch_page: Callable[..., Page], simulated_zip: Path) -> None:
     page = batch_page()
     upload(page, simulated_zip)
