@@ -58,14 +58,14 @@ class Shown:
         return pixels
 
     def painted(self) -> int:
-        """How many pixels of the overlay are not clear."""
+        """How many pixels of the overlay are not clear, once the next frame is drawn."""
         count: int = self.page.get_by_test_id("overlay").evaluate(
-            """canvas => {
+            """canvas => new Promise(done => requestAnimationFrame(() => {
                 const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
                 let count = 0;
                 for (let i = 3; i < data.length; i += 4) count += data[i] > 0 ? 1 : 0;
-                return count;
-            }"""
+                done(count);
+            }))"""
         )
         return count
 
