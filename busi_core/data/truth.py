@@ -35,7 +35,7 @@ from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.jpeg_markers import require_few_scans
 from busi_core.imaging.limits import DAMAGE_ERRORS
-from busi_core.imaging.pictures import WIDE_MODES, loses_low_byte
+from busi_core.imaging.pictures import WIDE_MODES, loses_low_byte, require_few_parts
 from busi_core.imaging.tiff import is_white_zero, prepare_tiff
 from busi_core.types import Diagnosis, Mask
 
@@ -184,6 +184,7 @@ def read_mask(data: bytes, height: int, width: int) -> tuple[Mask, tuple[str, ..
 
 def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
     """(height, width) or (height, width, 3) of the file's own depth, and whether it has transparency that varies."""
+    require_few_parts(data)
     try:
         with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as file:
             if sorted(file.size) != sorted((width, height)):  # before EXIF: of a PNG Pillow decodes all to find it

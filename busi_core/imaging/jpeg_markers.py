@@ -1,10 +1,10 @@
-"""The markers of a JPEG or JPEG-LS stream before its first scan, read strictly, and a bound on its scans.
+"""The markers of a JPEG or JPEG-LS stream before its first scan, read strictly, and bounds on segments and scans.
 
-ISO 10918-1 annex B (JPEG), ISO 14495-1 annex C (JPEG-LS). Strict, so that no decoder behind it, which may skip what it
-does not know, finds another size than is found here.
+ISO 10918-1 annex B (JPEG), ISO 14495-1 annex C (JPEG-LS). Strict where the frame is of a DICOM file, so that no decoder
+behind it, which may skip what it does not know, finds another size than is found here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from busi_core.errors import InvalidImageError
@@ -15,7 +15,14 @@ BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, SOF1, SO
 START, SCAN, JFIF, ADOBE = 0xD8, 0xDA, 0xE0, 0xEE  # SOI, SOS, APP0, APP14
 TABLES = (0xC4, 0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0))  # DHT, DQT, DRI, LSE, COM and APPn
 
-MAX_SEGMENTS = 1_000  # an image of 16 MB with its colour profile and EXIF has some 300
+SOI = b"\xff\xd8\xff"  # how a JPEG begins: the SOI marker and the first byte of the next
+PLAIN = (0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))  # markers that Pillow takes for such without a segment
+EXIF = b"Exif\0\0"  # how the content of an APP1 segment of it begins
+MULTI_PICTURE = b"MPF\0"  # CIPA DC-007: the APP2 segment of an MPO, which lists where further JPEGs begin
+
+MAX_SEGMENTS = 1000  # before the first scan; a camera writes 20, the longest colour profile takes 255
+MAX_EXIF_SEGMENTS = 100  # of these; Pillow copies all before for each, and 900 took 37 s
+MAX_STRAY_BYTES = 1_000_000  # between segments: fill bytes and what a wrong length left; Pillow steps over each
 MAX_SCANS = 100  # a progressive JPEG has about 10; each pass over 25 megapixels takes up to a second
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # scans times pixels
 
@@ -54,12 +61,15 @@ def read_segments(stream: bytes, kinds: Collection[int]) -> list[Segment] | None
     Args:
         stream: From the SOI marker on.
         kinds: Accepted frame markers (SOFn); there must be exactly one of them.
+
+    Raises:
+        InvalidImageError: More than `MAX_SEGMENTS` of them.
     """
     segments: list[Segment] = []
     at = 2
     while stream[at : at + 2] != bytes((0xFF, SCAN)):
         if len(segments) == MAX_SEGMENTS:
-            return None
+            raise _too_many_segments()
         code, length = stream[at + 1 : at + 2], int.from_bytes(stream[at + 2 : at + 4], "big")
         if stream[at : at + 1] != b"\xff" or length < 2 or code[0] not in (*kinds, *TABLES):
             return None
@@ -83,6 +93,69 @@ def read_frame_header(segments: list[Segment], kinds: Collection[int]) -> tuple[
         is_subsampled=len(factors) > 1,
     )
     return code, header
+
+
+def require_few_segments(stream: bytes) -> None:
+    """Refuse a JPEG file whose beginning would keep Pillow busy: it keeps each segment, and one may have four bytes.
+
+    Goes over the markers as Pillow does, which is more tolerant than the standard: what is no marker is stepped over.
+    The further pictures of a multi-picture file may begin anywhere, and all count together.
+
+    Args:
+        stream: The whole file.
+
+    Raises:
+        InvalidImageError: More than `MAX_SEGMENTS` segments before a first scan, `MAX_EXIF_SEGMENTS` of Exif, or
+            `MAX_STRAY_BYTES` between them.
+    """
+    if stream.count(EXIF) > MAX_EXIF_SEGMENTS:
+        raise _too_many_segments()
+    segments = stray = 0
+    for start in _pictures(stream):
+        for has_segment, skipped in _steps(stream, start):
+            segments += has_segment
+            stray += skipped
+            if segments > MAX_SEGMENTS or stray > MAX_STRAY_BYTES:
+                raise _too_many_segments()
+
+
+def _pictures(stream: bytes) -> Iterator[int]:
+    """Where Pillow may begin to read a picture: at the start, in a multi-picture file at any later SOI marker too."""
+    yield 0
+    if MULTI_PICTURE in stream:
+        at = 0
+        while (at := stream.find(SOI, at + 1)) > 0:
+            yield at
+
+
+def _steps(stream: bytes, start: int) -> Iterator[tuple[bool, int]]:
+    """How Pillow goes from an SOI marker to the first scan: at each step, is it a segment, and bytes stepped over."""
+    yield True, 0
+    at = start + 2
+    while at < len(stream):
+        marker = stream.find(b"\xff", at)
+        if marker < 0 or marker == len(stream) - 1:
+            yield False, len(stream) - at
+            return
+        code = stream[marker + 1]
+        if 0 < code < 0xC0:  # Pillow gives up
+            return
+        if code in (0, 0xFF, *PLAIN):
+            after = marker + (1 if code == 0xFF else 2)
+            yield False, after - at
+            at = after
+        else:
+            yield True, marker - at
+            at = marker + 2 + max(2, int.from_bytes(stream[marker + 2 : marker + 4], "big"))
+        if code == SCAN:
+            return
+
+
+def _too_many_segments() -> InvalidImageError:
+    return InvalidImageError(
+        "The JPEG has far more segments or stray bytes before its pixels than any camera or scanner writes.",
+        remedy="Save the image again as plain JPEG or PNG.",
+    )
 
 
 def require_few_scans(stream: bytes, pixels: int) -> None:

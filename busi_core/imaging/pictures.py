@@ -25,7 +25,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.jpeg_markers import require_few_scans
+from busi_core.imaging.jpeg_markers import SOI, require_few_scans, require_few_segments
 from busi_core.imaging.limits import (
     DAMAGE_ERRORS,
     MAX_FRAMES,
@@ -34,6 +34,7 @@ from busi_core.imaging.limits import (
     damage_refused,
     require_sensible_size,
 )
+from busi_core.imaging.png import require_few_chunks
 from busi_core.imaging.raw import RawPixels
 from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
 from busi_core.types import Rgb
@@ -104,6 +105,7 @@ def read_picture(data: bytes, frame: int | None) -> Picture:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header."""
+    require_few_parts(data)
     try:
         return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -116,6 +118,17 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             "The file is not an image of a kind that this tool reads, or its beginning is damaged.",
             remedy=f"Export the image as {KINDS} and upload that file.",
         ) from error
+
+
+def require_few_parts(data: bytes) -> None:
+    """Refuse a JPEG or PNG file of millions of parts, of which Pillow makes an object each; others pass.
+
+    Raises:
+        InvalidImageError: It has too many.
+    """
+    if data.startswith(SOI):
+        require_few_segments(data)
+    require_few_chunks(data)
 
 
 def _count_frames(image: ImageFile.ImageFile) -> int:

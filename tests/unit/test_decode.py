@@ -381,6 +381,63 @@ def test_a_frame_far_into_an_animation_is_refused_before_the_others_are_decoded(
         assert "too far into this animation" in refusal(MANY[name], frame=2)
 
 
+# --- many small parts ---
+
+JPEG = save(SCAN, "JPEG")
+PNG = save(SCAN, "PNG")
+MANY_PARTS = {  # what comes before, what is repeated and how often, what comes after
+    "JPEG, APPn of 4 bytes": (JPEG[:2], b"\xff\xe5\0\2", 5_000_000, JPEG[2:]),
+    "JPEG, comments without a length": (JPEG[:2], b"\xff\xfe\0\0", 5_000_000, JPEG[2:]),
+    "JPEG, fill bytes": (JPEG[:2], b"\xff", 20_000_000, JPEG[2:]),
+    "JPEG, zeros and no end": (JPEG[:2] + b"\xff\xe5\0\2", b"\0", 20_000_000, b""),
+    "JPEG, Exif joined piece by piece": (JPEG[:2], b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527), 300, JPEG[2:]),
+    "MPO, in its second picture": (
+        JPEG[:2] + b"\xff\xe2\0\6MPF\0" + JPEG[2:] + JPEG[:2],
+        b"\xff\xe5\0\2",
+        5_000_000,
+        JPEG[2:],
+    ),
+    "PNG, empty private chunks": (PNG[:33], png_chunk(b"prVt", b""), 1_700_000, PNG[33:]),
+    "PNG, empty pixel chunks": (PNG[:33], png_chunk(b"IDAT", b""), 1_700_000, PNG[33:]),
+}
+
+
+@pytest.mark.parametrize("name", MANY_PARTS)
+def test_millions_of_tiny_parts_are_refused_without_keeping_them(name: str, tmp_path: Path) -> None:
+    """U5. 20 MB of them grew memory by hundreds, in Pillow's lists and ours, or took minutes to step over."""
+    before, part, times, after = MANY_PARTS[name]
+    [(grown_mb, problem)] = decode_and_measure([before + part * times + after], tmp_path)
+    assert "far more segments" in problem or "chunks" in problem
+    assert grown_mb < 30
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"\xff" * 1000, id="fill bytes"),
+        pytest.param(b"\0junk\xff\0" * 1000, id="what a wrong length left"),
+        pytest.param(b"\xff\xd0\xff\xd7", id="markers without a segment"),
+        pytest.param(b"\xff\xe5\0\0\xff\xe5\0\1", id="segments shorter than their length"),
+        pytest.param((b"\xff\xe2\xff\xffICC_PROFILE\0" + bytes(65_521)) * 255, id="the longest colour profile"),
+        pytest.param(b"\xff\xe5\0\3x" * 900, id="as many as any writer makes"),
+    ],
+)
+def test_a_jpeg_that_pillow_reads_is_not_refused_for_its_segments(beginning: bytes) -> None:
+    """X1. More tolerant than ISO 10918-1, where fill bytes alone may stand before a marker."""
+    data = JPEG[:20] + beginning + JPEG[20:]  # behind the JFIF segment
+    with Image.open(io.BytesIO(data)) as seen:
+        np.testing.assert_array_equal(decode_image(data).grey, np.asarray(seen))
+
+
+def test_a_png_in_many_small_pieces_is_read() -> None:
+    """X1. Each byte of pixels in a chunk of its own, beside texts."""
+    at = PNG.index(b"IDAT") - 4
+    packed = PNG[at + 8 : at + 8 + int.from_bytes(PNG[at : at + 4], "big")]
+    texts = b"".join(png_chunk(b"tEXt", b"key %d\0text" % number) for number in range(1000))
+    pieces = b"".join(png_chunk(b"IDAT", bytes([byte])) for byte in packed)
+    np.testing.assert_array_equal(decode_image(PNG[:at] + texts + pieces + PNG[at + 12 + len(packed) :]).grey, SCAN)
+
+
 # --- orientation ---
 
 

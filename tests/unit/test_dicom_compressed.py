@@ -400,13 +400,18 @@ def test_a_frame_that_is_not_what_the_header_says_is_refused(
     assert named in refusal(compressed(pixels, syntax, frame, **changes))
 
 
-def test_a_jpeg_of_a_thousand_empty_segments_is_refused_unread() -> None:
-    """X1: twenty megabytes of them took 900 MB."""
-    frame = jpeg(SCAN)
-    data = dicom(
-        SCAN, syntax=JPEGBaseline8Bit, pixel_data=encapsulate([frame[:2] + b"\xff\xe5\0\2" * 1000 + frame[2:]])
-    )
-    assert "is not the JPEG" in refusal(data)
+def test_a_frame_of_millions_of_tiny_segments_is_refused_without_listing_them(tmp_path: Path) -> None:
+    """U5. In JPEG and JPEG-LS alike; 20 MB of them grew memory by a gigabyte."""
+    frames = {JPEGBaseline8Bit: jpeg(SCAN), JPEGLSLossless: jpeg_ls(SCAN)}
+    for syntax, frame in frames.items():
+        many = compressed(SCAN, syntax, frame[:2] + b"\xff\xe5\0\2" * 5_000_000 + frame[2:])
+        [(grown_mb, problem)] = decode_and_measure([many], tmp_path)
+        assert "far more segments" in problem
+        assert grown_mb < 100  # the frame itself is copied out of the file
+        few = frame[:2] + b"\xff\xe5\0\2" * 900 + frame[2:]
+        np.testing.assert_array_equal(
+            decode_image(compressed(SCAN, syntax, few)).grey, decode_image(compressed(SCAN, syntax, frame)).grey
+        )
 
 
 def test_a_jpeg_of_a_thousand_passes_is_refused_unread() -> None:

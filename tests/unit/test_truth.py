@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import png, tiff, tiled_tiff
+from files import png, png_chunk, tiff, tiled_tiff
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -163,6 +163,18 @@ def test_a_jpeg_mask_of_a_thousand_passes_is_refused_unread() -> None:
     with pytest.raises(InvalidImageError, match=r"1[0-9]{3} passes"):
         read_mask(data[:last] + data[last:-2] * 1000 + b"\xff\xd9", HEIGHT, WIDTH)
     assert np.array_equal(read_mask(data, HEIGHT, WIDTH)[0], SQUARE)
+
+
+@pytest.mark.parametrize(("kind", "part"), [("JPEG", b"\xff\xe5\0\2"), ("PNG", png_chunk(b"prVt", b""))])
+def test_a_mask_of_millions_of_tiny_parts_is_refused_before_pillow_keeps_them(
+    kind: str, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U5."""
+    data = encoded(grey(255), kind)
+    start = 2 if kind == "JPEG" else 33
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(InvalidImageError, match=r"far more segments|more than 10000 chunks"):
+        read_mask(data[:start] + part * 20_000 + data[start:], HEIGHT, WIDTH)
 
 
 def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
