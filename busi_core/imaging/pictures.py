@@ -10,7 +10,9 @@ What each kind of pixel becomes (Pillow's mode, first column):
 | P                    | luma of rgb                            | the palette's colours                        |
 | RGB, RGBX            | luma of rgb                            | unchanged                                    |
 | CMYK, YCbCr          | luma of rgb                            | Pillow's plain conversion, no colour profile |
-| LA, PA, RGBA, RGBa, tRNS | luma of rgb                        | over black: colour x alpha / 255, rounded    |
+| LA, PA, RGBA, RGBa, other tRNS | luma of rgb                  | over black: colour x alpha / 255, rounded    |
+| tRNS of 2, 4, 16 bits | refused where a pixel has its value   | else as without it                           |
+| 16-bit LA of a PNG   | refused by name                        |                                              |
 | others (LAB)         | refused by name                        |                                              |
 
 More than 8 bits of grey are shown linearly from the image's own minimum to its maximum, rounded to the nearest value;
@@ -34,7 +36,7 @@ from busi_core.imaging.limits import (
     damage_refused,
     require_sensible_size,
 )
-from busi_core.imaging.png import require_few_chunks
+from busi_core.imaging.png import raw_mode, require_few_chunks, require_settled_alpha
 from busi_core.imaging.raw import RawPixels
 from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
 from busi_core.types import Rgb
@@ -165,7 +167,9 @@ def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
     is_shortened = loses_low_byte(image)
     white_zero, unsigned = is_white_zero(image), is_unsigned(image)
     prepare_tiff(image)
+    raw = raw_mode(image)
     image.load()
+    require_settled_alpha(image, raw)
     turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     upright = image if turn is None else image.transpose(turn)
     if image.mode in WIDE_MODES:

@@ -104,6 +104,48 @@ def test_each_kind_of_pixel_has_one_conversion(data: bytes, rgb: tuple[int, int,
     assert image.grey[5, 5] == grey
 
 
+def keyed_png(bits: int, key: int, *values: int) -> bytes:
+    """A 64 x 64 grey PNG of a few bits, one of whose values a tRNS chunk calls transparent."""
+    row = np.resize(np.array(values, ">u2" if bits == 16 else np.uint8), 64)
+    binary = "".join(f"{value:0{bits}b}" for value in row)
+    packed = int(binary, 2).to_bytes(8 * bits, "big")
+    return png(64, 64, bits=bits, extra=png_chunk(b"tRNS", struct.pack(">H", key)), rows=(b"\0" + packed) * 64)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_value_is_black_or_refused_and_one_that_no_pixel_has_changes_nothing(bits: int) -> None:
+    """U9. ISO 15948, 11.3.2.1: compared as stored; OpenCV, which reads no such value, is the judge of the rest."""
+    top = 2**bits - 1
+    if bits in (1, 8):
+        assert decode_image(keyed_png(bits, top, top, 0)).grey[0, :2].tolist() == [0, 0]
+        assert decode_image(keyed_png(bits, 0, top, 0)).grey[0, :2].tolist() == [255, 0]
+    else:
+        assert "calls one of its values transparent" in refusal(keyed_png(bits, top, top, 0))
+        assert "calls one of its values transparent" in refusal(keyed_png(bits, 0, top, 0))
+        unused = keyed_png(bits, 1, top, 0)
+        seen = cv2.imdecode(np.frombuffer(unused, np.uint8), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(decode_image(unused).grey, seen)
+
+
+@pytest.mark.parametrize(("key", "is_refused"), [((0xC807, 0x6409, 0x32FA), True), ((0xC907, 0x6409, 0x32FA), False)])
+def test_a_transparent_colour_of_16_bits_is_refused_where_it_may_occur(
+    key: tuple[int, int, int], is_refused: bool
+) -> None:
+    """U9. Pillow keeps the high bytes alone: where they are the same it cannot be told."""
+    row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64
+    data = png(64, 64, bits=16, colour_type=2, extra=png_chunk(b"tRNS", struct.pack(">HHH", *key)), rows=row * 64)
+    if is_refused:
+        assert "calls one of its values transparent" in refusal(data)
+    else:
+        assert tuple(decode_image(data).rgb[0, 0]) == (200, 100, 50)
+
+
+def test_16_bit_grey_with_alpha_is_refused_rather_than_shown_by_its_high_byte() -> None:
+    """U9. Of 12 bits used it would be nearly black."""
+    rows = (b"\0" + struct.pack(">HH", 4000, 65_535) * 64) * 64
+    assert "16 bits of grey with an alpha" in refusal(png(64, 64, bits=16, colour_type=4, rows=rows))
+
+
 def test_lab_is_refused_by_name() -> None:
     """U9."""
     assert "LAB" in refusal(save(Image.new("LAB", (64, 64), (100, 0, 0)), "TIFF"))
