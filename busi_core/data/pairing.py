@@ -8,6 +8,8 @@
 
 A file without one of the usual suffixes is a scan where it is DICOM by its first bytes: 'IM000001', '1.2.840.7'.
 
+The words of a mask's name may be in upper or lower case, and its scan's in another, where that scan is the only one.
+
 Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
 counted: none vanishes. Where a name came twice no mask is given by it: another patient's lesion would be the truth.
 """
@@ -16,11 +18,11 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 
-from busi_core.data.records import is_mask_name, natural_key
+from busi_core.data.records import is_mask_name, natural_key, stem_of_scan
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.dicom import MARK_END, is_dicom
@@ -102,6 +104,7 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         others = [file for file in others if file not in scans]
     scans.sort(key=lambda file: natural_key(file.name))
     found = {_scan_key(file.name) for file in scans}
+    _match_case(found, masks)
     doubtful = _take_doubtful(scans, masks)
     cases = [_make_case(number, file, masks, table) for number, file in enumerate(scans, start=1)]
     lone = [file for key, group in masks.items() if key not in found for file in group]
@@ -129,6 +132,7 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     for file in among:
         beside.setdefault(_scan_key_of_mask(file.name), []).append(file)
     by_path |= {key: group for key, group in beside.items() if _path(key).name not in by_stem}
+    _match_case({_scan_key(file.name) for file in scans}, by_path)
     doubtful = _take_doubtful(scans, by_path)
     cases: list[Case] = []
     used: set[int] = set()
@@ -143,6 +147,17 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
     left_out = tuple(file.name for file in (*others, *other_masks))
     return Batch(tuple(cases), lone, left_out, doubtful)
+
+
+def _match_case(scans: Set[str], masks: dict[str, list[SourceFile]]) -> None:
+    """Move masks that only upper and lower case keep from a scan to its key, where it is one scan alone."""
+    alike: dict[str, list[str]] = {}
+    for key in scans:
+        alike.setdefault(key.casefold(), []).append(key)
+    for key in [key for key in masks if key not in scans]:
+        meant = alike.get(key.casefold(), [])
+        if len(meant) == 1:
+            masks.setdefault(meant[0], []).extend(masks.pop(key))
 
 
 def _take_doubtful(scans: Sequence[SourceFile], masks: dict[str, list[SourceFile]]) -> tuple[SourceFile, ...]:
@@ -224,7 +239,7 @@ def _scan_key_of_mask(name: str) -> str:
         return str(parent / path.stem.removeprefix("mask_"))
     if path.stem.startswith("bus_"):
         return _scan_key(name)
-    return str(path.parent / re.sub(r"_mask(_\d+)?$", "", path.stem))
+    return str(path.parent / stem_of_scan(path.stem))
 
 
 def _read_table(files: Sequence[SourceFile]) -> dict[str, _Row]:

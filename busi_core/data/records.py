@@ -20,6 +20,7 @@ from PIL import Image
 from busi_core.errors import DatasetError
 from busi_core.types import Diagnosis, Mask
 
+MASK_MARK = re.compile(r"_mask(_\d+)?\Z", re.IGNORECASE)  # Windows keeps the case of names and does not mind it
 BUS_BRA_FOLDS = {str(fold): fold for fold in range(1, 6)}
 
 
@@ -60,8 +61,13 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def is_mask_name(stem: str) -> bool:
-    """Whether a file stem is a BUSI mask: 'benign (1)_mask' or 'benign (1)_mask_1'."""
-    return re.fullmatch(r".*_mask(_\d+)?", stem) is not None
+    """Whether a file stem is a BUSI mask: 'benign (1)_mask', 'benign (1)_mask_1' or 'benign (1)_MASK'."""
+    return MASK_MARK.search(stem) is not None
+
+
+def stem_of_scan(mask_stem: str) -> str:
+    """The stem of the scan that a BUSI mask belongs to, in the mask's own upper and lower case."""
+    return MASK_MARK.sub("", mask_stem)
 
 
 def read_busi(folder: Path) -> list[Record]:
@@ -79,7 +85,7 @@ def read_busi(folder: Path) -> list[Record]:
         masks: dict[str, list[Path]] = {stem: [] for stem in images}
         for path in files:
             if is_mask_name(path.stem):
-                stem = re.sub(r"_mask(_\d+)?$", "", path.stem)
+                stem = stem_of_scan(path.stem)
                 if stem in masks:
                     masks[stem].append(path)
                 else:

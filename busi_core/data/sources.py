@@ -77,6 +77,11 @@ def list_zip(data: bytes) -> list[SourceFile]:
         _require_small_directory(data)
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()
+    except UnicodeDecodeError as error:
+        raise InvalidImageError(
+            "A file name in the zip is no text: it is marked as UTF-8 and is none.",
+            remedy="Rename that file, or make the zip with another program.",
+        ) from error
     except DAMAGE_ERRORS as error:
         raise InvalidImageError(
             "The zip is damaged or incomplete.", remedy="Make it again, without encryption or parts."
@@ -230,8 +235,8 @@ def _read_path(path: Path) -> bytes:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file of a zip or folder is hidden, or one that macOS or Windows adds."""
+    """Whether a file of a zip or folder is hidden, or one that macOS or Windows adds; some zips have backslashes."""
     return any(
         (part.startswith(".") and part not in (".", "..")) or part in ("__MACOSX", "Thumbs.db")
-        for part in name.split("/")
+        for part in name.replace("\\", "/").split("/")
     )

@@ -60,6 +60,22 @@ def test_two_scans_of_one_name_are_two_cases() -> None:
     assert first.id != second.id
 
 
+def test_upper_and_lower_case_keep_no_mask_from_its_scan() -> None:
+    batch = paired("benign/a.PNG", "benign/A_MASK.png", "benign/a_Mask_1.png")
+    assert shape(batch) == [("benign/a.PNG", ["benign/A_MASK.png", "benign/a_Mask_1.png"], Diagnosis.BENIGN)]
+    elsewhere = pair_folders(list_uploads([("a.png", b"")]), list_uploads([("A_Mask.PNG", b"")]))
+    assert shape(elsewhere) == [("a.png", ["A_Mask.PNG"], None)]
+
+
+def test_of_two_scans_that_only_case_tells_apart_each_has_the_mask_of_its_own_name_alone() -> None:
+    batch = paired("a.png", "A.png", "A_mask.png", "B.png", "b.png", "b_mask.png", "Ab.png", "aB.png", "AB_mask.png")
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases if case.masks} == {
+        "A.png": ["A_mask.png"],
+        "b.png": ["b_mask.png"],
+    }
+    assert [mask.name for mask in batch.lone_masks] == ["AB_mask.png"]
+
+
 def test_a_mask_without_its_scan_and_other_files_are_named() -> None:
     batch = paired("a_mask.png", "notes.txt", "b.png")
     assert [mask.name for mask in batch.lone_masks] == ["a_mask.png"]

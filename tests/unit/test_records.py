@@ -245,6 +245,7 @@ def test_names_with_any_digits_are_sorted(name: str) -> None:
     ("stem", "expected"),
     [
         *(("benign (1)_mask", True), ("benign (1)_mask_1", True), ("benign (1)_mask_12", True)),
+        *(("A_MASK", True), ("a_Mask_2", True)),
         *(("benign (1)", False), ("mask", False), ("benign_masked", False), ("x_mask_a", False)),
     ],
 )

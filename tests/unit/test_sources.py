@@ -58,7 +58,16 @@ def test_names_that_lead_elsewhere_are_only_data(tmp_path: Path) -> None:
 
 
 def test_what_systems_add_and_hidden_files_are_left_out() -> None:
-    names = ["__MACOSX/._a.png", ".DS_Store", "a/.hidden.png", "a/Thumbs.db", "folder/", "a/b.png"]
+    names = [
+        "__MACOSX/._a.png",
+        "__MACOSX\\._a.png",
+        "a\\.hidden.png",
+        ".DS_Store",
+        "a/.hidden.png",
+        "a/Thumbs.db",
+        "folder/",
+        "a/b.png",
+    ]
     assert [file.name for file in list_zip(zipped(*[(name, b"x") for name in names]))] == ["a/b.png"]
 
 
@@ -71,6 +80,13 @@ def test_an_entry_without_a_name_is_left_out() -> None:
 def test_a_damaged_zip_is_refused(data: bytes) -> None:
     assert is_zip(data)
     with pytest.raises(InvalidImageError, match="damaged"):
+        list_zip(data)
+
+
+def test_a_name_that_is_no_text_is_named_as_the_problem_and_not_damage() -> None:
+    """Flag bit 11 says UTF-8 (APPNOTE.TXT 4.4.4); Python's reader refuses the whole zip for one such name."""
+    data = zipped(("bénign/a.png", SCAN), ("b.png", SCAN)).replace("bénign".encode(), b"b\xff\xfenign")
+    with pytest.raises(InvalidImageError, match="name in the zip is no text"):
         list_zip(data)
 
 
