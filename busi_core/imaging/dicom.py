@@ -6,7 +6,9 @@ can reach neither a log nor a message.
 """
 
 import io
+import logging
 import re
+import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Final, cast
@@ -52,6 +54,11 @@ READ_KEYWORDS = (
 )
 READ_TAGS: Final = [BaseTag(cast(int, tag_for_keyword(keyword))) for keyword in READ_KEYWORDS]
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float and integer pixel data
+
+# Warnings and log of pydicom repeat what a file holds where a number or the name of a character set should be. What is
+# wrong with a file is said by refusals; `warnings.catch_warnings` would not do, since it changes all threads at once.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 REEXPORT = "Export the image from the scanner or archive again, uncompressed or as PNG."
 

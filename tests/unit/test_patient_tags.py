@@ -6,6 +6,8 @@ The name of a file is the user's own word for it: it stands in the record and in
 import io
 import json
 import logging
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +123,39 @@ def test_decoding_names_nobody_in_logs_warnings_or_messages(
     warned = " ".join(str(warning.message) for warning in recwarn)
     assert names_nobody(f"{said} {caplog.text} {warned}".encode())
     assert not list(temporary.iterdir())
+
+
+def odd_dicom(keyword: str) -> bytes:
+    """A file with a patient's name where pydicom expects a word or number of the standard, and so repeats it."""
+    content = dicom(SCAN, **{keyword: "111111"})
+    return content.replace(b"111111", b"Qwzyxa")
+
+
+READ_IN_A_PROCESS = """
+import logging, pathlib, sys
+logging.basicConfig(level=logging.DEBUG)
+from busi_core.errors import InvalidImageError
+from busi_core.imaging.decode import decode_image
+from busi_core.managed.patient_tags import read_patient_tags
+for path in sys.argv[1:]:
+    data = pathlib.Path(path).read_bytes()
+    read_patient_tags(data, salt=b"salt")
+    try:
+        decode_image(data)
+    except InvalidImageError:
+        pass
+print("read")
+"""
+
+
+@pytest.mark.parametrize("keyword", ["SpecificCharacterSet", "NumberOfFrames"])
+def test_what_pydicom_warns_of_reaches_neither_log_nor_screen(keyword: str, tmp_path: Path) -> None:
+    """U16. In a process of its own: pytest itself sets filters for warnings, and pydicom's log when it is imported."""
+    (tmp_path / "scan.dcm").write_bytes(odd_dicom(keyword))
+    command = [sys.executable, "-W", "always", "-c", READ_IN_A_PROCESS, str(tmp_path / "scan.dcm")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == "read\n"
+    assert names_nobody(ended.stderr.encode())
 
 
 def test_no_result_of_the_command_line_names_the_patient(
