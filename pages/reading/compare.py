@@ -291,7 +291,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         can_keep=read_settings().corrections_dir is not None,
         session=cases.session,
         kept=cases.kept,
-        has_taught=bool(taught),
+        taught=taught,
     )
     state = show_comparison(message, key="compare", height=VIEWER_HEIGHT_PX)
     if state.step:

@@ -1,8 +1,9 @@
 """A page with nothing but the comparison, and the library's own figures as text. Run by test_compare_in_browser.py.
 
 Query parameters: `case` a simulated class, or a scan of BUSI by its path below the data set; `versions` 1 or 2;
-`side` of a simulated scan, or '448,96' for two to switch between; `taught`. The reading is made up from the reference
-(blurred and moved), so that no weights are needed and every cut-off has another mask.
+`side` of a simulated scan, or '448,96' for two to switch between; `taught` the versions that the scan taught. The
+reading is made up from the reference (blurred and moved), so that no weights are needed and every cut-off has another
+mask.
 """
 
 import json
@@ -92,7 +93,7 @@ def main() -> None:
         mask_name="benign (1)_mask.png",
         can_keep=True,
         session="harness",
-        has_taught="taught" in asked,
+        taught=asked.get("taught", "").split(","),
     )
     state = show_comparison(message, key="compare", height=700)
     st.session_state.runs = st.session_state.get("runs", 0) + 1

@@ -571,12 +571,30 @@ def test_on_a_phone_the_difference_comes_before_what_it_is_of(show: Callable[...
     assert down == sorted(down)
 
 
+@pytest.mark.parametrize(
+    ("versions", "taught", "said"),
+    [
+        ("1", "2026.1-test", "TAUGHT THE MODEL"),
+        ("2", "2026.2-test", "TAUGHT 2026.2-test"),
+        ("2", "2026.1-test,2026.2-test", "TAUGHT BOTH MODELS"),
+        ("2", "another", ""),
+    ],
+)
+def test_the_head_says_which_model_the_scan_taught(
+    show: Callable[..., Compared], versions: str, taught: str, said: str
+) -> None:
+    tag = show(versions=versions, taught=taught).viewer.locator("[data-part=taught]")
+    if said:
+        expect(tag).to_have_text(said)
+    expect(tag).to_be_visible(visible=bool(said))
+
+
 @pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)], ids=["desk", "phone"])
 def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
     show: Callable[..., Compared], viewport: tuple[int, int]
 ) -> None:
-    shown = show(viewport=viewport, taught="1", versions="2", name="a name that is much longer than any head is.png")
-    expect(shown.viewer.get_by_text("TAUGHT THE MODEL")).to_be_visible()
+    shown = show(viewport=viewport, taught="2026.1-test,2026.2-test", versions="2", name="a name that is much longer than any head is.png")
+    expect(shown.viewer.get_by_text("TAUGHT BOTH MODELS")).to_be_visible()
     parts = shown.viewer.locator(".bar button:visible, .bar .tag:visible, .bar .position:visible")
     boxes = [box for part in parts.all() if (box := part.bounding_box())]
     assert len(boxes) > 8

@@ -128,7 +128,7 @@ def pack_case(
     can_keep: bool,
     session: str,
     kept: Collection[int] = (),
-    has_taught: bool = False,
+    taught: Collection[str] = (),
 ) -> bytes:
     """Everything that the browser needs to compare one scan, as one message.
 
@@ -145,7 +145,7 @@ def pack_case(
         can_keep: Offer to hand a corrected mask over to the store.
         session: Names the list of scans; what was drawn on those of another list is forgotten.
         kept: The numbers of the corrected masks that the store has taken.
-        has_taught: A copy of this scan taught one of the models, so its figures flatter; the screen says so.
+        taught: The model versions that a copy of this scan taught, so their figures flatter; the screen says so.
     """
     if not 1 <= len(readings) <= 2:
         raise ValueError(f"one or two readings can be shown, got {len(readings)}")
@@ -171,7 +171,7 @@ def pack_case(
         "store": can_keep,
         "session": session,
         "kept": sorted(kept),
-        "taught": has_taught,
+        "taught": [one.analysis.model_version in taught for one in readings],
         "lesions": _lesion_places(readings[0].comparison, width / image.width, height / image.height),
         "scan": blobs.add(scan_png(image, height, width)),
         "truth": None if reference is None else blobs.add(_deflate_mask(_reduce(reference, height, width))),

@@ -9,6 +9,11 @@ const CURVE = { width: 280, height: 112 }; // the view box in compare_viewer.htm
 const count = (value) => Math.round(value).toLocaleString("en");
 const three = (value) => (Number.isNaN(value) ? "n/a" : value.toFixed(3));
 
+function taughtName({ readings, taught }) {
+  if (readings.length === 1) return "THE MODEL";
+  return taught.every(Boolean) ? "BOTH MODELS" : readings[taught.indexOf(true)]?.version;
+}
+
 class Figures extends Shell {
   writeHeader() {
     const { header } = this.case;
@@ -17,7 +22,8 @@ class Figures extends Shell {
     this.part("no-truth").hidden = header.truth !== null && !noLesion;
     this.part("no-truth").textContent = noLesion ? "The reference has no lesion, so no overlap is defined: what counts is whether anything is outlined." : header.no_truth;
     this.part("hand-over").hidden = !header.store;
-    this.part("taught").hidden = !header.taught;
+    this.part("taught").hidden = !header.taught.includes(true);
+    this.part("taught").textContent = `TAUGHT ${taughtName(header)}`;
     header.readings.forEach(({ version }, place) => (this.part(`version-${place}`).textContent = version));
     this.root.querySelector('button[data-mode="versions"]').hidden = header.readings.length < 2;
     const edit = this.root.querySelector('button[data-mode="edit"]');
