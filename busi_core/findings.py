@@ -40,6 +40,28 @@ class Finding:
         return self.size.regions if self.size else 0
 
 
+@dataclass(frozen=True)
+class Opinion:
+    """What one network of a second opinion says by itself.
+
+    Attributes:
+        diagnosis: None without a class head.
+        outlines: It outlines something at the cut-off.
+    """
+
+    diagnosis: Diagnosis | None
+    outlines: bool
+
+
+def read_opinions(analysis: Analysis, threshold: float) -> tuple[Opinion, ...]:
+    """One by one what the networks of a second opinion say at a cut-off; empty where the first was not in doubt."""
+    height, width = analysis.image.height, analysis.image.width
+    return tuple(
+        Opinion(one.diagnosis, bool((upsample(one.lesion_probability, height, width) >= threshold).any()))
+        for one in analysis.opinions
+    )
+
+
 def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
     """Apply a cut-off, the model's own unless given.
 

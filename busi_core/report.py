@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from busi_core.findings import Finding
+from busi_core.findings import Finding, read_opinions
 from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.types import Analysis, Diagnosis, FloatMap, Mask, Rgb
 
@@ -21,7 +21,7 @@ TAUGHT = (
     "This scan, or a copy of it, taught the model: it may remember the answer, and its test figures do not hold here."
 )
 REPORT_SCHEMA = 1
-RECORD_SCHEMA = 2  # raised with every field that is added or means something else: older records are then made anew
+RECORD_SCHEMA = 3  # raised with every field that is added or means something else: older records are then made anew
 MAX_SUBJECT = 200  # characters of what the reader types in
 
 
@@ -156,7 +156,8 @@ def reading_record(
 
     Of an answer withheld nothing is measured: 'class', 'probabilities', 'not_ruled_out', 'flagged', 'lesion_pixels',
     'regions', 'size' and 'disagreement' are None, and 'warnings' says why. A 0 would say that there is no lesion.
-    'frame' counts from 1, as people and DICOM do.
+    'frame' counts from 1, as people and DICOM do. 'opinions' are those of the networks of a second opinion, one by one;
+    empty where the first was not in doubt.
 
     Args:
         analysis: What the model said.
@@ -177,6 +178,10 @@ def reading_record(
         "probabilities": {d.value: probabilities[d] for d in Diagnosis} if probabilities else None,
         "not_ruled_out": None if analysis.not_ruled_out is None else [d.value for d in analysis.not_ruled_out],
         "not_ruled_out_in": None if analysis.not_ruled_out is None else USUAL_COVERAGE,
+        "opinions": [
+            {"class": one.diagnosis and one.diagnosis.value, "outlines": one.outlines}
+            for one in read_opinions(analysis, finding.threshold)
+        ],
         "flagged": finding.flagged,
         "malignancy_threshold": analysis.malignancy_threshold,
         "threshold": finding.threshold,

@@ -227,6 +227,10 @@ def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float)
 
 
 def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    if record["opinions"]:
+        each = ", ".join(one["class"] or "no class" for one in record["opinions"])
+        outlining = sum(one["outlines"] for one in record["opinions"])
+        yield f"One by one the networks say {each}; {outlining} of {len(record['opinions'])} outline something."
     if record["not_ruled_out"]:
         classes = " or ".join(record["not_ruled_out"])
         yield f"Cannot be ruled out ({record['not_ruled_out_in']:.0%} of cases): {classes}."

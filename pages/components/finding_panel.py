@@ -9,7 +9,7 @@ import streamlit as st
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
 from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
 from busi_core.evaluation import band_of, count_flagged
-from busi_core.imaging.preprocess import upsample
+from busi_core.findings import read_opinions
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 from busi_core.report import cutoff_words, score_beside, score_words
 from pages.components.downloads import ScanOnScreen, show_downloads
@@ -82,10 +82,9 @@ def show_warnings(analysis: Analysis, card: ModelCard | None = None, *, cutoff: 
 
 
 def _say_opinions(analysis: Analysis, cutoff: float) -> str:
-    opinions, image = analysis.opinions, analysis.image
+    opinions = read_opinions(analysis, cutoff)
     each = ", ".join(opinion.diagnosis or "no class" for opinion in opinions)
-    maps = [upsample(opinion.lesion_probability, image.height, image.width) for opinion in opinions]
-    outlining = sum(bool((lesion >= cutoff).any()) for lesion in maps)
+    outlining = sum(opinion.outlines for opinion in opinions)
     verb = "outlines" if outlining == 1 else "outline"
     return (
         f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "

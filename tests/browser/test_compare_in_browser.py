@@ -593,7 +593,12 @@ def test_the_head_says_which_model_the_scan_taught(
 def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
     show: Callable[..., Compared], viewport: tuple[int, int]
 ) -> None:
-    shown = show(viewport=viewport, taught="2026.1-test,2026.2-test", versions="2", name="a name that is much longer than any head is.png")
+    shown = show(
+        viewport=viewport,
+        taught="2026.1-test,2026.2-test",
+        versions="2",
+        name="a name that is much longer than any head is.png",
+    )
     expect(shown.viewer.get_by_text("TAUGHT BOTH MODELS")).to_be_visible()
     parts = shown.viewer.locator(".bar button:visible, .bar .tag:visible, .bar .position:visible")
     boxes = [box for part in parts.all() if (box := part.bounding_box())]

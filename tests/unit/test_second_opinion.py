@@ -1,5 +1,6 @@
 """A second opinion: asked for in doubt alone, decided by the majority, said on every road, checked before use."""
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pypdf import PdfReader
 from safetensors.torch import load
 from torch import Tensor
 from versions import (
@@ -45,7 +47,8 @@ from busi_core.models.checkpoint import (
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.models.second_opinion import SecondOpinion, agree
 from busi_core.promotion.judge import _load
-from busi_core.report import reading_record
+from busi_core.report import Report, ReportScan, reading_record
+from busi_core.report_pdf import draw_report
 from busi_core.service import Analyser, Serving
 from busi_core.settings import Settings, read_settings
 from busi_core.taught import read_taught, write_taught
@@ -171,6 +174,27 @@ def test_a_reading_on_disk_says_that_more_than_one_network_read(data: bytes) -> 
     analysis = make_panel(**ALWAYS).analyse(data)
     record = reading_record(analysis, read_finding(analysis), file="scan.png", taught=False)
     assert ImageWarning.SECOND_OPINION.value in record["warnings"]
+
+
+@pytest.mark.parametrize("cutoff", [0.3, 0.5, 0.7])
+def test_on_disk_and_on_paper_stands_what_each_network_says_by_itself(data: bytes, cutoff: float) -> None:
+    alone = [make_analyser(seed).analyse(data) for seed in range(3)]
+    expected = [
+        {"class": one.prediction.diagnosis, "outlines": bool(read_finding(one, cutoff).lesion_mask.any())}
+        for one in alone
+    ]
+    analysis = make_panel(**ALWAYS).analyse(data)
+    record = reading_record(analysis, read_finding(analysis, cutoff), file="scan.png", taught=False)
+    assert record["opinions"] == expected
+    paper = draw_report(Report([ReportScan(record, lambda: None)], "tiny", "2026-11-28"))
+    said = " ".join(PdfReader(io.BytesIO(paper)).pages[0].extract_text().split())
+    votes = f"{sum(one['outlines'] for one in expected)} of 3 outline something"
+    assert f"the networks say {', '.join(str(one['class']) for one in expected)}; {votes}" in said
+
+
+def test_without_doubt_no_network_is_quoted_by_itself(data: bytes) -> None:
+    analysis = make_panel(**NEVER).analyse(data)
+    assert reading_record(analysis, read_finding(analysis), file="scan.png", taught=False)["opinions"] == []
 
 
 def test_eight_threads_get_the_same_answer(data: bytes) -> None:
