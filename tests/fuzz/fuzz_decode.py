@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of decode_image: whatever the bytes, an image or an InvalidImageError comes out. X1.
+"""Coverage-guided fuzzing of decoding: whatever the bytes, an image, a mask or an InvalidImageError comes out. X1.
 
     python tests/fuzz/fuzz_decode.py CORPUS_FOLDER -max_total_time=3600 -rss_limit_mb=1500 -timeout=60
 
@@ -10,6 +10,7 @@ sandbox.py), and starting a process for each input would leave no time for the r
 
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -20,11 +21,15 @@ with atheris.instrument_imports(include=["busi_core", "PIL", "pydicom"]):
     import numpy as np
     from seeds import make_seeds
 
+    from busi_core.data.truth import read_mask
     from busi_core.errors import InvalidImageError
     from busi_core.imaging import dicom_pixels
     from busi_core.imaging.decode import decode_image
     from busi_core.imaging.jpeg_markers import FrameHeader
     from busi_core.types import DecodedImage
+
+
+SEED_SIDE = 64  # of every seed
 
 
 def answer_at_once(_codec: str, _stream: bytes, header: FrameHeader) -> np.ndarray:
@@ -33,8 +38,12 @@ def answer_at_once(_codec: str, _stream: bytes, header: FrameHeader) -> np.ndarr
     return np.zeros(shape, f"{'i' if header.is_signed else 'u'}{-(-header.bits // 8)}")
 
 
-def decode_or_refuse(data: bytes) -> None:
-    """Anything but InvalidImageError ends the run with the input kept in a file."""
+def read_or_refuse(data: bytes) -> None:
+    """As a scan and as a mask; anything but InvalidImageError ends the run with the input kept in a file."""
+    with suppress(InvalidImageError):
+        mask, _ = read_mask(data, SEED_SIDE, SEED_SIDE)
+        if mask.dtype != np.bool_ or mask.shape != (SEED_SIDE, SEED_SIDE):
+            raise TypeError(f"read_mask gave {mask.dtype} {mask.shape}")
     try:
         image = decode_image(data, frame=(None, 0, 1)[len(data) % 3])
     except InvalidImageError:
@@ -50,7 +59,7 @@ def main() -> None:
         (corpus / f"seed {name}").write_bytes(data)
     warnings.simplefilter("ignore")  # pydicom and Pillow warn of what they find; each is printed with the input's bytes
     dicom_pixels.decode_confined = answer_at_once
-    atheris.Setup(sys.argv, decode_or_refuse)
+    atheris.Setup(sys.argv, read_or_refuse)
     atheris.Fuzz()
 
 
