@@ -24,7 +24,7 @@ from scipy.spatial import KDTree
 from busi_core.findings import read_finding
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE, OverlapCounts, count_overlap, find_border, hd95
-from busi_core.types import Analysis, Diagnosis, FloatMap, Heatmap, Mask
+from busi_core.types import Analysis, FloatMap, Heatmap, Mask
 
 MAX_LESIONS = 50  # looked at one by one; BUSI's most is 3, and a mask of speckle would have thousands
 
@@ -133,7 +133,6 @@ class Comparison:
         extra_regions: Predicted regions that touch no lesion of the reference.
         extra_pixels: Their pixels.
         heatmaps: Each heat map of the analysis.
-        reference_class: As given with the reference; None where nothing was.
     """
 
     model_version: str
@@ -146,7 +145,6 @@ class Comparison:
     extra_regions: int
     extra_pixels: int
     heatmaps: tuple[HeatmapFit, ...]
-    reference_class: Diagnosis | None
 
 
 def compare_scan(
@@ -154,7 +152,6 @@ def compare_scan(
     truth: Mask,
     *,
     threshold: float | None = None,
-    reference_class: Diagnosis | None = None,
     annotation: NDArray[np.uint8] | None = None,
 ) -> Comparison:
     """Compare one reading with its reference.
@@ -163,7 +160,6 @@ def compare_scan(
         analysis: Of one scan by one model version.
         truth: (height, width) bool in the scan's pixels; all False says that there is no lesion.
         threshold: Cut-off on the lesion probability; the model's own when None.
-        reference_class: What the image is, where that is known.
         annotation: (height, width) which mask file each pixel of the truth comes from, from 1: lesions of two files
             are two where they touch. None takes the truth as one file.
     """
@@ -181,7 +177,6 @@ def compare_scan(
         extra_regions=matching.extra_regions,
         extra_pixels=matching.extra_pixels,
         heatmaps=tuple(fit_heatmap(heatmap, truth) for heatmap in analysis.heatmaps.values()),
-        reference_class=reference_class,
     )
 
 

@@ -204,18 +204,12 @@ def read_case(case: Case, data: bytes, analyser: Analyser, frames: dict[str, int
     return analysis
 
 
-def compare_reading(analysis: Analysis, reference: Reference, case: Case, cutoff: float | None) -> ShownReading:
+def compare_reading(analysis: Analysis, reference: Reference, cutoff: float | None) -> ShownReading:
     """The figures of one reading at the cut-off the reader chose, or the model's own."""
     chosen = analysis.lesion_threshold if cutoff is None else cutoff
     comparison = None
     if reference.mask is not None:
-        comparison = compare_scan(
-            analysis,
-            reference.mask,
-            threshold=chosen,
-            reference_class=case.diagnosis,
-            annotation=reference.annotation,
-        )
+        comparison = compare_scan(analysis, reference.mask, threshold=chosen, annotation=reference.annotation)
     return ShownReading(analysis, chosen, comparison)
 
 
@@ -275,9 +269,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
     taught = known_to(case, analysers, image.grey)
     cutoffs = cases.cutoffs.setdefault(scan_id, {})  # Streamlit forgets what was chosen when another page is opened
     cutoffs |= chosen_cutoffs("compare", scan_id, [analysis.model_version for analysis in analyses])
-    readings = [
-        compare_reading(analysis, reference, case, cutoffs.get(analysis.model_version)) for analysis in analyses
-    ]
+    readings = [compare_reading(analysis, reference, cutoffs.get(analysis.model_version)) for analysis in analyses]
     message = pack_case(
         readings,
         reference.mask,

@@ -220,14 +220,12 @@ def test_a_heat_map_says_nothing_without_a_lesion_or_without_evidence() -> None:
         assert fit.peak_inside is None
 
 
-def test_a_comparison_names_cutoff_model_and_classes() -> None:
+def test_a_comparison_names_cutoff_and_model() -> None:
     subject, truth = analysis(), blobs(9, (90, 85))
-    own = compare_scan(subject, truth, reference_class=Diagnosis.BENIGN)
+    own = compare_scan(subject, truth)
     assert (own.threshold, own.model_version) == (0.35, "v1")
-    assert own.reference_class is Diagnosis.BENIGN
     full = upsample(subject.prediction.lesion_probability, 90, 85)
     assert np.array_equal(own.predicted, full >= 0.35)
     other = compare_scan(subject, truth, threshold=0.8)
-    assert other.reference_class is None
     assert other.counts.dice == pytest.approx(f1_score(truth.ravel(), (full >= 0.8).ravel()))
     assert [fit.of for fit in other.heatmaps] == ["malignant"]
