@@ -74,7 +74,7 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
     predicted, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     truth = reference_class.value if reference_class else UNKNOWN
     if analysis.withheld:
-        return f'<div class="label">Class</div><div class="fine">The model gives no answer. Reference: {truth}.</div>'
+        return f'<div class="label">Class</div><div class="fine">The model gives no answer; Analyse shows it on request. Reference: {truth}.</div>'
     if predicted is None or scores is None:
         return f'<div class="label">Class</div><div class="fine">This model gives no class. Reference: {truth}.</div>'
     verdict = ""

@@ -191,17 +191,24 @@ def version_in_service() -> str | None:
 def read_case(case: Case, data: bytes, analyser: Analyser, frames: dict[str, int]) -> Analysis:
     """One reading; of a file with several frames the one the reader picks, kept in `frames` while others are open.
 
-    A scan that is foreign to the model gets an answer, and a warning: whoever knows the truth asks how wrong it is.
+    As of a batch, a scan that is foreign to the model gets an answer, and a warning, where its truth came with it: whoever
+    knows the truth asks how wrong the model is.
     """
-    analysis = analyse(data, None, analyser, insist=True)
+    insist = is_truth_known(case)
+    analysis = analyse(data, None, analyser, insist=insist)
     if analysis.image.frames > 1:
         key = f"frame-{case.id}"
         frames[key] = int(
             st.slider(f"Frame, 1 to {analysis.image.frames}", 1, analysis.image.frames, frames.get(key, 1), key=key)
         )
         frame = frames[key]
-        analysis = analyse(data, frame - 1, analyser, insist=True)
+        analysis = analyse(data, frame - 1, analyser, insist=insist)
     return analysis
+
+
+def is_truth_known(case: Case) -> bool:
+    """Whether a mask or a class came with the scan."""
+    return case.diagnosis is not None or bool(case.masks)
 
 
 def compare_reading(analysis: Analysis, reference: Reference, cutoff: float | None) -> ShownReading:
@@ -240,14 +247,13 @@ def show_notes(reference: Reference, taught: dict[str, KnownBy], same: Case | No
 def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: Reference, *, taught: bool) -> Report:
     """One reading of the open case with its reference, as a report."""
     finding = read_finding(reading.analysis, reading.cutoff)
-    is_known = case.diagnosis is not None or not reference.missing
     position = f"{cases.index + 1} of {len(cases.cases)}"
     return single_report(
         reading.analysis,
         finding,
         ScanOnScreen(case.id, case.name, position, case.id in cases.simulated, taught),
         subject=typed_subject(case.id, cases.subjects),
-        truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_known else None,
+        truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_truth_known(case) else None,
         reference=reference.mask,
     )
 
@@ -259,7 +265,7 @@ def show_case(cases: CaseList, case: Case, versions: list[str | None]) -> None:
         analysers = [current_analyser() if version is None else get_analyser(version) for version in versions]
         analyses = [read_case(case, data, analyser, cases.frames) for analyser in analysers[:1]]
         frame = analyses[0].image.frame if analyses[0].image.frames > 1 else None
-        analyses += [analyse(data, frame, other, insist=True) for other in analysers[1:]]
+        analyses += [analyse(data, frame, other, insist=is_truth_known(case)) for other in analysers[1:]]
     except BusiError as error:
         show_error(error, name=f"{cases.index + 1} of {len(cases.cases)} · {case.name}")
         return

@@ -97,6 +97,17 @@ def test_compare_answers_all_the_same_and_warns(page: AppTest) -> None:
     assert "answered all the same: its measured figures do not hold here" in texts(page)
 
 
+def test_compare_withholds_what_nobody_insisted_on_where_no_truth_came_with_it() -> None:
+    """As Analyse and Batch do."""
+    page = AppTest.from_file(str(COMPARE), default_timeout=TIMEOUT_SECONDS).run()
+    page.file_uploader[0].set_value([("holiday.png", encode_png(astronaut()), "image/png")])
+    page = next(button for button in page.button if button.label == "Compare").click().run()
+    assert not page.exception
+    assert "The model gives no answer" in texts(page)
+    assert "Model score" not in texts(page)
+    assert "answered all the same" not in texts(page)
+
+
 def test_a_scan_shows_the_classes_that_cannot_be_ruled_out(page: AppTest) -> None:
     page = upload(page, "scan.png", simulate_scan(Diagnosis.MALIGNANT, seed=5).png())
     said = texts(page)
