@@ -31,7 +31,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.report import ReportPictures, ReportScan, reading_record
 from busi_core.service import Analyser
-from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, ImageWarning, Mask, Rgb
+from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, Mask, Rgb
 
 THUMBNAIL_SIDE_PX = 112
 THUMBNAIL_QUALITY = 78  # JPEG; about 3 KB
@@ -139,7 +139,7 @@ class Reading:
     @property
     def withheld(self) -> bool:
         """Whether the model kept its answer to itself: the empty mask is no finding then."""
-        return ImageWarning.WITHHELD.value in self.record["warnings"]
+        return bool(self.record["withheld"])
 
     @property
     def lesion_share(self) -> float:
@@ -239,8 +239,15 @@ def read_cases(
     return map_in_order(read, cases, jobs=jobs)
 
 
-def report_scan(row: ScanRow, case: Case) -> ReportScan:
-    """A row as the report takes it; its scan is decoded only when its page is drawn."""
+def report_scan(row: ScanRow, case: Case, *, simulated: bool = False, same_as: str | None = None) -> ReportScan:
+    """A row as the report takes it; its scan is decoded only when its page is drawn.
+
+    Args:
+        row: The reading.
+        case: Its files.
+        simulated: The scan was made by the phantom.
+        same_as: The name of an earlier scan with the same pixels.
+    """
 
     def draw() -> ReportPictures | None:
         kept = row.reading.pictures if row.reading else None
@@ -255,7 +262,8 @@ def report_scan(row: ScanRow, case: Case) -> ReportScan:
             explains=kept.explains,
         )
 
-    return ReportScan(row.record(), draw)
+    known = {"simulated": simulated, **({"same_pixels_as": same_as} if same_as else {})}
+    return ReportScan(row.record() | known, draw)
 
 
 def _decode(case: Case) -> _Decoded:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.size import LesionSize, measure_lesion
 from busi_core.types import Analysis, CalibratedRegion, DecodedImage, Diagnosis, Mask
+
+NOT_IN_ONE_REGION = "In pixels: what is measured does not lie within one calibrated region."
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Finding:
         threshold: A pixel is lesion from this probability on.
         lesion_mask: (height, width) bool, in the image's own pixels.
         size: Of the largest region, in `unit`; None for an empty mask.
-        unit: 'mm' where the whole region lies in one calibrated region, else 'px'.
+        unit: 'mm' where what is measured lies whole in one calibrated region, else 'px'.
         flagged: The score of malignant reaches the model's flag; None without a class head.
         disagreement: One sentence when class and mask contradict each other, else None. Never reconciled.
     """
@@ -74,8 +74,10 @@ def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
         raise ValueError(f"threshold must lie in (0, 1), got {cutoff}")
     image = analysis.image
     mask = upsample(analysis.prediction.lesion_probability, image.height, image.width) >= cutoff
-    region = _calibration_of(image, mask)
-    size = measure_lesion(mask, column_mm=region.column_mm, row_mm=region.row_mm) if region else measure_lesion(mask)
+    size = measure_lesion(mask)
+    region = _calibration_of(image, size) if size else None
+    if region:
+        size = measure_lesion(mask, column_mm=region.column_mm, row_mm=region.row_mm)
     probabilities = analysis.prediction.probabilities
     flagged = None
     if probabilities is not None and analysis.malignancy_threshold is not None:
@@ -84,15 +86,13 @@ def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
     return Finding(cutoff, mask, size, "mm" if region else "px", flagged, disagreement)
 
 
-def _calibration_of(image: DecodedImage, mask: Mask) -> CalibratedRegion | None:
-    """A calibrated region that holds the whole mask; None where there is none, or another touches it that differs.
+def _calibration_of(image: DecodedImage, size: LesionSize) -> CalibratedRegion | None:
+    """A calibrated region that holds all that is measured; None where there is none, or where
+    another touches it that differs.
 
     A colour box lies inside the region of its B-mode image, with the same pixel size.
     """
-    if not mask.any():
-        return None
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    left, top, right, bottom = size.box
     touching = [r for r in image.regions if r.left < right and left < r.right and r.top < bottom and top < r.bottom]
     holding = [region for region in touching if region.contains(left, top, right, bottom)]
     sizes = {(region.column_mm, region.row_mm) for region in touching}

@@ -299,7 +299,7 @@ def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> 
         stamp: dict[str, Any] = record["input"]
         same = stamp["read_by"] == reader and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
-        withheld = ImageWarning.WITHHELD.value in record["warnings"]
+        withheld = record["withheld"]
         kinds = () if withheld else ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
         return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
@@ -348,7 +348,9 @@ def _remove_pictures(target: Path) -> None:
 def _say(analysis: Analysis, finding: Finding, explanations: Sequence[Explanation], *, taught: bool) -> str:
     known = "; taught the model" if taught else ""
     if analysis.withheld:
-        return f"answer withheld, {ImageWarning.WITHHELD.partition(':')[0]}{known}"
+        is_blank = ImageWarning.NO_CONTRAST in analysis.warnings
+        reason = ImageWarning.NO_CONTRAST if is_blank else ImageWarning.WITHHELD
+        return f"answer withheld, {reason.partition(':')[0]}{known}"
     diagnosis, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     score = f" {scores[diagnosis]:.2f}" if scores and diagnosis else ""
     without = [WORDS[one.method].title for one in explanations if not one.found]

@@ -136,6 +136,7 @@ class Report:
         created: Date and time, ISO 8601.
         subject: What the reader typed in, as a name or a case number; empty when nothing.
         summaries: Of the scans with a reference; empty where there are none.
+        worth: What the version's answers were worth on test scans, in sentences (`worth.say_worth`).
     """
 
     scans: Sequence[ReportScan]
@@ -143,6 +144,7 @@ class Report:
     created: str
     subject: str = ""
     summaries: Sequence[Summary] = ()
+    worth: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len(self.subject) > MAX_SUBJECT:
@@ -150,7 +152,14 @@ class Report:
 
 
 def reading_record(
-    analysis: Analysis, finding: Finding, *, file: str, taught: bool, position: str | None = None
+    analysis: Analysis,
+    finding: Finding,
+    *,
+    file: str,
+    taught: bool,
+    position: str | None = None,
+    coverage: float = USUAL_COVERAGE,
+    simulated: bool = False,
 ) -> dict[str, Any]:
     """One reading as plain values.
 
@@ -165,6 +174,8 @@ def reading_record(
         file: The file's name or relative path, as given.
         taught: This scan, or a copy of it, taught the version that read it.
         position: Which of several, as in '3 of 12'; left out when None.
+        coverage: In which share of cases `not_ruled_out` holds the true class.
+        simulated: The scan was made by the phantom.
     """
     prediction, image, size = analysis.prediction, analysis.image, finding.size
     probabilities = prediction.probabilities
@@ -177,7 +188,7 @@ def reading_record(
         "class": prediction.diagnosis.value if prediction.diagnosis else None,
         "probabilities": {d.value: probabilities[d] for d in Diagnosis} if probabilities else None,
         "not_ruled_out": None if analysis.not_ruled_out is None else [d.value for d in analysis.not_ruled_out],
-        "not_ruled_out_in": None if analysis.not_ruled_out is None else USUAL_COVERAGE,
+        "not_ruled_out_in": None if analysis.not_ruled_out is None else coverage,
         "opinions": [
             {"class": one.diagnosis and one.diagnosis.value, "outlines": one.outlines}
             for one in read_opinions(analysis, finding.threshold)
@@ -191,8 +202,10 @@ def reading_record(
         "size": {"longest": size.longest, "perpendicular": size.perpendicular, "unit": finding.unit} if size else None,
         "disagreement": finding.disagreement,
         "model": analysis.model_version,
+        "withheld": analysis.withheld,
         "warnings": [warning.value for warning in analysis.warnings],
         "taught_the_model": taught,
+        "simulated": simulated,
         "notice": RESEARCH_USE,
         "schema": RECORD_SCHEMA,
     }
@@ -219,11 +232,8 @@ def read_by(identity: str) -> str:
     return f"{RECORD_SCHEMA}-{identity}"
 
 
-def reading_json(
-    analysis: Analysis, finding: Finding, *, file: str, taught: bool, position: str | None = None
-) -> bytes:
-    """`reading_record` as UTF-8 JSON."""
-    record = reading_record(analysis, finding, file=file, taught=taught, position=position)
+def record_json(record: Mapping[str, Any]) -> bytes:
+    """A record as UTF-8 JSON."""
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
@@ -235,6 +245,7 @@ def report_json(report: Report) -> bytes:
         "created": report.created,
         "model": report.model_version,
         **({"subject": report.subject} if report.subject else {}),
+        "on_test_scans": list(report.worth),
         "summaries": [summary.record() for summary in report.summaries],
         "scans": [dict(scan.record) for scan in report.scans],
     }
@@ -244,6 +255,17 @@ def report_json(report: Report) -> bytes:
 def score_words(score: float) -> str:
     """A score in two digits, never rounded to certainty; the viewers say it likewise (`keys.js`)."""
     return "< 0.01" if score < 0.01 else "> 0.99" if score > 0.99 else f"{score:.2f}"
+
+
+def score_figure(score: float, cutoff: float | None) -> str:
+    """A score in as many digits as tell it from 0, from 1 and from the flag's cut-off, three at least.
+
+    Without the signs of `score_beside`, so that texts are in order where the scores are: a click on the head sorts.
+    """
+    edges = (0.0, 1.0, *([] if cutoff is None else [cutoff]))
+    digits = next((n for n in range(3, 6) if all(f"{score:.{n}f}" != f"{edge:.{n}f}" for edge in edges)), 6)
+    least = 10**-digits
+    return f"{min(max(score, least), 1 - least):.{digits}f}"
 
 
 def score_beside(score: float, cutoff: float) -> tuple[str, str]:

@@ -222,7 +222,7 @@ class Analyser:
             ImageWarning.READ_ON_CPU: fell_back,
             ImageWarning.UNLIKE: likeness is Likeness.UNLIKE and not withheld,
             ImageWarning.INSISTED: likeness is Likeness.FOREIGN and not withheld,
-            ImageWarning.WITHHELD: withheld,
+            ImageWarning.WITHHELD: withheld and not is_blank,
         }
         logger.info("analysed height=%d width=%d model=%s", image.height, image.width, self.card.version)
         return Analysis(

@@ -48,6 +48,11 @@ class ImageWarning(StrEnum):
     )
     READ_ON_CPU = "the graphics card's memory was full: this scan was read on the CPU"
 
+    @property
+    def sentence(self) -> str:
+        """As a sentence of its own; names in it keep their capitals."""
+        return f"{self.value[:1].upper()}{self.value[1:]}."
+
 
 class Likeness(StrEnum):
     """How a scan compares with those that the model learned from."""

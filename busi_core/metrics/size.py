@@ -30,6 +30,7 @@ class LesionSize:
         perpendicular: Extent of the region at right angles to that diameter.
         area: Area of the region, in the unit squared.
         regions: How many connected regions the mask has; all but the largest are not measured.
+        box: (left, top, right, bottom) of the measured one in pixels, right and bottom not included.
         longest_ends: Where the longest diameter starts and ends, on the outline; left one first.
         perpendicular_ends: A line across, half way between the two outermost points. Its length
             is `perpendicular`; where the outline is uneven it may end beyond it.
@@ -39,6 +40,7 @@ class LesionSize:
     perpendicular: float
     area: float
     regions: int
+    box: tuple[int, int, int, int]
     longest_ends: tuple[Point, Point]
     perpendicular_ends: tuple[Point, Point]
 
@@ -66,9 +68,9 @@ def measure_lesion(mask: Mask, *, column_mm: float = 1.0, row_mm: float = 1.0) -
         raise ValueError(f"pixel size must be positive, got {column_mm} x {row_mm}")
     if not mask.any():
         return None
-    region, corner, pixels, regions = _largest_region(mask)
+    region, box, pixels, regions = _largest_region(mask)
     pixel_size = np.array([column_mm, row_mm])
-    outline = (_outline(region) + corner) * pixel_size
+    outline = (_outline(region) + box[:2]) * pixel_size
     start, end = _farthest_pair(outline)
     along = (end - start) / np.linalg.norm(end - start)
     side, other_side = _extent_across(outline, along)
@@ -77,18 +79,19 @@ def measure_lesion(mask: Mask, *, column_mm: float = 1.0, row_mm: float = 1.0) -
         perpendicular=float(np.linalg.norm(other_side - side)),
         area=pixels * column_mm * row_mm,
         regions=regions,
+        box=box,
         longest_ends=_as_ends(start / pixel_size, end / pixel_size),
         perpendicular_ends=_as_ends(side / pixel_size, other_side / pixel_size),
     )
 
 
-def _largest_region(mask: Mask) -> tuple[Mask, Points, int, int]:
-    """The region with the most pixels, cut out; its top left corner (x, y); its pixels; how many regions there are."""
+def _largest_region(mask: Mask) -> tuple[Mask, tuple[int, int, int, int], int, int]:
+    """The region with the most pixels, cut out; its box; its pixels; how many regions there are."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     label = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())  # label 0 is what lies outside
     left, top, width, height, pixels = (int(figure) for figure in stats[label])
     cut_out = labels[top : top + height, left : left + width] == label
-    return cut_out, np.array([left, top], np.float64), pixels, count - 1
+    return cut_out, (left, top, left + width, top + height), pixels, count - 1
 
 
 def _outline(region: Mask) -> Points:

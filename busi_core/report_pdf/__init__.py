@@ -25,7 +25,7 @@ def draw_report(report: Report) -> bytes:
     buffer = io.BytesIO()
     pages = Pages(buffer, report)
     if len(report.scans) == 1:
-        draw_single(pages, report.scans[0])
+        draw_single(pages, report.scans[0], report.worth)
     else:
         draw_overview(pages, report)
         draw_pairs(pages, report.scans[:MAX_PICTURED])

@@ -24,16 +24,17 @@ def caption_pictures(drawn: ReportPictures, record: Mapping[str, Any]) -> list[t
     """Each picture with its caption; three, or four with a reference; of an answer withheld the scan alone."""
     faint = "#59636e"
     pictures: list[tuple[Rgb, Caption]] = [(drawn.rgb, (("scan", faint),))]
-    if ImageWarning.WITHHELD.value in record["warnings"]:
+    if record["withheld"]:
         return pictures
-    by_first = ", first network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
+    by_first = ", 1st network" if ImageWarning.SECOND_OPINION.value in record["warnings"] else ""
     is_own = is_own_cutoff(record["threshold"], record["model_threshold"])
     lesion = "lesion by the model, cut-off" if is_own else "lesion at the reader's cut-off"
+    lesion = lesion if record["lesion_pixels"] else f"no {lesion}"
     pictures += [
         (draw_mask(drawn.rgb, drawn.mask), ((f"{lesion} {record['threshold']:.2f}", faint),)),
         (
             draw_heatmap(drawn.rgb, np.where(drawn.evidence >= HEAT_CUTOFF, drawn.evidence, np.float32(0))),
-            ((f"heat map of {drawn.explains}{by_first}: relative, no probability", faint),),
+            ((f"heat map, relative: {drawn.explains}{by_first}", faint),),
         ),
     ]
     if drawn.truth is not None:

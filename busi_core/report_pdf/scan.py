@@ -4,6 +4,7 @@ Notes on the mask can be as many as there are mask files: those for which there 
 warnings, the disagreement and the model always stand on the page.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -11,7 +12,9 @@ from typing import Any, NamedTuple
 from reportlab.lib.units import mm
 
 from busi_core.errors import BusiError
-from busi_core.report import TAUGHT, ReportPictures, ReportScan, cutoff_words, score_words
+from busi_core.findings import NOT_IN_ONE_REGION
+from busi_core.metrics.conformal import USUAL_COVERAGE
+from busi_core.report import TAUGHT, ReportPictures, ReportScan, cutoff_words, score_beside, score_words
 from busi_core.report_pdf.page import BOTTOM, CLASS_INK, FAINT, GAP, INK, INNER, LINE, MARGIN, TOP, Pages
 from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
@@ -32,8 +35,8 @@ class Line(NamedTuple):
     bold: bool = False
 
 
-def draw_single(pages: Pages, scan: ReportScan) -> None:
-    """The only scan of a report, large."""
+def draw_single(pages: Pages, scan: ReportScan, worth: Sequence[str] = ()) -> None:
+    """The only scan of a report, large, and what such answers were worth on test scans."""
     _draw_title(pages, scan.record, 12)
     drawn = _try_draw(pages, scan)
     if drawn is not None:
@@ -44,6 +47,19 @@ def draw_single(pages: Pages, scan: ReportScan) -> None:
                 pages.picture(rgb, caption, MARGIN + column * (width + GAP), pages.y, width, height)
             pages.y -= height + 3 * mm
     _draw_facts_in_two(pages, scan.record)
+    if "problem" not in scan.record and not _is_withheld(scan.record):
+        draw_worth(pages, worth)
+
+
+def draw_worth(pages: Pages, worth: Sequence[str]) -> None:
+    """What answers like these were worth on test scans, as one block."""
+    lines = [Line("On test scans", size=8.5, bold=True), *(Line(said, size=8, colour=FAINT) for said in worth)]
+    if not worth:
+        return
+    if pages.y - BETWEEN - _height(pages, lines, INNER) < BOTTOM:
+        pages.next_page()
+    pages.y -= BETWEEN
+    _write(pages, lines, MARGIN, INNER)
 
 
 def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
@@ -76,7 +92,7 @@ def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
 
 def _title_lines(record: Mapping[str, Any], size: float) -> Iterator[Line]:
     """The file, and of an answer that was insisted on what must be known before it is read."""
-    simulated = "   SIMULATED" if record.get("simulated") else ""
+    simulated = "   SIMULATED" if record["simulated"] else ""
     position = f"   ({record['position']})" if "position" in record else ""
     yield Line(f"{shorten(record['file'])}{position}{simulated}", size=size, bold=True)
     if ImageWarning.INSISTED.value in record.get("warnings", ()):
@@ -196,7 +212,7 @@ def _write(pages: Pages, lines: Sequence[Line], x: float, width: float) -> None:
 
 
 def _is_withheld(record: Mapping[str, Any]) -> bool:
-    return ImageWarning.WITHHELD.value in record["warnings"]
+    return bool(record["withheld"])
 
 
 def _draw_class(pages: Pages, record: Mapping[str, Any], x: float, width: float) -> None:
@@ -232,11 +248,13 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
         outlining = sum(one["outlines"] for one in record["opinions"])
         yield f"One by one the networks say {each}; {outlining} of {len(record['opinions'])} outline something."
     if record["not_ruled_out"]:
-        classes = " or ".join(record["not_ruled_out"])
-        yield f"Cannot be ruled out ({record['not_ruled_out_in']:.0%} of cases): {classes}."
+        classes, coverage = " or ".join(record["not_ruled_out"]), record["not_ruled_out_in"]
+        chosen = "" if math.isclose(coverage, USUAL_COVERAGE) else ", chosen by the reader"
+        yield f"Cannot be ruled out ({coverage:.0%} of cases{chosen}): {classes}."
     if record["flagged"] is not None:
         said = "Flagged" if record["flagged"] else "Not flagged"
-        yield f"{said} for malignancy (flag from a score of {record['malignancy_threshold']:.3f})."
+        score, cutoff_of_flag = score_beside(record["probabilities"]["malignant"], record["malignancy_threshold"])
+        yield f"{said} for malignancy: score {score}, flagged from {cutoff_of_flag} on."
         if record["flagged"] and record["not_ruled_out"] and Diagnosis.MALIGNANT not in record["not_ruled_out"]:
             yield "The classes above leave malignant out, the flag does not: some scans like that were malignant."
     size, cutoff = record["size"], cutoff_words(record["threshold"], record["model_threshold"])
@@ -247,14 +265,19 @@ def _finding_lines(record: Mapping[str, Any]) -> Iterator[str]:
     else:
         digits = 1 if size["unit"] == "mm" else 0
         share = record["lesion_pixels"] / (record["width"] * record["height"])
+        together = f"all {record['regions']} regions together " if record["regions"] > 1 else ""
         yield (
             f"Lesion {size['longest']:.{digits}f} x {size['perpendicular']:.{digits}f} {size['unit']} "
-            f"(longest diameter x perpendicular), {share:.1%} of the image, {cutoff}."
+            f"(longest diameter x perpendicular), {together}{share:.1%} of the image, {cutoff}."
         )
         if record["regions"] > 1:
             yield f"{record['regions']} separate regions; the largest is measured."
+        if size["unit"] == "px" and ImageWarning.NOT_CALIBRATED.value not in record["warnings"]:
+            yield NOT_IN_ONE_REGION
     frame = f", frame {record['frame']} of {record['frames']}" if record["frames"] > 1 else ""
     yield f"Scan of {record['width']} x {record['height']} pixels{frame}."
+    if "same_pixels_as" in record:
+        yield f"The same pixels as {shorten(record['same_pixels_as'])}."
 
 
 def truth_lines(record: Mapping[str, Any]) -> list[str]:

@@ -15,12 +15,13 @@ import streamlit as st
 from busi_core import Diagnosis, ImageWarning
 from busi_core.batch import ScanRow, report_scan
 from busi_core.batch_tables import rows_csv
-from busi_core.report import MAX_SUBJECT, Report, Summary, report_json
+from busi_core.report import MAX_SUBJECT, Report, Summary, report_json, score_figure
 from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
 from pages.components.downloads import safe_stem
 from pages.components.finding_panel import CLASS_COLOURS
 from pages.components.page import label
+from pages.components.serving import worth_of
 
 ROW_HEIGHT_PX = 72
 TABLE_HEIGHT_PX = 620
@@ -239,17 +240,6 @@ def make_frame(rows: Sequence[ScanRow], copies: dict[str, str], *, with_truth: b
     return {name: column for name, column in frame.items() if with_truth or name not in ("reference", "dice", "hd95")}
 
 
-def score_cell(score: float, cutoff: float | None) -> str:
-    """A score in as many digits as tell it from 0, from 1 and from the flag's cut-off, three at least.
-
-    Without the signs of `score_beside`, so that texts are in order where the scores are: a click on the head sorts.
-    """
-    edges = (0.0, 1.0, *([] if cutoff is None else [cutoff]))
-    digits = next((n for n in range(3, 6) if all(f"{score:.{n}f}" != f"{edge:.{n}f}" for edge in edges)), 6)
-    least = 10**-digits
-    return f"{min(max(score, least), 1 - least):.{digits}f}"
-
-
 def show_summary(queue: BatchQueue) -> None:
     """Counts of the whole set, and figures where a reference is known."""
     rows = [row for row in queue.rows if row.reading]
@@ -310,13 +300,17 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
     everything = len(rows) == len(queue.rows)
 
     def make_report() -> Report:
-        by_id = {case.id: case for case in queue.cases}
+        by_id, copies = {case.id: case for case in queue.cases}, queue.copies()
         return Report(
-            scans=[report_scan(row, by_id[row.id]) for row in rows],
+            scans=[
+                report_scan(row, by_id[row.id], simulated=row.id in queue.simulated, same_as=copies.get(row.id))
+                for row in rows
+            ],
             model_version=queue.version or "",
             created=created,
             subject=subject.strip(),
             summaries=queue.summaries() if everything else (),
+            worth=worth_of(queue.version) if queue.version else (),
         )
 
     files: tuple[tuple[str, Callable[[], bytes], str, str, str], ...] = (
@@ -368,7 +362,7 @@ def _cells(row: ScanRow, copies: dict[str, str]) -> tuple[object, ...]:
         data_url(reading.pictures.thumbnail) if reading.pictures else None,
         row.name,
         said + flag_of(row),
-        score_cell(reading.scores[2], reading.record["malignancy_threshold"]) if reading.scores else None,
+        score_figure(reading.scores[2], reading.record["malignancy_threshold"]) if reading.scores else None,
         None if reading.withheld else 100 * reading.lesion_share,
         truth.diagnosis,
         None if math.isnan(truth.dice) else truth.dice,

@@ -74,7 +74,8 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
     predicted, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     truth = reference_class.value if reference_class else UNKNOWN
     if analysis.withheld:
-        return f'<div class="label">Class</div><div class="fine">The model gives no answer; Analyse shows it on request. Reference: {truth}.</div>'
+        said = f"The model gives no answer; Analyse shows it on request. Reference: {truth}."
+        return f'<div class="label">Class</div><div class="fine">{said}</div>'
     if predicted is None or scores is None:
         return f'<div class="label">Class</div><div class="fine">This model gives no class. Reference: {truth}.</div>'
     verdict = ""
@@ -138,7 +139,8 @@ def heat_table(comparison: Comparison | None) -> str:
 
 def show_report(report: Report, *, name: str) -> None:
     """One reading with its reference as a file; each is drawn when it is asked for."""
-    stem = f"{safe_stem(name)} - {safe_name(report.model_version)}"
+    position = report.scans[0].record["position"]
+    stem = f"{safe_stem(name)} - {position} - {safe_name(report.model_version)}"
     with st.container(horizontal=True, gap="small"):
         for text, make, suffix, kind in (
             ("Report (PDF)", lambda: draw_report(report), "pdf", "application/pdf"),

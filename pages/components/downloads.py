@@ -1,6 +1,6 @@
 """What a reader takes along of one scan: mask, overlay, JSON and a report under the name that was typed for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from busi_core.batch import Truth
 from busi_core.explain.gradcam import LESION
 from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
+from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.report import (
     MAX_SUBJECT,
     RESEARCH_USE,
@@ -18,8 +19,8 @@ from busi_core.report import (
     ReportPictures,
     ReportScan,
     cutoff_words,
-    reading_json,
     reading_record,
+    record_json,
 )
 from busi_core.report_pdf import draw_report
 from busi_core.types import Mask
@@ -49,24 +50,41 @@ class ScanOnScreen:
         return [self.position, self.name, *(["SIMULATED"] if self.simulated else [])]
 
 
-def show_downloads(analysis: Analysis, finding: Finding, scan: ScanOnScreen, subjects: dict[str, str]) -> None:
-    """Mask, overlay, JSON and report of one reading; arguments as in `finding_panel.show_finding`."""
+def show_downloads(
+    analysis: Analysis,
+    finding: Finding,
+    scan: ScanOnScreen,
+    subjects: dict[str, str],
+    *,
+    coverage: float,
+    worth: Sequence[str],
+) -> None:
+    """Mask, overlay, JSON and report of one reading.
+
+    Args:
+        analysis: With the classes that cannot be ruled out at the coverage.
+        finding: At the cut-off the reader chose.
+        scan: As in `finding_panel.show_finding`.
+        subjects: Likewise.
+        coverage: That the reader chose.
+        worth: What the version's answers were worth on test scans.
+    """
     stem = f"{safe_stem(scan.name)} - {scan.position}"
     title = "   ".join(scan.title())
     below = f"{analysis.model_version}, {cutoff_words(finding.threshold, analysis.lesion_threshold)}. {RESEARCH_USE}"
-    record = reading_json(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
     subject = typed_subject(scan.id, subjects)
+    report = single_report(analysis, finding, scan, subject=subject, coverage=coverage, worth=worth)
 
     def make_overlay() -> bytes:
         return encode_png(caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below)))
 
     def make_report() -> bytes:
-        return draw_report(single_report(analysis, finding, scan, subject=subject))
+        return draw_report(report)
 
     contents: tuple[bytes | Callable[[], bytes], ...] = (
         mask_png(finding.lesion_mask),
         make_overlay,
-        record,
+        record_json(report.scans[0].record),
         make_report,
     )
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -116,6 +134,8 @@ def single_report(
     subject: str,
     truth: Truth | None = None,
     reference: Mask | None = None,
+    coverage: float = USUAL_COVERAGE,
+    worth: Sequence[str] = (),
 ) -> Report:
     """One reading as a report; its pictures are drawn when the file is asked for.
 
@@ -126,6 +146,8 @@ def single_report(
         subject: What the reader typed in; empty when nothing.
         truth: How the reading compares with its reference; None where nothing is known.
         reference: (height, width) bool, the reference mask; None where there is none.
+        coverage: Of the classes that cannot be ruled out.
+        worth: What the version's answers were worth on test scans.
     """
     diagnosis = analysis.prediction.diagnosis
     explains = diagnosis.value if diagnosis else LESION
@@ -135,12 +157,19 @@ def single_report(
         evidence = upsample(analysis.heatmaps[explains].evidence, image.height, image.width)
         return ReportPictures(image.rgb, finding.lesion_mask, reference, evidence, explains)
 
-    record = reading_record(analysis, finding, file=scan.name, taught=scan.taught, position=scan.position)
-    record["simulated"] = scan.simulated
+    record = reading_record(
+        analysis,
+        finding,
+        file=scan.name,
+        taught=scan.taught,
+        position=scan.position,
+        coverage=coverage,
+        simulated=scan.simulated,
+    )
     if truth is not None:
         record["truth"] = truth.record()
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip())
+    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip(), worth=worth)
 
 
 def safe_stem(name: str) -> str:

@@ -7,15 +7,15 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, ImageWarning
-from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, pool_figures
-from busi_core.evaluation import band_of, count_flagged
-from busi_core.findings import read_opinions
-from busi_core.models.checkpoint import MalignancyFlag, ModelCard
+from busi_core.evaluation import band_of
+from busi_core.findings import NOT_IN_ONE_REGION, read_opinions
+from busi_core.models.checkpoint import ModelCard
 from busi_core.report import cutoff_words, score_beside, score_words
+from busi_core.worth import say_flagged, say_in_doubt
 from pages.components.downloads import ScanOnScreen, show_downloads
-from pages.components.limits_panel import say_left_out, show_class_set, show_withheld
+from pages.components.limits_panel import chosen_coverage, say_left_out, show_class_set, show_withheld
 from pages.components.page import label
-from pages.components.serving import get_assessment
+from pages.components.serving import get_assessment, worth_of
 
 CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
@@ -50,10 +50,10 @@ def show_finding(
         return
     is_insisted = ImageWarning.INSISTED in analysis.warnings
     if is_insisted:
-        st.error(f"{ImageWarning.INSISTED.value.capitalize()}.", icon=":material/block:")
+        st.error(ImageWarning.INSISTED.sentence, icon=":material/block:")
         reports = ()
     elif ImageWarning.UNLIKE in analysis.warnings:
-        st.warning(f"{ImageWarning.UNLIKE.value.capitalize()}.")
+        st.warning(ImageWarning.UNLIKE.sentence)
     if analysis.prediction.probabilities is None:
         st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")
     else:
@@ -67,7 +67,12 @@ def show_finding(
     said_above = (ImageWarning.INSISTED, ImageWarning.UNLIKE)
     others = replace(analysis, warnings=tuple(one for one in analysis.warnings if one not in said_above))
     show_warnings(others, analyser.card, cutoff=finding.threshold)
-    show_downloads(analysis, finding, scan, subjects)
+    coverage = chosen_coverage()
+    chosen = analysis
+    if analyser.limits is not None and analysis.not_ruled_out is not None:
+        chosen = replace(analysis, not_ruled_out=analyser.limits.classes_left(analysis.prediction, coverage))
+    worth = () if is_insisted else worth_of(analysis.model_version)
+    show_downloads(chosen, finding, scan, subjects, coverage=coverage, worth=worth)
     st.html(label(f"Model {analysis.model_version}", css="fine"))
 
 
@@ -76,32 +81,21 @@ def show_warnings(analysis: Analysis, card: ModelCard | None = None, *, cutoff: 
     its card, how often that held."""
     for warning in analysis.warnings:
         if warning is ImageWarning.SECOND_OPINION:
-            st.info(_say_opinions(analysis, cutoff) + (_say_measured(card) if card else ""), icon=":material/groups:")
+            st.info(_say_opinions(analysis, cutoff, card), icon=":material/groups:")
         elif warning is not ImageWarning.NOT_CALIBRATED:  # said beside the size
-            st.warning(f"{warning.value.capitalize()}.")
+            st.warning(warning.sentence)
 
 
-def _say_opinions(analysis: Analysis, cutoff: float) -> str:
+def _say_opinions(analysis: Analysis, cutoff: float, card: ModelCard | None) -> str:
     opinions = read_opinions(analysis, cutoff)
     each = ", ".join(opinion.diagnosis or "no class" for opinion in opinions)
     outlining = sum(opinion.outlines for opinion in opinions)
     verb = "outlines" if outlining == 1 else "outline"
+    measured = say_in_doubt(get_assessment(card.version, card.sha256)) if card else ""
     return (
         f"**Second opinion.** The first network was in doubt, so {len(opinions) - 1} more read the scan. Outlined is "
         f"what most of them agree on; each score is their mean. One by one they say {each}, and {outlining} of "
-        f"{len(opinions)} {verb} something at a cut-off of {cutoff:.2f}. Heat maps are those of the first."
-    )
-
-
-def _say_measured(card: ModelCard) -> str:
-    figures = get_assessment(card.version, card.sha256)
-    doubted, of_doubted = pool_figures(figures, RIGHT_IN_DOUBT)
-    sure, of_sure = pool_figures(figures, RIGHT_ELSEWHERE)
-    if not of_doubted or not of_sure:
-        return ""
-    return (
-        f" On the {of_doubted:,} test scans read like this the class was right for **{doubted:.0%}**, on the other "
-        f"{of_sure:,} for {sure:.0%}."
+        f"{len(opinions)} {verb} something at a cut-off of {cutoff:.2f}. Heat maps are those of the first. {measured}"
     )
 
 
@@ -137,7 +131,7 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
         said, cutoff = score_beside(score, flag.threshold)
         worth = ""
         if ImageWarning.INSISTED not in analysis.warnings:
-            worth = _say_flagged(flag, reports) + (say_left_out(analysis, analyser, reports) if finding.flagged else "")
+            worth = say_flagged(flag, reports) + (say_left_out(analysis, analyser, reports) if finding.flagged else "")
         lines.append(
             f'<div class="flag {tone}"><b>{mark}{though}</b>'
             f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {worth}</span></div>"
@@ -158,39 +152,25 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
     st.html("".join(lines) or "<span></span>")
 
 
-def _say_flagged(flag: MalignancyFlag, reports: Sequence[EvaluationReport]) -> str:
-    """What the flag is worth: on scans that chose nothing where there are some."""
-    counted = count_flagged(reports, flag.threshold)
-    if counted is None:
-        return (
-            f"On {flag.scans:,} validation scans, which chose this cut-off, it flagged {flag.sensitivity:.0%} of the "
-            f"malignant ones and left {flag.specificity:.0%} of the others alone."
-        )
-    (found, malignant), (marked, others) = counted
-    return f"It flags {found:,} of {malignant:,} malignant test scans, and {marked:,} of the {others:,} others too."
-
-
 def _lesion_block(analysis: Analysis, finding: Finding) -> str:
     image, size = analysis.image, finding.size
     cutoff = escape(cutoff_words(finding.threshold, analysis.lesion_threshold))
     if size is None:
         return f'<div class="label">Lesion</div><div class="size">none at {cutoff}</div>'
-    share = finding.lesion_pixels / (image.height * image.width)
+    share = f"{finding.lesion_pixels / (image.height * image.width):.1%} of the image"
     unit = finding.unit
     digits = 1 if unit == "mm" else 0
     several = ""
     if size.regions > 1:
-        several = (
-            f'<div class="fine">{size.regions} separate regions; the largest is measured. '
-            f"The class is of the whole image, not of one region.</div>"
-        )
-    uncalibrated = (
-        "" if unit == "mm" else '<div class="fine">In pixels: the file does not say how large a pixel is.</div>'
-    )
+        of_all = "" if analysis.prediction.probabilities is None else " The class is of the whole image."
+        several = f'<div class="fine">{size.regions} separate regions; the largest is measured.{of_all}</div>'
+        share = f"all regions together {share}"
+    why = NOT_IN_ONE_REGION if image.regions else "In pixels: the file does not say how large a pixel is."
+    uncalibrated = "" if unit == "mm" else f'<div class="fine">{why}</div>'
     return (
         f'<div class="label">Lesion, longest diameter × perpendicular</div>'
         f'<div class="size">{size.longest:.{digits}f} × {size.perpendicular:.{digits}f} {unit}</div>'
-        f'<div class="fine">{share:.1%} of the image, {cutoff}</div>{uncalibrated}{several}'
+        f'<div class="fine">{share}, {cutoff}</div>{uncalibrated}{several}'
     )
 
 

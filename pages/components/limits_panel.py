@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
-from busi_core.assessment import AREA_HELD, PEAK_INSIDE, Figure, count_held, count_left_out
+from busi_core.assessment import AREA_HELD, Figure, count_held, count_left_out
 from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt
@@ -38,7 +38,7 @@ def show_withheld(on_insist: Callable[[], None]) -> None:
 
 def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationReport]) -> None:
     """The classes that cannot be ruled out at the coverage the reader chose, and how often that held."""
-    coverage = _chosen_coverage()
+    coverage = chosen_coverage()
     left = limits.classes_left(analysis.prediction, coverage)
     if left is None:
         return
@@ -61,7 +61,7 @@ def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[Evaluat
 
 def say_left_out(analysis: Analysis, analyser: Analyser, reports: Sequence[EvaluationReport]) -> str:
     """Beside a flag, where the set of classes leaves malignant out: that both are meant, and what such scans were."""
-    flag, limits, coverage = analyser.card.malignancy, analyser.limits, _chosen_coverage()
+    flag, limits, coverage = analyser.card.malignancy, analyser.limits, chosen_coverage()
     left = limits.classes_left(analysis.prediction, coverage) if limits else None
     if flag is None or limits is None or left is None or Diagnosis.MALIGNANT in left:
         return ""
@@ -70,7 +70,8 @@ def say_left_out(analysis: Analysis, analyser: Analyser, reports: Sequence[Evalu
     return f" <b>The set above leaves malignant out, the flag does not{counted}.</b>"
 
 
-def _chosen_coverage() -> float:
+def chosen_coverage() -> float:
+    """In which share of cases the set of classes should hold the true one: the reader's choice, kept in the session."""
     return float(st.session_state.get("coverage", 100 * USUAL_COVERAGE)) / 100
 
 
@@ -129,12 +130,6 @@ def _doubt_lines(doubt: Doubt, smallest: int, largest: int, image: DecodedImage)
         lines.append(f"Heat maps agree to {doubt.evidence_agreement:.2f} (1 = the same place every time)")
     lines.append("Readings that agree prove nothing: they share the model's blind spots.")
     return "".join(f'<div class="fine">{line}</div>' for line in lines)
-
-
-def say_peaks(card: ModelCard) -> str:
-    """How often the peak of the heat map of the likeliest class lay inside the lesion on test scans; '' if unknown."""
-    peaks = _find_figure(card, PEAK_INSIDE)
-    return f"peak inside the lesion on {peaks.estimate:.0%} of {peaks.cases:,} test scans" if peaks else ""
 
 
 def _area_line(card: ModelCard) -> str:

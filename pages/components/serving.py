@@ -18,6 +18,7 @@ from busi_core import (
 from busi_core.assessment import Figure, read_assessment
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import list_versions
+from busi_core.worth import say_worth
 from pages.components.metrics import measure_reading
 
 _CHOSEN = "read-with"  # the version this session reads with; not a widget's key: those are lost between pages
@@ -131,3 +132,10 @@ def get_cross_validation(version: str) -> list[EvaluationReport]:
 def get_assessment(version: str, sha256: str) -> list[Figure]:
     """What was measured of a version's limits, for these weights; empty when nothing was."""
     return read_assessment(read_settings().weights_dir / version, version=version, sha256=sha256)
+
+
+@st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
+def worth_of(version: str) -> tuple[str, ...]:
+    """What a version's answers were worth on test scans, in sentences; empty where nothing was measured."""
+    card = read_card(read_settings().weights_dir / version)
+    return say_worth(card, get_reports(version), get_assessment(version, card.sha256))

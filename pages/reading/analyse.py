@@ -9,19 +9,21 @@ from busi_core import BusiError, Diagnosis, EvaluationReport, read_finding, simu
 from busi_core.cross_validation import ELSEWHERE
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
+from busi_core.worth import say_peaks
 from pages.components.budget import say_full
 from pages.components.downloads import ScanOnScreen
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
-from pages.components.limits_panel import say_peaks, show_doubt
+from pages.components.limits_panel import show_doubt
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
     choose_version,
     chosen_analyser,
     current_analyser,
+    get_assessment,
     get_cross_validation,
     get_reports,
     servable_versions,
@@ -234,7 +236,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         simulated=scan.simulated,
         read_first=read_first,
         lesion_cutoff=cutoff,
-        heat_worth=say_peaks(analyser.card),
+        heat_worth=say_peaks(get_assessment(analyser.card.version, analyser.card.sha256)),
     )
     with left:
         state = show_viewer(scene, key="viewer", height=VIEWER_HEIGHT_PX)

@@ -15,13 +15,13 @@ from busi_core.data.truth import Reference, read_reference
 from busi_core.registry import list_versions
 from busi_core.report import Report
 from busi_core.taught import KnownBy
-from busi_core.types import Analysis, Grey
+from busi_core.types import Analysis, Grey, ImageWarning
 from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, forget_drafts, pack_case, show_comparison
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
 from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
 from pages.components.page import label, plain, show_error, start_page
-from pages.components.serving import analyse, current_analyser, get_analyser
+from pages.components.serving import analyse, current_analyser, get_analyser, worth_of
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
 NO_SECOND = ""
@@ -191,8 +191,8 @@ def version_in_service() -> str | None:
 def read_case(case: Case, data: bytes, analyser: Analyser, frames: dict[str, int]) -> Analysis:
     """One reading; of a file with several frames the one the reader picks, kept in `frames` while others are open.
 
-    As of a batch, a scan that is foreign to the model gets an answer, and a warning, where its truth came with it: whoever
-    knows the truth asks how wrong the model is.
+    As of a batch, a scan that is foreign to the model gets an answer, and a warning, where its truth came with it:
+    whoever knows the truth asks how wrong the model is.
     """
     insist = is_truth_known(case)
     analysis = analyse(data, None, analyser, insist=insist)
@@ -247,7 +247,9 @@ def show_notes(reference: Reference, taught: dict[str, KnownBy], same: Case | No
 def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: Reference, *, taught: bool) -> Report:
     """One reading of the open case with its reference, as a report."""
     finding = read_finding(reading.analysis, reading.cutoff)
-    position = f"{cases.index + 1} of {len(cases.cases)}"
+    image = reading.analysis.image
+    frame = f", frame {image.frame + 1} of {image.frames}" if image.frames > 1 else ""
+    position = f"{cases.index + 1} of {len(cases.cases)}{frame}"
     return single_report(
         reading.analysis,
         finding,
@@ -255,6 +257,7 @@ def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: R
         subject=typed_subject(case.id, cases.subjects),
         truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_truth_known(case) else None,
         reference=reference.mask,
+        worth=() if ImageWarning.INSISTED in reading.analysis.warnings else worth_of(reading.analysis.model_version),
     )
 
 

@@ -18,10 +18,11 @@ from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
+from busi_core.report import score_figure
 from busi_core.types import Diagnosis
 from pages.components import batch_queue, budget
 from pages.components.batch_queue import BatchQueue, list_server_folders
-from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip, score_cell
+from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip
 from pages.components.cases import CaseList
 from pages.components.serving import get_serving
 
@@ -345,12 +346,12 @@ def test_a_table_cell_that_is_not_defined_is_empty_rather_than_zero() -> None:
 def test_a_score_in_the_table_is_never_certainty_nor_the_cut_off_it_is_beside_and_sorts_as_text() -> None:
     cutoff = 0.027
     scores = [1e-9, 0.0003, 0.004, 0.0268, 0.0269, 0.0272, 0.031, 0.5, 0.9994, 0.99962, 0.99999991]
-    cells = [score_cell(score, cutoff) for score in scores]
+    cells = [score_figure(score, cutoff) for score in scores]
     assert cells == sorted(cells)
     assert cells == [
         "0.000001", "0.0003", "0.004", "0.0268", "0.0269", "0.0272", "0.031", "0.500", "0.999", "0.9996", "0.999999",
     ]  # fmt: skip
-    assert score_cell(0.0269, None) == "0.027"
+    assert score_figure(0.0269, None) == "0.027"
 
 
 @pytest.mark.parametrize(("cutoff", "flagged"), [(0.001, True), (0.999, False)])

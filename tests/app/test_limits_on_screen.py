@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import streamlit as st
 from skimage.data import astronaut
 from streamlit.testing.v1 import AppTest
 
+from busi_core.assessment import read_assessment
 from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
 from busi_core.imaging.overlay import encode_png, mask_png
@@ -20,7 +23,8 @@ from busi_core.report import TAUGHT
 from busi_core.service import Serving, choose_device
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis
-from pages.components.limits_panel import say_peaks
+from busi_core.worth import say_peaks
+from pages.components import downloads
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
 COMPARE = PAGE.parent / "compare.py"
@@ -117,6 +121,26 @@ def test_a_scan_shows_the_classes_that_cannot_be_ruled_out(page: AppTest) -> Non
     assert "Cannot be ruled out (80% of cases)" in texts(page)
 
 
+def test_what_is_taken_along_names_the_classes_that_the_screen_names(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paper that rules out what the reader's own screen did not would be read as the model's word."""
+    taken = list[Mapping[str, Any]]()
+
+    def take(record: Mapping[str, Any]) -> bytes:
+        taken.append(record)
+        return b"{}"
+
+    monkeypatch.setattr(downloads, "record_json", take)
+    page = upload(page, "scan.png", simulate_scan(Diagnosis.MALIGNANT, seed=5).png())
+    for percent in (90, 99):
+        page = page.slider(key="coverage").set_value(percent).run()
+        record = taken[-1]
+        assert record["not_ruled_out_in"] == percent / 100
+        assert f'<div class="set">{" or ".join(record["not_ruled_out"])}</div>' in texts(page)
+    assert len(taken[-1]["not_ruled_out"]) > 1
+
+
 def test_where_no_class_is_likely_the_set_is_larger_and_measured_on_such_scans(page: AppTest) -> None:
     """A set of one class beside a score of 0.5 would rule out what the next line calls as likely."""
     analyser = Serving(PROJECT_ROOT / "weights", choose_device("cpu")).current()
@@ -130,7 +154,8 @@ def test_where_no_class_is_likely_the_set_is_larger_and_measured_on_such_scans(p
 def test_beside_the_heat_map_stands_how_often_such_maps_led_to_the_lesion() -> None:
     """Seven of eight peaks of the version in service lie outside it: 'evidence' alone would promise more."""
     card = Serving(PROJECT_ROOT / "weights", choose_device("cpu")).current().card
-    assert re.fullmatch(r"peak inside the lesion on \d+% of 40 test scans", say_peaks(card))
+    figures = read_assessment(PROJECT_ROOT / "weights" / card.version, version=card.version, sha256=card.sha256)
+    assert re.fullmatch(r"peak inside the lesion on \d+% of 40 test scans", say_peaks(figures))
 
 
 def test_six_readings_are_made_when_asked_for_and_not_before(page: AppTest) -> None:

@@ -63,7 +63,7 @@ def test_the_finding_says_how_often_such_readings_were_right(tmp_path: Path, mon
     get_assessment.clear()
     page = read_on_analyse(tmp_path, monkeypatch, class_below=1.0)
     said = " ".join(str(block.value) for block in page.info)
-    assert "On the 40 test scans read like this the class was right for **60%**, on the other 200 for 92%." in said
+    assert "On the 40 test scans read like this the class was right for 60%, on the other 200 for 92%." in said
 
 
 def test_a_finding_of_one_network_does_not_speak_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_the_size_is_that_of_the_largest_region() -> None:
         ),
     ],
 )
-def test_millimetres_are_given_only_where_one_calibration_holds_for_the_whole_mask(
+def test_millimetres_are_given_only_where_one_calibration_holds_for_all_that_is_measured(
     regions: tuple[CalibratedRegion, ...], unit: str
 ) -> None:
     """U15: pixels unless calibrated; never a guess."""
@@ -159,9 +159,19 @@ def test_millimetres_are_given_only_where_one_calibration_holds_for_the_whole_ma
     assert finding.size.longest == pytest.approx(2.0 if unit == "mm" else 10 * 2**0.5, rel=0.15)
 
 
-def test_a_second_lesion_outside_the_calibrated_part_takes_the_millimetres_away() -> None:
+def test_on_a_split_screen_what_is_measured_decides_and_no_second_outline() -> None:
+    """U15. Two halves of one scale, an outline in each: the larger is measured, and lies in one of them."""
+    right_half = CalibratedRegion(60, 0, WIDTH, HEIGHT, 0.3, 0.3)
+    subject = analysis(probability((20, 30, 10, 0.8), (90, 30, 14, 0.6)), regions=(LEFT_HALF, right_half))
+    finding = read_finding(subject, 0.5)
+    assert (finding.unit, finding.regions) == ("mm", 2)
+    assert finding.size is not None
+    assert finding.size.area == pytest.approx(14 * 14 * 0.3 * 0.3)
+
+
+def test_an_outline_of_another_part_that_is_measured_takes_the_millimetres_away() -> None:
     """U15. Moving the cut-off changes the unit with the mask."""
-    lesion = probability((20, 30, 10, 0.8), (90, 30, 10, 0.6))
+    lesion = probability((20, 30, 10, 0.8), (90, 30, 14, 0.6))
     subject = analysis(lesion, regions=(LEFT_HALF,))
     assert read_finding(subject, 0.5).unit == "px"
     assert read_finding(subject, 0.7).unit == "mm"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from files import save as save_picture
 from pypdf import PdfReader
 from safetensors.numpy import save
 from versions import make_analyser, make_card, make_panel, make_weights, write_version
@@ -135,6 +136,15 @@ def test_record_table_and_pdf_name_the_classes_that_cannot_be_ruled_out(knowing:
     )
     said = " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
     assert f"Cannot be ruled out (90% of cases): {' or '.join(left)}." in " ".join(said.split())
+
+
+def test_an_image_without_contrast_is_withheld_for_that_reason_and_not_called_foreign(knowing: Analyser) -> None:
+    analysis = knowing.analyse(save_picture(np.full((80, 100), 90, np.uint8), "PNG"))
+    assert analysis.withheld
+    record = reading_record(analysis, read_finding(analysis), file="grey.png", taught=False)
+    assert record["withheld"]
+    assert ImageWarning.NO_CONTRAST.value in record["warnings"]
+    assert ImageWarning.WITHHELD.value not in record["warnings"]
 
 
 def test_who_insists_gets_the_answer_with_a_warning(knowing: Analyser, photograph: bytes) -> None:

@@ -283,3 +283,61 @@ def test_a_score_and_its_cut_off_are_never_written_alike_where_they_differ(
 ) -> None:
     """It read '0.03 < 0.03'."""
     assert score_beside(score, cutoff) == said
+
+
+def test_a_report_says_what_such_answers_were_worth_on_test_scans(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    worth = ("The flag for malignancy: It flags 9 of 10 malignant test scans.", "Heat maps are relative.")
+    files = with_mask("a", simulated[Diagnosis.BENIGN])
+    for report in (make_report(files), make_report(files, repeat=2)):
+        said = "".join(map(plain, pages(replace(report, worth=worth))))
+        assert all(said.count(plain(words)) == 1 for words in worth)
+        assert json.loads(report_json(replace(report, worth=worth)))["on_test_scans"] == list(worth)
+
+
+def test_of_an_answer_withheld_nothing_is_said_to_be_worth_anything(
+    simulated: dict[Diagnosis, SimulatedScan],
+) -> None:
+    report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
+    withheld = dict(report.scans[0].record) | {"withheld": True, "probabilities": None, "flagged": None, "class": None}
+    scans = [ReportScan(withheld, lambda: None)]
+    assert "On test scans" not in "".join(pages(replace(report, scans=scans, worth=("It flags 9 of 10.",))))
+
+
+def test_scans_with_the_same_pixels_and_simulated_ones_are_counted(
+    simulated: dict[Diagnosis, SimulatedScan],
+) -> None:
+    files = [(f"{name}.png", simulated[Diagnosis.BENIGN].png()) for name in "ab"]
+    report = make_report(files)
+    second = ReportScan(dict(report.scans[1].record) | {"same_pixels_as": "a.png", "simulated": True}, lambda: None)
+    said = "".join(map(plain, pages(replace(report, scans=[report.scans[0], second]))))
+    for words in (
+        "1 with the same pixels as another file",
+        "1 SIMULATED",
+        "The same pixels as a.png.",
+        "b.png SIMULATED",
+    ):
+        assert plain(words) in said
+
+
+def test_the_matrix_of_classes_stands_on_the_paper(simulated: dict[Diagnosis, SimulatedScan]) -> None:
+    files = [
+        file for diagnosis in Diagnosis for file in with_mask(f"{diagnosis}/{diagnosis} (1)", simulated[diagnosis])
+    ]
+    report = make_report(files)
+    (summary,) = report.summaries
+    assert summary.confusion is not None
+    said = "".join(map(plain, pages(report)))
+    for diagnosis, line in zip(Diagnosis, summary.confusion, strict=True):
+        assert f"{diagnosis}{''.join(map(str, line))}" in said
+
+
+def test_a_score_that_rounds_to_the_flags_cut_off_is_told_from_it_on_paper(
+    simulated: dict[Diagnosis, SimulatedScan],
+) -> None:
+    report = make_report([("a.png", simulated[Diagnosis.BENIGN].png())])
+    scores = {"normal": 0.5, "benign": 0.4733, "malignant": 0.0267}
+    near = {"probabilities": scores, "flagged": False, "malignancy_threshold": 0.0269}
+    scan = ReportScan(dict(report.scans[0].record) | near, lambda: None)
+    (single,) = pages(replace(report, scans=[scan]))
+    assert "Not flagged for malignancy: score 0.0267, flagged from 0.0269 on." in " ".join(single.split())
+    assert "0.0267" in pages(replace(report, scans=[scan, scan]))[0]

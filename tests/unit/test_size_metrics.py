@@ -125,4 +125,4 @@ def test_a_pixel_without_size_is_refused() -> None:
 
 def test_a_lesion_without_size_is_refused() -> None:
     with pytest.raises(ValueError, match="must have a size"):
-        LesionSize(0.0, 1.0, 1.0, 1, ((0, 0), (0, 0)), ((0, 0), (0, 0)))
+        LesionSize(0.0, 1.0, 1.0, 1, (0, 0, 1, 1), ((0, 0), (0, 0)), ((0, 0), (0, 0)))
