@@ -3,7 +3,11 @@
 Fixed colours and one opacity for every pixel, the same as the viewer's, so that a colour always means one value.
 """
 
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -87,17 +91,33 @@ def _heat_table() -> NDArray[np.uint8]:
     return np.stack([np.rint(np.interp(np.arange(256), places, stops[:, c])) for c in range(3)], 1).astype(np.uint8)
 
 
-def caption(rgb: Rgb, lines: tuple[str, ...]) -> Rgb:
-    """The picture with lines of text on a black strip below it; text too wide is made smaller, then cut off."""
+def caption(rgb: Rgb, lines: Sequence[str], font_file: Path) -> Rgb:
+    """The picture with lines of text on a black strip below it; what is too wide goes on in a further line.
+
+    Args:
+        rgb: (height, width, 3).
+        lines: With no character that the font lacks.
+        font_file: TrueType.
+    """
     width = rgb.shape[1]
     font_px = max(12, round(width / 48))
     line_px = round(font_px * 1.5)
-    strip = Image.new("RGB", (width, line_px * len(lines) + font_px // 2))
+    font = ImageFont.truetype(font_file, font_px, layout_engine=ImageFont.Layout.BASIC)  # draws in the order given
+    rows = [row for line in lines for row in _wrap(" ".join(line.split()), font, width - 8)]
+    strip = Image.new("RGB", (width, line_px * len(rows) + font_px // 2))
     pen = ImageDraw.Draw(strip)
-    for number, line in enumerate(" ".join(line.split()) for line in lines):  # a file's name may hold a line break
-        font = ImageFont.load_default(font_px)
-        longest = max(pen.textlength(line, font=font), 1.0)
-        if longest > width - 8:
-            font = ImageFont.load_default(max(8, font_px * (width - 8) / longest))
-        pen.text((4, number * line_px + font_px // 4), line, font=font, fill=(200, 210, 220))
+    for number, row in enumerate(rows):
+        pen.text((4, number * line_px + font_px // 4), row, font=font, fill=(200, 210, 220))
     return np.concatenate([rgb, np.asarray(strip, np.uint8)])
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+    """Rows that fit, broken at spaces where there are some: no part of a file's name is lost."""
+    while text:
+        ends = range(len(text) + 1)
+        fits = bisect_right(ends, width, key=lambda end: math.ceil(font.getlength(text[:end]))) - 1
+        end = max(1, fits)
+        if end < len(text) and (space := text.rfind(" ", 1, end + 1)) > 0:
+            end = space
+        yield text[:end]
+        text = text[end:].lstrip()

@@ -62,7 +62,7 @@ def fit(text: str, font: str, size: float, width: float) -> str:
 
 
 @cache
-def _font_files() -> tuple[Path, Path]:
+def font_files() -> tuple[Path, Path]:
     """DejaVu Sans (Latin, Greek, Cyrillic, Hebrew, Arabic) of matplotlib, else reportlab's own Vera (Latin)."""
     for package, folder, names in (
         ("matplotlib", "mpl-data/fonts/ttf", ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")),
@@ -81,7 +81,7 @@ def register_fonts() -> tuple[str, str]:
     """Names of the regular and the bold face, registered once."""
     with _registering:
         rl_config.useA85 = 0  # pictures as bytes: as text they are a quarter larger
-        for name, file in zip(("Report", "Report-Bold"), _font_files(), strict=True):
+        for name, file in zip(("Report", "Report-Bold"), font_files(), strict=True):
             if name not in pdfmetrics.getRegisteredFontNames():
                 pdfmetrics.registerFont(TTFont(name, str(file)))
     return "Report", "Report-Bold"

@@ -15,6 +15,7 @@ from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.report import (
     MAX_SUBJECT,
     RESEARCH_USE,
+    TAUGHT,
     Report,
     ReportPictures,
     ReportScan,
@@ -23,7 +24,8 @@ from busi_core.report import (
     record_json,
 )
 from busi_core.report_pdf import draw_report
-from busi_core.types import Mask
+from busi_core.report_pdf.fonts import font_files, printable
+from busi_core.types import ImageWarning, Mask
 from pages.components.page import label, plain
 
 
@@ -76,7 +78,9 @@ def show_downloads(
     report = single_report(analysis, finding, scan, subject=subject, coverage=coverage, worth=worth)
 
     def make_overlay() -> bytes:
-        return encode_png(caption(draw_mask(analysis.image.rgb, finding.lesion_mask), (title, below)))
+        said = (title, below, *cautions(analysis, finding, taught=scan.taught))
+        picture = draw_mask(analysis.image.rgb, finding.lesion_mask)
+        return encode_png(caption(picture, [printable(line) for line in said], font_files()[0]))
 
     def make_report() -> bytes:
         return draw_report(report)
@@ -99,6 +103,13 @@ def show_downloads(
             strict=True,
         ):
             st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
+
+
+def cautions(analysis: Analysis, finding: Finding, *, taught: bool) -> list[str]:
+    """What must stand beside the outline wherever it is shown."""
+    said = [one.sentence for one in (ImageWarning.INSISTED, ImageWarning.UNLIKE) if one in analysis.warnings]
+    said += [TAUGHT] if taught else []
+    return said + ([f"Findings disagree. {finding.disagreement}"] if finding.disagreement else [])
 
 
 def ask_subject(scan_id: str, subjects: dict[str, str]) -> None:

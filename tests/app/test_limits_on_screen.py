@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from busi_core.assessment import read_assessment
 from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
+from busi_core.findings import read_finding
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE
@@ -22,7 +24,7 @@ from busi_core.registry import REGISTRY_FILE, read_registry
 from busi_core.report import TAUGHT
 from busi_core.service import Serving, choose_device
 from busi_core.settings import PROJECT_ROOT
-from busi_core.types import Diagnosis
+from busi_core.types import Diagnosis, ImageWarning
 from busi_core.worth import say_peaks
 from pages.components import downloads
 
@@ -119,6 +121,14 @@ def test_a_scan_shows_the_classes_that_cannot_be_ruled_out(page: AppTest) -> Non
     assert "one class has a score of 0.70 or more, such sets held the true class of" in said
     page = page.slider(key="coverage").set_value(80).run()
     assert "Cannot be ruled out (80% of cases)" in texts(page)
+
+
+def test_an_overlay_says_what_the_screen_warns_of() -> None:
+    analyser = Serving(PROJECT_ROOT / "weights", choose_device("cpu")).current()
+    analysis = analyser.analyse(encode_png(astronaut()), insist=True)
+    finding = replace(read_finding(analysis), disagreement="The class says benign, but no lesion is outlined.")
+    said = downloads.cautions(analysis, finding, taught=True)
+    assert said == [ImageWarning.INSISTED.sentence, TAUGHT, f"Findings disagree. {finding.disagreement}"]
 
 
 def test_what_is_taken_along_names_the_classes_that_the_screen_names(

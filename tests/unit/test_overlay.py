@@ -19,9 +19,11 @@ from busi_core.imaging.overlay import (
     encode_png,
     mask_png,
 )
+from busi_core.report_pdf.fonts import font_files, printable
 from busi_core.types import Mask, Rgb
 
 MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
+FONT, _ = font_files()
 
 
 @pytest.fixture
@@ -143,10 +145,24 @@ def test_a_mask_file_is_8_bits_of_0_and_255_at_the_scans_size(lesion: Mask) -> N
     [("one",), ("one", "two", "three"), ("a line far too long for so small a scan " * 4,), ("a name\nwith a break",)],
 )
 def test_a_caption_stands_below_the_scan_and_covers_none_of_it(scan: Rgb, lines: tuple[str, ...]) -> None:
-    captioned = caption(scan, lines)
+    captioned = caption(scan, lines, FONT)
     assert captioned.dtype == np.uint8
     assert captioned.shape[1:] == scan.shape[1:]
     assert np.array_equal(captioned[: scan.shape[0]], scan)
     strip = captioned[scan.shape[0] :]
     assert len(strip) >= 12 * len(lines)
     assert strip.any(), "no letter was drawn"
+
+
+def test_no_part_of_a_long_name_is_lost_below_the_scan(scan: Rgb) -> None:
+    """Its end tells scan A from scan B; a word of letters without a space is broken too."""
+    begun = "patient " * 6 + "x" * 60
+    one, other = (caption(scan, (f"{begun} scan {end}.png",), FONT) for end in "AB")
+    assert len(one) == len(other) > len(caption(scan, (begun[:50],), FONT))
+    assert (one != other).any()
+    assert not one[scan.shape[0] :, -2:].any(), "nothing runs off the edge"
+
+
+def test_letters_beyond_english_are_drawn_and_not_boxes(scan: Rgb) -> None:
+    drawn = [caption(scan, (printable(letter),), FONT)[scan.shape[0] :].tobytes() for letter in "ßÄçéøшΩא"]
+    assert len(set(drawn)) == len(drawn)
