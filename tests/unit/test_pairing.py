@@ -145,6 +145,21 @@ def test_masks_of_another_folder_are_found_by_path_then_by_name() -> None:
     assert sorted(mask.name for mask in batch.lone_masks) == ["p/z.png", "q/z.png"]
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["nothing beside", "its own mask beside"])
+def test_a_scan_gets_no_mask_by_a_file_name_that_another_scan_has_too(beside: bool) -> None:
+    """U17: scanners call each patient's first scan IM0001; the only mask of that name is the other patient's."""
+    images = [one("patientA/IM0001.png"), one("patientB/IM0001.png")]
+    images += [one("patientB/IM0001_mask.png")] if beside else []
+    batch = pair_folders(images, [one("patientA/IM0001_mask.png")])
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases} == {
+        "patientA/IM0001.png": ["patientA/IM0001_mask.png"],
+        "patientB/IM0001.png": ["patientB/IM0001_mask.png"] if beside else [],
+    }
+    neither = pair_folders(images[:2], [one("IM0001_mask.png")])
+    assert [case.masks for case in neither.cases] == [(), ()]
+    assert [mask.name for mask in neither.lone_masks] == ["IM0001_mask.png"]
+
+
 def test_masks_of_bus_bra_below_the_folder_of_scans_are_no_scans() -> None:
     images = list_uploads([("Images/bus_0001-l.png", b""), ("Masks/mask_0001-l.png", b"")])
     batch = pair_folders(images, list_uploads([("mask_0001-l.png", b"")]))
