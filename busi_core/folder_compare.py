@@ -93,6 +93,7 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
         "not_read": sum(row.problem is not None for row in rows),
         "without_reference_mask": sum(row.problem is None and row.truth.problem is not None for row in rows),
         "masks_without_a_scan": [file.name for file in batch.lone_masks],
+        "masks_in_doubt": [file.name for file in batch.doubtful_masks],
         "left_out": list(batch.left_out),
         "summaries": [summary.record() for summary in summaries],
     }

@@ -350,6 +350,17 @@ def test_compare_names_a_missing_and_a_wrong_mask_and_goes_on(
     assert [line["dice"] for line in lines] == ["n/a"] * 3
 
 
+def test_compare_names_a_mask_that_two_scans_have_a_claim_to(
+    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """U17."""
+    shutil.copy(scans / "benign/benign (1).png", scans / "benign/benign (1).jpg")
+    assert main(["compare", str(scans), str(scans), "--out", str(tmp_path / "out")]) == 1
+    assert "benign/benign (1)_mask.png: whose mask this is cannot be told" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["masks_in_doubt"] == ["benign/benign (1)_mask.png"]
+
+
 def test_compare_takes_finished_rows_from_an_earlier_run_and_drops_a_torn_one(
     weights_dir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,67 @@ def test_of_two_masks_of_one_name_neither_is_used() -> None:
     assert len(batch.doubtful_masks) == 2
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "mask"),
+    [
+        ("a/x.png", "a\\x.png", "a/x_mask.png"),
+        ("a/x.png", "a//x.png", "a/x_mask.png"),
+        ("a/x.png", "./a/x.png", "a/x_mask.png"),
+        ("x.png", "x.jpg", "x_mask.png"),
+        ("Images/bus_1-l.png", "bus_1-l.png", "Masks/mask_1-l.png"),
+        ("1-l.png", "bus_1-l.png", "mask_1-l.png"),
+    ],
+)
+def test_a_mask_that_two_scans_have_a_claim_to_is_given_to_neither(first: str, second: str, mask: str) -> None:
+    """U17: their names differ, but by them the mask is as much the one's as the other's."""
+    for batch in (
+        paired(first, second, mask),
+        pair_folders([one(first), one(second)], [one(mask)]),
+        pair_folders([one(first), one(second), one(mask)], []),
+    ):
+        assert [case.masks for case in batch.cases] == [(), ()]
+        assert [file.name for file in batch.doubtful_masks] == [mask]
+        assert batch.lone_masks == ()
+
+
+@pytest.mark.parametrize(
+    ("scan", "first", "second"),
+    [
+        ("a/x.png", "a/x_mask.png", "a\\x_mask.png"),
+        ("x.png", "x_mask.png", "./x_mask.png"),
+        ("x.png", "x_mask.png", "X_mask.png"),
+        ("bus_1-l.png", "mask_1-l.png", "Masks/mask_1-l.png"),
+    ],
+)
+def test_of_two_masks_whose_names_say_the_same_neither_is_used(scan: str, first: str, second: str) -> None:
+    batch = paired(scan, first, second)
+    assert [case.masks for case in batch.cases] == [()]
+    assert {file.name for file in batch.doubtful_masks} == {first, second}
+
+
+def test_notes_beside_a_picture_take_no_mask_from_it() -> None:
+    batch = paired("a.json", "a.png", "a_mask.png", keep_all=True)
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases} == {
+        "a.json": [],
+        "a.png": ["a_mask.png"],
+    }
+
+
+@pytest.mark.parametrize(("scan", "mask"), [("Jos\u00e9", "Jose\u0301"), ("Jose\u0301", "Jos\u00e9")])
+def test_how_an_accent_is_written_keeps_no_mask_from_its_scan(scan: str, mask: str) -> None:
+    """macOS writes it as a sign of its own, others do not; on a screen they are the same."""
+    expected = [(f"{scan}.png", [f"{mask}_MASK.png"], None)]
+    assert shape(paired(f"{scan}.png", f"{mask}_MASK.png")) == expected
+    elsewhere = pair_folders([one(f"{scan}.png")], [one(f"deep/{mask}_mask.png")])
+    assert shape(elsewhere) == [(f"{scan}.png", [f"deep/{mask}_mask.png"], None)]
+
+
+def test_of_two_scans_that_only_the_accent_tells_apart_each_has_the_mask_of_its_own_name_alone() -> None:
+    composed, apart = "Jos\u00e9", "Jose\u0301"
+    batch = paired(f"{composed}.png", f"{apart}.png", f"{apart}_mask.png")
+    assert {case.name: len(case.masks) for case in batch.cases} == {f"{composed}.png": 0, f"{apart}.png": 1}
+
+
 def test_masks_among_the_scans_of_two_folders_are_used_and_nothing_vanishes() -> None:
     images = [one(name) for name in ("a.png", "a_mask.png", "b.png", "notes.docx")]
     masks = [one(name) for name in ("b_mask.png", "c_mask.png", "more.docx")]
