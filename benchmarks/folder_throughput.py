@@ -130,7 +130,7 @@ def run_zip(analyser: Analyser, records: Sequence[Record]) -> float:
 def run_folder(analyser: Analyser, records: Sequence[Record], jobs: int) -> float:
     """Seconds of `busi analyse` into a fresh folder."""
     with tempfile.TemporaryDirectory() as out:
-        plan = Plan(tuple((record.image, Path(out) / record.name) for record in records))
+        plan = Plan(tuple((record.image, Path(out) / record.name) for record in records), Path(out))
         return timed(lambda: list(analyse_plan(analyser, plan, jobs=jobs)))
 
 

@@ -2,16 +2,18 @@
 
     paths -plan-> (input, target) -a few at a time: decode, network, draw, write-> mask, heat map, record
 
-While a scan's results are written a small file claims their names; the record comes last and says which input and
-which model it is of. So a record without a claim always has its pictures, and a run that was killed goes on where it
-was: what is done is not read again, what changed since is. Of an answer withheld there is the record alone: an empty
-mask would be taken for 'no lesion'. Nothing that is not ours is written over, wherever it lies.
+One run at a time writes into a folder. While a scan's results are written a small file claims their names; the record
+comes last and says which input and which model it is of. So a record without a claim always has its pictures, and a run
+that was killed goes on where it was: what is done is not read again, what changed since is. Of an answer withheld there
+is the record alone: an empty mask would be taken for 'no lesion'. Nothing that is not ours is written over, wherever it
+lies.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from busi_core.imaging.decode import decode_image
 from busi_core.imaging.limits import require_sensible_bytes
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
+from busi_core.locks import hold_folder
 from busi_core.report import read_by, reading_record
 from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
@@ -83,9 +86,15 @@ NOTHING_ASKED = Asked()
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be read and where it goes: pairs of input file and output stem, no two of them the same."""
+    """What will be read and where it goes.
+
+    Attributes:
+        targets: Pairs of input file and output stem, no two of them the same.
+        out: The folder that all results lie below.
+    """
 
     targets: tuple[tuple[Path, Path], ...]
+    out: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +135,7 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
                 )
             _require_free(target)
             targets[target] = source
-    return Plan(tuple((source, target) for target, source in targets.items()))
+    return Plan(tuple((source, target) for target, source in targets.items()), out)
 
 
 def analyse_plan(
@@ -143,6 +152,7 @@ def analyse_plan(
 
     Raises:
         ExplanationError: The model has no such class or layer; nothing was read.
+        OutputError: Another run writes into the folder, or it cannot be written; nothing was read.
     """
     if asked.methods:
         analyser.find_layer(asked.layer, of=asked.of or next(iter(analyser.card.architecture.image_classes), LESION))
@@ -162,7 +172,13 @@ def analyse_plan(
         except (ExplanationError, OutputError) as error:
             return Outcome(prepared.source, "", error)
 
-    return _sharing_cores(map_in_order(read, plan.targets, jobs=jobs), analyser, jobs)
+    return _holding(plan, _sharing_cores(map_in_order(read, plan.targets, jobs=jobs), analyser, jobs))
+
+
+def _holding(plan: Plan, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
+    """While these come, no other run writes into the folder: record and pictures would be of two readings."""
+    with hold_folder(plan.out, {target.parent for _, target in plan.targets}), closing(outcomes):
+        yield from outcomes
 
 
 def _sharing_cores(

@@ -23,6 +23,7 @@ from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import list_folder
 from busi_core.errors import DatasetError, OutputError
 from busi_core.files import write_atomically
+from busi_core.locks import hold_folder
 from busi_core.report import RESEARCH_USE, Summary, read_by
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
@@ -48,8 +49,13 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
     """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
 
     Raises:
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, or another run writes into it.
     """
+    with hold_folder(out):
+        yield from _compare_cases(analyser, batch, out, jobs)
+
+
+def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> Iterator[ScanRow]:
     before = _read_rows(out / ROWS_FILE)
     keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
@@ -93,6 +99,7 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
         "not_read": sum(row.problem is not None for row in rows),
         "without_reference_mask": sum(row.problem is None and row.truth.problem is not None for row in rows),
         "masks_without_a_scan": [file.name for file in batch.lone_masks],
+        "masks_in_doubt": [file.name for file in batch.doubtful_masks],
         "left_out": list(batch.left_out),
         "summaries": [summary.record() for summary in summaries],
     }

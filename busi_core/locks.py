@@ -3,11 +3,13 @@
 import fcntl
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from busi_core.errors import OutputError
 
+FOLDER_LOCK = ".busi.lock"  # hidden, so that it is no scan, and gone when the run is over
 GLANCE_SECONDS = 0.2  # `is_held` of another process takes the lock for an instant
 
 
@@ -57,6 +59,13 @@ class ProcessLock:
                 os.write(handle, f"{os.getpid()}\n".encode())
             return True
 
+    def is_in_place(self) -> bool:
+        """Whether the file that is held still bears the name; its last holder may just have removed it."""
+        try:
+            return self._handle is not None and os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let go of it; nothing happens when it is not held."""
         if self._handle is not None:
@@ -77,3 +86,36 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+@contextmanager
+def hold_folder(folder: Path, within: Iterable[Path] = ()) -> Iterator[None]:
+    """The right to write results into a folder, for one run alone; a kill gives it back, and only then its file stays.
+
+    Args:
+        folder: Made where it is missing.
+        within: Folders below it that are written to: none of them may be held by another run, as no folder above.
+
+    Raises:
+        OutputError: Another run writes there, or the folder cannot be written.
+    """
+    own = folder.resolve()
+    lock = ProcessLock(own / FOLDER_LOCK)
+    held = lock.acquire()
+    while held and not lock.is_in_place():
+        lock.release()
+        held = lock.acquire()
+    try:
+        lowest = {own, *(path.resolve() for path in within)}
+        others = {folder for path in lowest for folder in (path, *path.parents)} - {own}
+        if not held or any(is_held(path / FOLDER_LOCK) for path in others):
+            raise OutputError(
+                f"Another run is writing into the folder {folder}.",
+                remedy="Wait until it is done, or choose another folder.",
+            )
+        yield
+    finally:
+        if held:
+            with suppress(OSError):
+                lock.path.unlink()
+        lock.release()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from busi_core.cli import data, measuring, reading, server, service, training
+from busi_core.cli.terminal import shown
 from busi_core.errors import BusiError
 
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except BusiError as error:
-        print(f"busi: {error.problem} {error.remedy}", file=sys.stderr)
+        print(f"busi: {shown(error.problem)} {shown(error.remedy)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("busi: stopped; what was finished is kept.", file=sys.stderr)

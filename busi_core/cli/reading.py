@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from busi_core.cli.terminal import Commands, Progress
+from busi_core.cli.terminal import Commands, Progress, shown
 from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.settings import read_settings
 
@@ -72,11 +72,13 @@ def _analyse(options: argparse.Namespace) -> int:
         progress.clear()
         if outcome.error is not None:
             failed += 1
-            print(f"{outcome.path}: {outcome.error.problem} {outcome.error.remedy}", file=sys.stderr)
+            print(
+                f"{shown(outcome.path)}: {shown(outcome.error.problem)} {shown(outcome.error.remedy)}", file=sys.stderr
+            )
         elif outcome.already_done:
             before += 1
         else:
-            print(f"{outcome.path}: {outcome.summary}")
+            print(f"{shown(outcome.path)}: {outcome.summary}")
         progress.step(failed, counts=not outcome.already_done)
     if before:
         print(f"busi: {before} files were done before and left alone.", file=sys.stderr)
@@ -101,21 +103,23 @@ def _compare(options: argparse.Namespace) -> int:
         if reason:
             failed += 1
             progress.clear()
-            print(f"{row.name}: {reason}", file=sys.stderr)
+            print(f"{shown(row.name)}: {shown(reason)}", file=sys.stderr)
         progress.step(failed)
     progress.clear()
     for mask in batch.lone_masks:
-        print(f"{mask.name}: no scan came with this mask.", file=sys.stderr)
+        print(f"{shown(mask.name)}: no scan came with this mask.", file=sys.stderr)
+    for mask in batch.doubtful_masks:
+        print(f"{shown(mask.name)}: whose mask this is cannot be told, since names say it of several.", file=sys.stderr)
     for name in (name for name in batch.left_out if not name.endswith(TABLES)):
-        print(f"{name}: left out, no image by its name or first bytes.", file=sys.stderr)
+        print(f"{shown(name)}: left out, no image by its name or first bytes.", file=sys.stderr)
     for summary in write_comparison(analyser, rows, batch, options.out):
         print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
         for figure in summary.figures:
             print(f"  {figure.name:<34} {figure!s:<24} ({figure.scans} scans)")
-    print(f"written: {options.out / 'compare.csv'} and {options.out / 'summary.json'}")
+    print(f"written: {shown(options.out / 'compare.csv')} and {shown(options.out / 'summary.json')}")
     if failed:
         print(f"busi: {failed} of {len(rows)} scans could not be compared.", file=sys.stderr)
-    return 1 if failed or batch.lone_masks else 0
+    return 1 if failed or batch.lone_masks or batch.doubtful_masks else 0
 
 
 def _count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What the commands share: how many are done, on a terminal, and the type of the parser's list of commands."""
+"""What the commands share: names as a terminal may show them, how many are done, the type of the list of commands."""
 
 import argparse
 import sys
@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Commands = argparse._SubParsersAction
+
+
+def shown(text: object) -> str:
+    """A file's name, or a text that holds some, with escapes for what a terminal would obey: new lines, ESC, BEL."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in str(text))
 
 
 def show_count(done: int, total: int) -> None:

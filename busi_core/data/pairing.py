@@ -8,17 +8,20 @@
 
 A file without one of the usual suffixes is a scan where it is DICOM by its first bytes: 'IM000001', '1.2.840.7'.
 
-The words of a mask's name may be in upper or lower case, and its scan's in another, where that scan is the only one.
+The words of a mask's name may be in upper or lower case, and its scan's in another, where that scan is the only one;
+likewise an accent may be a sign of its own, as macOS writes it, or not.
 
 Nothing is decoded here. Every file becomes a scan, a mask of a scan, a mask without its scan, or is left out and
 counted: none vanishes. Where a name came twice no mask is given by it: another patient's lesion would be the truth.
+Names are one where they say the same of a mask: 'a/x.png', 'a\\x.png', 'a//x.png' and 'a/x.jpg' all have a/x_mask.png.
 """
 
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 
@@ -92,21 +95,23 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
     """
     table = _read_table(files)
     pictures, others = _divide(files)
-    masks: dict[str, list[SourceFile]] = {}
-    scans: list[SourceFile] = []
-    for file in pictures:
-        if _is_mask(file):
-            masks.setdefault(_scan_key_of_mask(file.name), []).append(file)
-        else:
-            scans.append(file)
+    masks = _by_scan(file for file in pictures if _is_mask(file))
+    scans = [file for file in pictures if not _is_mask(file)]
+    maskless: set[int] = set()
     if keep_all:
-        scans += [file for file in others if _path(file.name).name not in (BUS_BRA_TABLE, "5-fold-cv.csv")]
-        others = [file for file in others if file not in scans]
+        pictured = {_scan_key(file.name) for file in scans}
+        kept = [file for file in others if _path(file.name).name not in (BUS_BRA_TABLE, "5-fold-cv.csv")]
+        others = [file for file in others if file not in kept]
+        maskless = {id(file) for file in kept if _scan_key(file.name) in pictured}  # the notes of a picture
+        scans += kept
     scans.sort(key=lambda file: natural_key(file.name))
     found = {_scan_key(file.name) for file in scans}
     _match_case(found, masks)
-    doubtful = _take_doubtful(scans, masks)
-    cases = [_make_case(number, file, masks, table) for number, file in enumerate(scans, start=1)]
+    doubtful = _take_doubtful([file for file in scans if id(file) not in maskless], masks)
+    cases = [
+        _make_case(number, file, {} if id(file) in maskless else masks, table)
+        for number, file in enumerate(scans, start=1)
+    ]
     lone = [file for key, group in masks.items() if key not in found for file in group]
     return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others), doubtful)
 
@@ -114,57 +119,83 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
 def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> Batch:
     """Give scans of one folder the masks of another: scan.png, scan_mask.png, scan_mask_1.png or BUS-BRA's names.
 
-    A mask is looked for at its scan's path below the other folder, then by its file name anywhere in it when that
-    name occurs once. Masks that lie among the scans count where the other folder has none of that name.
+    A mask is looked for at its scan's path below the other folder, then by its file name anywhere in it, when that name
+    occurs once there and among the scans: 'IM0001' of two patients says nothing of whose the only mask is. Masks that
+    lie among the scans count where the other folder has none for their scan.
     """
     table = _read_table([*images, *masks])
     pictures, others = _divide(images)
     mask_pictures, other_masks = _divide(masks)
-    among = [file for file in pictures if _is_mask(file)]
     scans = sorted((file for file in pictures if not _is_mask(file)), key=lambda file: natural_key(file.name))
-    by_path: dict[str, list[SourceFile]] = {}
-    for file in mask_pictures:
-        by_path.setdefault(_scan_key_of_mask(file.name), []).append(file)
-    by_stem: dict[str, set[str]] = {}
-    for key in by_path:
-        by_stem.setdefault(_path(key).name, set()).add(key)
-    beside: dict[str, list[SourceFile]] = {}
-    for file in among:
-        beside.setdefault(_scan_key_of_mask(file.name), []).append(file)
-    by_path |= {key: group for key, group in beside.items() if _path(key).name not in by_stem}
-    _match_case({_scan_key(file.name) for file in scans}, by_path)
+    by_path, beside = _by_scan(mask_pictures), _by_scan([file for file in pictures if _is_mask(file)])
+    keys = [_scan_key(file.name) for file in scans]
+    for masks_of in (by_path, beside):
+        _match_case(set(keys), masks_of)
+    places = _find_places(keys, by_path)
+    by_path |= {key: beside.pop(key) for key in keys if key in beside and not places[key]}
     doubtful = _take_doubtful(scans, by_path)
     cases: list[Case] = []
     used: set[int] = set()
-    for number, file in enumerate(scans, start=1):
-        key = _scan_key(file.name)
-        elsewhere = by_stem.get(_path(key).name, set())
-        if key not in by_path and len(elsewhere) == 1:
-            (key,) = elsewhere
-        group = by_path.get(key, [])
+    for number, (key, file) in enumerate(zip(keys, scans, strict=True), start=1):
+        place = places[key] or [key]
+        group = by_path.get(place[0], []) if len(place) == 1 else []
         used.update(map(id, group))
-        cases.append(_make_case(number, file, {_scan_key(file.name): group}, table))
-    lone = tuple(file for group in by_path.values() for file in group if id(file) not in used)
+        cases.append(_make_case(number, file, {key: group}, table))
+    rest = [*by_path.values(), *(group for key, group in beside.items() if key not in places)]
+    lone = tuple(file for group in rest for file in group if id(file) not in used)
     left_out = tuple(file.name for file in (*others, *other_masks))
     return Batch(tuple(cases), lone, left_out, doubtful)
 
 
+def _by_scan(masks: Iterable[SourceFile]) -> dict[str, list[SourceFile]]:
+    """Masks by the key of the scan that they name."""
+    groups: dict[str, list[SourceFile]] = {}
+    for file in masks:
+        groups.setdefault(_scan_key_of_mask(file.name), []).append(file)
+    return groups
+
+
+def _find_places(keys: Sequence[str], masks: Mapping[str, object]) -> dict[str, list[str]]:
+    """For each scan's key those of the masks that may be its own: that one, else all of its file name if it is alone
+    among the scans in having it."""
+    by_name: dict[str, list[str]] = {}
+    for key in masks:
+        by_name.setdefault(_alike(_path(key).name), []).append(key)
+    bearers = Counter(_alike(_path(key).name) for key in keys)
+    return {
+        key: [key] if key in masks else by_name.get(name, []) if bearers[name] == 1 else []
+        for key in keys
+        for name in [_alike(_path(key).name)]
+    }
+
+
 def _match_case(scans: Set[str], masks: dict[str, list[SourceFile]]) -> None:
-    """Move masks that only upper and lower case keep from a scan to its key, where it is one scan alone."""
+    """Move masks that only case, or Unicode's way of writing accents, keeps from a scan to its key, where it is one
+    scan alone."""
     alike: dict[str, list[str]] = {}
     for key in scans:
-        alike.setdefault(key.casefold(), []).append(key)
+        alike.setdefault(_alike(key), []).append(key)
     for key in [key for key in masks if key not in scans]:
-        meant = alike.get(key.casefold(), [])
+        meant = alike.get(_alike(key), [])
         if len(meant) == 1:
             masks.setdefault(meant[0], []).extend(masks.pop(key))
 
 
+def _alike(text: str) -> str:
+    """The same for texts that only upper and lower case, or composed and decomposed accents, tell apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
 def _take_doubtful(scans: Sequence[SourceFile], masks: dict[str, list[SourceFile]]) -> tuple[SourceFile, ...]:
     """Take out, and return, the masks that a name gives to several scans, or several of which have one name."""
-    twice = {_scan_key(name) for name, count in Counter(file.name for file in scans).items() if count > 1}
-    doubted = [key for key, group in masks.items() if key in twice or len({file.name for file in group}) < len(group)]
+    twice = {key for key, count in Counter(_scan_key(file.name) for file in scans).items() if count > 1}
+    doubted = [key for key, group in masks.items() if key in twice or _has_one_name_twice(group)]
     return tuple(file for key in doubted for file in masks.pop(key))
+
+
+def _has_one_name_twice(masks: Sequence[SourceFile]) -> bool:
+    """Of masks that name one scan: its folder is theirs, but for BUS-BRA's."""
+    return len({_alike(_path(file.name).name) for file in masks}) < len(masks)
 
 
 def _divide(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:

@@ -120,6 +120,27 @@ def test_a_name_that_the_terminal_cannot_write_stops_nothing(
     assert [line.split(": ")[0] for line in said] == [str(odd).replace("\udce9", "\\udce9"), str(scan)]
 
 
+def test_no_name_of_a_file_gives_the_terminal_orders(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line of its own, a colour, a title; the record keeps the name as it is."""
+    evil = "a\nFAKE: benign\x1b[31m\x1b]0;t\x07"
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / f"{evil}.png").write_bytes(scan.read_bytes())
+    (folder / f"{evil}2.png").write_bytes(b"none")
+    (folder / f"{evil}3_mask.png").write_bytes(b"none")
+    assert main(["analyse", str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert main(["compare", str(folder), str(folder), "--out", str(tmp_path / "compared")]) == 1
+    assert main(["analyse", str(folder / f"{evil}4.png"), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    for line in [*printed.out.split("\n"), *printed.err.split("\n")]:
+        assert line.isprintable()
+        assert not line.startswith("FAKE")
+    assert r"a\nFAKE: benign\x1b[31m\x1b]0;t\x07.png: " in printed.out
+    assert json.loads((tmp_path / f"out/{evil}.json").read_text())["file"] == str(folder / f"{evil}.png")
+
+
 def test_the_frame_of_a_cine_is_chosen_by_number(
     weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

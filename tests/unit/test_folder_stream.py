@@ -20,6 +20,7 @@ from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.truth import Reference
 from busi_core.errors import InvalidImageError, OutputError
 from busi_core.folder import Outcome, analyse_plan, plan_paths
+from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.report import RECORD_SCHEMA, read_by
@@ -154,6 +155,63 @@ def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_status_says_so(
 def test_a_senseless_number_of_jobs_is_wrong_usage(jobs: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["analyse", ".", "--out", "x", "--jobs", jobs])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((".", "out"), (".", "out")), ((".", "out"), ("benign", "out/benign")), (("benign", "out/benign"), (".", "out"))],
+    ids=["the same folder", "one below", "one above"],
+)
+def test_while_a_run_writes_into_a_folder_another_is_refused(
+    analyser: Analyser, scans: Path, tmp_path: Path, first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    """Else a record may stand beside the pictures of the other run."""
+    shutil.copy(scans / "benign/benign (1).png", scans / "benign/benign (2).png")
+    outcomes = analyse_plan(analyser, plan_paths([scans / first[0]], tmp_path / first[1]), jobs=1)
+    assert next(outcomes).error is None
+    with pytest.raises(OutputError, match=r"Another run is writing into the folder .* Wait until it is done"):
+        run(analyser, scans / second[0], tmp_path / second[1])
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    assert all(outcome.already_done for outcome in run(analyser, scans / first[0], tmp_path / first[1]))
+    assert not [outcome.error for outcome in run(analyser, scans / second[0], tmp_path / second[1]) if outcome.error]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_run_that_nobody_sees_to_its_end_gives_the_folder_back(
+    analyser: Analyser, scans: Path, tmp_path: Path
+) -> None:
+    outcomes = analyse_plan(analyser, plan_paths([scans], tmp_path / "out"), jobs=1)
+    next(outcomes)
+    outcomes.close()
+    assert len(run(analyser, scans, tmp_path / "out")) == 3
+
+
+def test_a_folder_whose_run_was_killed_is_free(analyser: Analyser, scans: Path, tmp_path: Path) -> None:
+    """kill -9: the system lets go of the lock, whose file stays until the next run is over."""
+    out = tmp_path / "out"
+    code = "import sys, pathlib, busi_core.locks as locks, time\n"
+    code += "with locks.hold_folder(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(OutputError, match="Another run"):
+            run(analyser, scans, out)
+        process.kill()
+    assert list(out.glob(".*"))
+    assert [outcome.error for outcome in run(analyser, scans, out)] == [None] * 3
+    assert not list(out.rglob(".*"))
+
+
+def test_of_two_comparisons_into_one_folder_the_second_is_refused(
+    analyser: Analyser, scans: Path, tmp_path: Path
+) -> None:
+    cases = list_cases(scans, scans)
+    first = compare_cases(analyser, cases, tmp_path / "out", jobs=1)
+    next(first)
+    with pytest.raises(OutputError, match="Another run is writing"):
+        next(compare_cases(analyser, cases, tmp_path / "out", jobs=1))
+    assert len(list(first)) == 2
+    assert len(list(compare_cases(analyser, cases, tmp_path / "out", jobs=1))) == 3
 
 
 @pytest.mark.slow
@@ -348,6 +406,17 @@ def test_compare_names_a_missing_and_a_wrong_mask_and_goes_on(
     assert "lone_mask.png: no scan came with this mask" in said
     lines = list(csv.DictReader((out / "compare.csv").open(encoding="utf-8-sig")))
     assert [line["dice"] for line in lines] == ["n/a"] * 3
+
+
+def test_compare_names_a_mask_that_two_scans_have_a_claim_to(
+    weights_dir: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """U17."""
+    shutil.copy(scans / "benign/benign (1).png", scans / "benign/benign (1).jpg")
+    assert main(["compare", str(scans), str(scans), "--out", str(tmp_path / "out")]) == 1
+    assert "benign/benign (1)_mask.png: whose mask this is cannot be told" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["masks_in_doubt"] == ["benign/benign (1)_mask.png"]
 
 
 def test_compare_takes_finished_rows_from_an_earlier_run_and_drops_a_torn_one(

@@ -145,6 +145,21 @@ def test_masks_of_another_folder_are_found_by_path_then_by_name() -> None:
     assert sorted(mask.name for mask in batch.lone_masks) == ["p/z.png", "q/z.png"]
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["nothing beside", "its own mask beside"])
+def test_a_scan_gets_no_mask_by_a_file_name_that_another_scan_has_too(beside: bool) -> None:
+    """U17: scanners call each patient's first scan IM0001; the only mask of that name is the other patient's."""
+    images = [one("patientA/IM0001.png"), one("patientB/IM0001.png")]
+    images += [one("patientB/IM0001_mask.png")] if beside else []
+    batch = pair_folders(images, [one("patientA/IM0001_mask.png")])
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases} == {
+        "patientA/IM0001.png": ["patientA/IM0001_mask.png"],
+        "patientB/IM0001.png": ["patientB/IM0001_mask.png"] if beside else [],
+    }
+    neither = pair_folders(images[:2], [one("IM0001_mask.png")])
+    assert [case.masks for case in neither.cases] == [(), ()]
+    assert [mask.name for mask in neither.lone_masks] == ["IM0001_mask.png"]
+
+
 def test_masks_of_bus_bra_below_the_folder_of_scans_are_no_scans() -> None:
     images = list_uploads([("Images/bus_0001-l.png", b""), ("Masks/mask_0001-l.png", b"")])
     batch = pair_folders(images, list_uploads([("mask_0001-l.png", b"")]))
@@ -173,6 +188,67 @@ def test_of_two_masks_of_one_name_neither_is_used() -> None:
     batch = pair_files([one("a.png"), one("a_mask.png"), one("a_mask.png"), one("b.png"), one("b_mask.png")])
     assert [[mask.name for mask in case.masks] for case in batch.cases] == [[], ["b_mask.png"]]
     assert len(batch.doubtful_masks) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mask"),
+    [
+        ("a/x.png", "a\\x.png", "a/x_mask.png"),
+        ("a/x.png", "a//x.png", "a/x_mask.png"),
+        ("a/x.png", "./a/x.png", "a/x_mask.png"),
+        ("x.png", "x.jpg", "x_mask.png"),
+        ("Images/bus_1-l.png", "bus_1-l.png", "Masks/mask_1-l.png"),
+        ("1-l.png", "bus_1-l.png", "mask_1-l.png"),
+    ],
+)
+def test_a_mask_that_two_scans_have_a_claim_to_is_given_to_neither(first: str, second: str, mask: str) -> None:
+    """U17: their names differ, but by them the mask is as much the one's as the other's."""
+    for batch in (
+        paired(first, second, mask),
+        pair_folders([one(first), one(second)], [one(mask)]),
+        pair_folders([one(first), one(second), one(mask)], []),
+    ):
+        assert [case.masks for case in batch.cases] == [(), ()]
+        assert [file.name for file in batch.doubtful_masks] == [mask]
+        assert batch.lone_masks == ()
+
+
+@pytest.mark.parametrize(
+    ("scan", "first", "second"),
+    [
+        ("a/x.png", "a/x_mask.png", "a\\x_mask.png"),
+        ("x.png", "x_mask.png", "./x_mask.png"),
+        ("x.png", "x_mask.png", "X_mask.png"),
+        ("bus_1-l.png", "mask_1-l.png", "Masks/mask_1-l.png"),
+    ],
+)
+def test_of_two_masks_whose_names_say_the_same_neither_is_used(scan: str, first: str, second: str) -> None:
+    batch = paired(scan, first, second)
+    assert [case.masks for case in batch.cases] == [()]
+    assert {file.name for file in batch.doubtful_masks} == {first, second}
+
+
+def test_notes_beside_a_picture_take_no_mask_from_it() -> None:
+    batch = paired("a.json", "a.png", "a_mask.png", keep_all=True)
+    assert {case.name: [mask.name for mask in case.masks] for case in batch.cases} == {
+        "a.json": [],
+        "a.png": ["a_mask.png"],
+    }
+
+
+@pytest.mark.parametrize(("scan", "mask"), [("Jos\u00e9", "Jose\u0301"), ("Jose\u0301", "Jos\u00e9")])
+def test_how_an_accent_is_written_keeps_no_mask_from_its_scan(scan: str, mask: str) -> None:
+    """macOS writes it as a sign of its own, others do not; on a screen they are the same."""
+    expected = [(f"{scan}.png", [f"{mask}_MASK.png"], None)]
+    assert shape(paired(f"{scan}.png", f"{mask}_MASK.png")) == expected
+    elsewhere = pair_folders([one(f"{scan}.png")], [one(f"deep/{mask}_mask.png")])
+    assert shape(elsewhere) == [(f"{scan}.png", [f"deep/{mask}_mask.png"], None)]
+
+
+def test_of_two_scans_that_only_the_accent_tells_apart_each_has_the_mask_of_its_own_name_alone() -> None:
+    composed, apart = "Jos\u00e9", "Jose\u0301"
+    batch = paired(f"{composed}.png", f"{apart}.png", f"{apart}_mask.png")
+    assert {case.name: len(case.masks) for case in batch.cases} == {f"{composed}.png": 0, f"{apart}.png": 1}
 
 
 def test_masks_among_the_scans_of_two_folders_are_used_and_nothing_vanishes() -> None:
