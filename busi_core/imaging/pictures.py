@@ -38,7 +38,7 @@ from busi_core.imaging.limits import (
 )
 from busi_core.imaging.png import raw_mode, require_few_chunks, require_settled_alpha
 from busi_core.imaging.raw import RawPixels
-from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
+from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff, require_few_entries
 from busi_core.types import Rgb
 
 ACCEPTED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # never EPS, PDF, SVG: those run programs or fonts
@@ -123,7 +123,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def require_few_parts(data: bytes) -> None:
-    """Refuse a JPEG or PNG file of millions of parts, of which Pillow makes an object each; others pass.
+    """Refuse a JPEG, PNG or TIFF file of millions of parts, of which Pillow makes an object each; others pass.
 
     Raises:
         InvalidImageError: It has too many.
@@ -131,6 +131,7 @@ def require_few_parts(data: bytes) -> None:
     if data.startswith(SOI):
         require_few_segments(data)
     require_few_chunks(data)
+    require_few_entries(data)
 
 
 def _count_frames(image: ImageFile.ImageFile) -> int:

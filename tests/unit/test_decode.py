@@ -8,13 +8,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from files import animated, black_png, decode_and_measure, dicom, png, png_chunk, save, speckle, tiff, tiled_tiff
+from files import (
+    animated,
+    black_png,
+    decode_and_measure,
+    dicom,
+    png,
+    png_chunk,
+    save,
+    speckle,
+    tiff,
+    tiff_chain,
+    tiled_tiff,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import limits, pictures
+from busi_core.imaging import tiff as tiff_module
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.limits import MIN_SIDE_PX
 from busi_core.imaging.raw import window_to_8_bits
@@ -478,6 +491,31 @@ def test_a_png_in_many_small_pieces_is_read() -> None:
     texts = b"".join(png_chunk(b"tEXt", b"key %d\0text" % number) for number in range(1000))
     pieces = b"".join(png_chunk(b"IDAT", bytes([byte])) for byte in packed)
     np.testing.assert_array_equal(decode_image(PNG[:at] + texts + pieces + PNG[at + 12 + len(packed) :]).grey, SCAN)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("is_big", [False, True], ids=["classic", "BigTIFF"])
+@pytest.mark.parametrize(("pages", "entries"), [(3, 60_000), (1000, 3900)], ids=["large ones", "many"])
+def test_directories_of_a_tiff_that_lie_over_each_other_are_refused_unread(
+    pages: int, entries: int, is_big: bool, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U5. 0.8 MB of them kept Pillow busy for minutes: 9 bytes more, one more directory of 65,535 entries."""
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    assert "far more entries" in refusal(tiff_chain(pages, entries, order=order, is_big=is_big))
+
+
+def test_a_tiff_whose_directories_turn_in_a_circle_is_read_once_round() -> None:
+    """X1. As Pillow does."""
+    data = tiff(SCAN)
+    circle = decode_image(data[:-4] + data[4:8])
+    np.testing.assert_array_equal(circle.grey, SCAN)
+    assert circle.frames == 1
+
+
+def test_a_tiff_of_as_many_pages_and_entries_as_a_cine_needs_is_not_refused() -> None:
+    """X1. Ten thousand pages of 28 entries; 3,999 in one."""
+    tiff_module.require_few_entries(tiff_chain(10_000, 28))
+    tiff_module.require_few_entries(tiff_chain(2, 3999))
 
 
 # --- orientation ---

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from files import png, png_chunk, tiff, tiled_tiff
+from files import png, png_chunk, tiff, tiff_chain, tiled_tiff
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -175,6 +175,13 @@ def test_a_mask_of_millions_of_tiny_parts_is_refused_before_pillow_keeps_them(
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
     with pytest.raises(InvalidImageError, match=r"far more segments|more than 10000 chunks"):
         read_mask(data[:start] + part * 20_000 + data[start:], HEIGHT, WIDTH)
+
+
+def test_a_mask_of_a_huge_directory_is_refused_before_pillow_goes_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """U5."""
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(InvalidImageError, match="far more entries"):
+        read_mask(tiff_chain(2, 60_000), HEIGHT, WIDTH)
 
 
 def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
