@@ -1,7 +1,8 @@
 """A TIFF file: its directories, counted before Pillow goes over them, and what Pillow would read wrongly in silence.
 
 TIFF 6.0. Pillow takes the sign off 8-bit samples; uncompressed planes it reads as plain bytes, whatever their depth,
-order of bits or meaning of zero; and the big-endian numbers of compressed pages, which libtiff has put into the
+order of bits or meaning of zero; differences that a predictor left it shows as pixels, unless the compression is one
+that knows predictors; and the big-endian numbers of compressed pages, which libtiff has put into the
 machine's order already, it turns once more. That is put right or refused before a pixel is decoded; a page of which
 all this is right is left as it is.
 """
@@ -11,9 +12,11 @@ from typing import Any, Literal
 from PIL import Image
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
     FILLORDER,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    PREDICTOR,
     PREFIXES,
     SAMPLEFORMAT,
     TILELENGTH,
@@ -28,6 +31,7 @@ BIG = 43  # the number behind the byte order, of BigTIFF; 42 of the classic one
 MAX_ENTRIES = 4000  # of one directory; a page has about 20, libtiff reads at most 4096
 MAX_ALL_ENTRIES = 30 * MAX_FRAMES  # Pillow goes over each twice: 2 microseconds
 WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED = 0, 2, 1  # Photometric, PlanarConfiguration, SampleFormat
+PREDICTED = (5, 8, 32946, 34925, 50000)  # Compression that takes a Predictor: LZW, Deflate (both numbers), LZMA, ZSTD
 AS_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # Pillow's raw modes, big-endian to native
 RESAVE = "Save the image as PNG."
 
@@ -78,8 +82,8 @@ def prepare_tiff(image: Image.Image) -> None:
         image: Opened and not yet loaded; how its bytes are unpacked may be set anew.
 
     Raises:
-        InvalidImageError: Tiles far larger than an image may be, signed samples of 8 bits, or uncompressed planes of
-            another kind than plain bytes.
+        InvalidImageError: Tiles far larger than an image may be, signed samples of 8 bits, differences under a
+            compression that libtiff does not undo them for, or uncompressed planes of another kind than plain bytes.
     """
     if not isinstance(image, TiffImageFile):
         return
@@ -90,6 +94,12 @@ def prepare_tiff(image: Image.Image) -> None:
     if bits <= 8 and set(tags.get(SAMPLEFORMAT, (UNSIGNED,))) != {UNSIGNED}:
         raise InvalidImageError(
             f"The TIFF file holds signed numbers of {bits} bits, which this tool does not read.", remedy=RESAVE
+        )
+    if tags.get(PREDICTOR, 1) != 1 and tags.get(COMPRESSION, 1) not in PREDICTED:
+        raise InvalidImageError(
+            "The TIFF file holds differences between pixels (a predictor) under a compression for which this tool does "
+            "not read them.",
+            remedy=RESAVE,
         )
     is_compressed = all(tile.codec_name == "libtiff" for tile in image.tile)
     if tags.get(PLANAR_CONFIGURATION) == SEPARATE_PLANES and not is_compressed:

@@ -333,6 +333,20 @@ def test_signed_bytes_are_refused_rather_than_read_without_their_sign(is_packed:
     assert "signed numbers of 8 bits" in refusal(tiff((SCAN // 2).astype(np.int8), is_packed=is_packed))
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd", "lzma"])
+def test_differences_in_a_tiff_are_undone(compression: str) -> None:
+    """U9. TIFF 6.0 section 14; tag 317."""
+    data = save(SCAN, "TIFF", compression=compression, tiffinfo={317: 2})
+    np.testing.assert_array_equal(decode_image(data).grey, SCAN)
+
+
+@pytest.mark.parametrize("compression", [None, "packbits", "jpeg"])
+def test_differences_in_a_tiff_that_libtiff_does_not_undo_are_refused(compression: str | None) -> None:
+    """U9. Pillow shows what is stored; other programs undo the predictor under any compression."""
+    assert "predictor" in refusal(save(SCAN, "TIFF", compression=compression, tiffinfo={317: 2}))
+    assert decode_image(save(SCAN, "TIFF", compression=compression, tiffinfo={317: 1})).format == "TIFF"
+
+
 def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
     """U7."""
     row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64

@@ -93,6 +93,9 @@ def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, sai
         pytest.param(
             tiff(np.dstack([grey(65535, dtype=np.uint16)] * 3), has_planes=True), "separate planes", id="16-bit planes"
         ),
+        pytest.param(
+            encoded(grey(255), "TIFF", compression="packbits", tiffinfo={317: 2}), "predictor", id="differences"
+        ),
         pytest.param(tiff(grey(-1, dtype=np.int8)), "signed numbers of 8 bits", id="signed bytes"),
         pytest.param(
             tiff(np.where(SQUARE, np.nan, 0).astype(np.float32)), "not numbers", id="NaN, which is not above 0"
