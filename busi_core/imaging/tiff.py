@@ -2,9 +2,9 @@
 
 TIFF 6.0. Pillow takes the sign off 8-bit samples; uncompressed planes it reads as plain bytes, whatever their depth,
 order of bits or meaning of zero; differences that a predictor left it shows as pixels, unless the compression is one
-that knows predictors; and the big-endian numbers of compressed pages, which libtiff has put into the
-machine's order already, it turns once more. That is put right or refused before a pixel is decoded; a page of which
-all this is right is left as it is.
+that knows predictors; and the big-endian numbers of compressed pages, which libtiff has put into the machine's order
+already, it turns once more. That is put right or refused before a pixel is decoded; a page of which all this is right
+is left as it is.
 """
 
 from typing import Any, Literal

@@ -186,6 +186,21 @@ def test_a_segmented_palette_that_is_none_is_refused(segments: list[int]) -> Non
     assert "damaged" in refusal(dicom(SCAN, **attributes))
 
 
+@pytest.mark.parametrize("is_segmented", [False, True], ids=["plain", "segmented"])
+def test_a_big_endian_palette_of_bytes_is_swapped_in_pairs(is_segmented: bool) -> None:
+    """U13. PS3.5 8.1.2: its tables are words (OW), two entries each. Every second colour was its neighbour's."""
+    attributes = palette(8)
+    table = np.arange(256, dtype=np.uint8)[::-1]
+    packed = bytes([0, 4, 9, 200, 30, 70, 1, 252, 255, 0]) if is_segmented else table.tobytes()
+    expected = np.array([9, 200, 30, 70, *np.rint(np.linspace(70, 255, 253)[1:])]) if is_segmented else table
+    for colour in ("Red", "Green", "Blue"):
+        attributes.pop(f"{colour}PaletteColorLookupTableData")
+        keyword = f"{'Segmented' if is_segmented else ''}{colour}PaletteColorLookupTableData"
+        attributes[keyword] = np.frombuffer(packed, "<u2").astype(">u2").tobytes()
+    image = decode_image(dicom(SCAN, syntax=ExplicitVRBigEndian, **attributes))
+    np.testing.assert_array_equal(image.rgb[:, :, 0], expected[SCAN])
+
+
 # --- JPEG Baseline ---
 
 
