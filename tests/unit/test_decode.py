@@ -159,6 +159,14 @@ def test_16_bit_grey_with_alpha_is_refused_rather_than_shown_by_its_high_byte() 
     assert "16 bits of grey with an alpha" in refusal(png(64, 64, bits=16, colour_type=4, rows=rows))
 
 
+def test_a_jpeg_of_four_components_without_adobes_mark_is_refused() -> None:
+    """U9. Adobe's are inverted; whether others are cannot be told."""
+    inks = save(Image.new("CMYK", (64, 64), (0, 128, 255, 0)), "JPEG")
+    at = inks.index(b"\xff\xee")
+    assert decode_image(inks).format == "JPEG"
+    assert "without Adobe's mark" in refusal(inks[:at] + inks[at + 16 :])
+
+
 def test_lab_is_refused_by_name() -> None:
     """U9."""
     assert "LAB" in refusal(save(Image.new("LAB", (64, 64), (100, 0, 0)), "TIFF"))
@@ -572,6 +580,14 @@ def test_exif_orientation_is_applied(format_name: str, orientation: int) -> None
     if "16" in format_name:
         stored = window_to_8_bits(stored)
     np.testing.assert_array_equal(decode_image(data).grey, turned(stored, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_stored_as_a_byte_is_applied(orientation: int) -> None:
+    """U11. EXIF 2.3 says SHORT; the JPEG lay on its side."""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 1, 1, orientation, 0)
+    stored = np.asarray(Image.open(io.BytesIO(save(SCAN, "JPEG"))))
+    np.testing.assert_array_equal(decode_image(save(SCAN, "JPEG", exif=exif)).grey, turned(stored, orientation))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])

@@ -1,6 +1,7 @@
 """Reference masks as they come from people: merged, read and explained, never guessed in silence."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,21 @@ def test_a_mask_turned_by_exif_is_read_upright_as_its_scan_is() -> None:
     exif[0x0112] = 6
     mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
     assert np.array_equal(mask, SQUARE)
+
+
+def test_a_mask_turned_by_a_byte_is_read_upright_as_its_scan_is() -> None:
+    """U11. EXIF says SHORT."""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 1, 1, 6, 0)
+    mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
+    assert np.array_equal(mask, SQUARE)
+
+
+def test_a_mask_of_four_components_without_adobes_mark_is_refused() -> None:
+    """U9. It would be inside out."""
+    inks = encoded(grey(255), "JPEG", mode="CMYK")
+    at = inks.index(b"\xff\xee")
+    with pytest.raises(InvalidImageError, match="without Adobe's mark"):
+        read_mask(inks[:at] + inks[at + 16 :], HEIGHT, WIDTH)
 
 
 def test_a_turned_tiff_is_read_upright_and_measured_upright() -> None:
