@@ -29,13 +29,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from busi_core.data.sources import SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.jpeg_markers import require_few_scans
 from busi_core.imaging.limits import DAMAGE_ERRORS
-from busi_core.imaging.pictures import WIDE_MODES, loses_low_byte, require_few_parts
+from busi_core.imaging.pictures import (
+    UPRIGHT,
+    WIDE_MODES,
+    loses_low_byte,
+    orientation,
+    require_few_parts,
+    require_known_inks,
+)
 from busi_core.imaging.tiff import is_white_zero, prepare_tiff
 from busi_core.types import Diagnosis, Mask
 
@@ -194,18 +201,20 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
             if _has_second_picture(file):
                 raise InvalidImageError("The mask file holds several pictures.", remedy=EXPORT_REMEDY)
             prepare_tiff(file)
+            require_known_inks(file)
             if loses_low_byte(file):
                 raise InvalidImageError(
                     "It has more than 8 bits a channel, in colour or with alpha.", remedy=EXPORT_REMEDY
                 )
             # Pillow gives the size of a TIFF as it stands upright, and turns its pixels itself when they are loaded.
-            turned = file.format != "TIFF" and file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            turned = file.format != "TIFF" and orientation(file) in (5, 6, 7, 8)
             found = file.size[::-1] if turned else file.size
             if found != (width, height):
                 raise _other_size(found, width, height)
             white_zero = is_white_zero(file)
             file.load()
-            upright = ImageOps.exif_transpose(file)
+            turn = UPRIGHT.get(orientation(file))
+            upright = file if turn is None else file.transpose(turn)
             if upright.mode in WIDE_MODES:
                 return _read_wide(np.array(upright), white_zero=white_zero), False
             transparent = "A" in upright.getbands() and len(_distinct(np.array(upright.getchannel("A")))) > 1

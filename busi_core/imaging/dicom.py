@@ -2,7 +2,7 @@
 
 Read: every transfer syntax of `READ_SYNTAXES`. All others, video among them, are refused by name. Only the technical
 attributes in `READ_KEYWORDS` are ever parsed: names, identifiers and dates stay in the file as unread bytes, so they
-can reach neither a log nor a message.
+can reach neither a log nor a message. Of a sequence among them all that it holds is parsed.
 """
 
 import io
@@ -41,11 +41,14 @@ LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLos
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")
+CONTRADICTIONS = (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE"))  # PS3.3 C.7.6.1: the other way round
 TRANSFORMED = ("YBR_RCT", "YBR_ICT")  # RGB as JPEG 2000 stores it, PS3.3 C.7.6.3.1.2
 READ_KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SequenceOfUltrasoundRegions"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence"),
+    *("VOILUTSequence", "PresentationLUTShape", "PixelPresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData"),
     *("GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData"),
     *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
@@ -215,6 +218,16 @@ def _require_known_pixels(attributes: Dataset, syntax: uid.UID) -> None:
     if photometric not in (*GREY, *colours, "PALETTE COLOR"):
         raise InvalidImageError(
             f"The DICOM file has pixels of kind {photometric[:16]!r}, which this tool does not read.", remedy=REEXPORT
+        )
+    shape = str(attributes.get("PresentationLUTShape", ""))
+    if (photometric, shape) in CONTRADICTIONS:
+        raise InvalidImageError(
+            f"The DICOM header contradicts itself about black: {photometric} with Presentation LUT Shape {shape}.",
+            remedy=REEXPORT,
+        )
+    if photometric in GREY and str(attributes.get("PixelPresentation", "")) in ("COLOR", "MIXED"):
+        raise InvalidImageError(  # PS3.3 C.7.6.19, Supplemental Palette Color Lookup Table
+            "The DICOM file shows some of its grey values in colour, which this tool does not read.", remedy=REEXPORT
         )
     samples, bits = _integer(attributes, "SamplesPerPixel"), _integer(attributes, "BitsAllocated")
     stored = _integer(attributes, "BitsStored", absent=bits)

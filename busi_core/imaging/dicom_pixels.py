@@ -29,7 +29,7 @@ from busi_core.imaging.dicom import (
     TRANSFORMED,
     DicomFile,
 )
-from busi_core.imaging.dicom_grey import clear_unused_bits, show_grey
+from busi_core.imaging.dicom_grey import clear_unused_bits, of_frame, show_grey
 from busi_core.imaging.jpeg2000_header import read_codestream_header, unwrap_jp2
 from busi_core.imaging.jpeg_frame import read_jpeg
 from busi_core.imaging.jpeg_markers import FrameHeader, read_frame_header, read_segments, require_few_scans
@@ -58,11 +58,8 @@ MARKERS = {  # SOFn that a transfer syntax allows, PS3.5 A.4.1 to A.4.3
 def read_frame(file: DicomFile, index: int) -> RawPixels:
     """Decode one frame; the caller has checked that its size is sensible and that `index` exists.
 
-    Colour and palettes become RGB (16-bit palettes by their high byte). Grey values go through the Modality LUT
-    or rescale, then through the first VOI window (PS3.3 C.11.2.1.2, linear, linear exact or sigmoid). Unsigned
-    8-bit values without either pass unchanged, of fewer bits stretched to 255; wider ones come back as numbers.
-    MONOCHROME1 is inverted, so that
-    white is always the high value. VOI LUT sequences are not used.
+    Colour and palettes become RGB (16-bit palettes by their high byte). What becomes of grey values, the table of
+    dicom_grey.py says; white is always the high value.
 
     Raises:
         InvalidImageError: Pixels cut off, or a frame that is not what the header says or expands past it.
@@ -72,7 +69,7 @@ def read_frame(file: DicomFile, index: int) -> RawPixels:
     photometric = file.attributes.PhotometricInterpretation
     stored = _read_stored(file, index)
     if photometric in GREY:
-        return show_grey(clear_unused_bits(stored, file.attributes), file.attributes)
+        return show_grey(clear_unused_bits(stored, file.attributes), of_frame(file.attributes, index))
     if photometric == "PALETTE COLOR":
         return RawPixels(apply_palette(clear_unused_bits(stored, file.attributes), file.attributes), windowed=False)
     return RawPixels(stored, windowed=False)

@@ -39,20 +39,51 @@ def _read_table(attributes: Dataset, colour: str) -> NDArray[np.uint8]:
     if f"{name}Descriptor" not in attributes:
         raise _refusal()
     entries, _, bits = (int(value) for value in attributes[f"{name}Descriptor"].value)
-    entries = entries % MAX_ENTRIES or MAX_ENTRIES  # 0, or -1 and less where the file calls the number signed
-    order = "<" if attributes.original_encoding[1] else ">"
+    entries = _count(entries)
+    is_little_endian = bool(attributes.original_encoding[1])
     if bits not in (8, 16):
         raise _refusal()
     if f"{name}Data" in attributes:
-        data = bytes(attributes[f"{name}Data"].value)
-        is_wide = len(data) >= 2 * entries  # 8 bits may stand in words of 16
-        words = np.frombuffer(data, f"{order}u{2 if is_wide else 1}", count=entries)
+        words = read_words(attributes[f"{name}Data"].value, entries, bits, is_little_endian=is_little_endian)
     elif f"Segmented{name}Data" in attributes:
         data = bytes(attributes[f"Segmented{name}Data"].value)
-        words = _expand(np.frombuffer(data[: len(data) // 2 * 2], f"{order}u{bits // 8}").tolist(), entries)
+        words = _expand(_split(data, bits // 8, is_little_endian=is_little_endian).tolist(), entries)
     else:
         raise _refusal()
     return np.asarray(words >> 8 if bits == 16 and words.dtype.itemsize == 2 else words, np.uint8)
+
+
+def read_words(value: Any, entries: int, bits: int, *, is_little_endian: bool) -> NDArray[np.unsignedinteger[Any]]:
+    """The entries of a lookup table.
+
+    Args:
+        value: As pydicom gives it: bytes, or numbers.
+        entries: As the descriptor of the table says.
+        bits: Of an entry, likewise.
+        is_little_endian: Byte order of the file.
+
+    Raises:
+        Exception: As numpy raises it where there are too few.
+    """
+    entries = _count(entries)
+    if not isinstance(value, bytes):
+        return np.array(value, np.uint16)[:entries]
+    is_wide = bits > 8 or len(value) >= 2 * entries  # 8 bits may stand in words of 16
+    words = _split(value, 2 if is_wide else 1, is_little_endian=is_little_endian)[:entries]
+    if len(words) < entries:
+        raise ValueError("the table is cut short")
+    return words
+
+
+def _count(entries: int) -> int:
+    """0 means 2^16; -1 and less stands where the file calls the number signed."""
+    return entries % MAX_ENTRIES or MAX_ENTRIES
+
+
+def _split(data: bytes, size: int, *, is_little_endian: bool) -> NDArray[np.unsignedinteger[Any]]:
+    """Bytes of VR OW as numbers of `size` bytes. PS3.5 8.1.2: two of one byte are a word, whose order is the file's."""
+    words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if is_little_endian else ">u2")
+    return words if size == 2 else words.astype("<u2").view(np.uint8)
 
 
 def _expand(segments: list[int], entries: int) -> NDArray[np.uint16]:

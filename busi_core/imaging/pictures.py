@@ -10,6 +10,7 @@ What each kind of pixel becomes (Pillow's mode, first column):
 | P                    | luma of rgb                            | the palette's colours                        |
 | RGB, RGBX            | luma of rgb                            | unchanged                                    |
 | CMYK, YCbCr          | luma of rgb                            | Pillow's plain conversion, no colour profile |
+| CMYK of a JPEG without Adobe's mark | refused by name         | whether its inks are inverted cannot be told |
 | LA, PA, RGBA, RGBa, other tRNS | luma of rgb                  | over black: colour x alpha / 255, rounded    |
 | tRNS of 2, 4, 16 bits | refused where a pixel has its value   | else as without it                           |
 | 16-bit LA of a PNG   | refused by name                        |                                              |
@@ -38,7 +39,7 @@ from busi_core.imaging.limits import (
 )
 from busi_core.imaging.png import raw_mode, require_few_chunks, require_settled_alpha
 from busi_core.imaging.raw import RawPixels
-from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
+from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff, require_few_entries
 from busi_core.types import Rgb
 
 ACCEPTED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # never EPS, PDF, SVG: those run programs or fonts
@@ -123,7 +124,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def require_few_parts(data: bytes) -> None:
-    """Refuse a JPEG or PNG file of millions of parts, of which Pillow makes an object each; others pass.
+    """Refuse a JPEG, PNG or TIFF file of millions of parts, of which Pillow makes an object each; others pass.
 
     Raises:
         InvalidImageError: It has too many.
@@ -131,6 +132,7 @@ def require_few_parts(data: bytes) -> None:
     if data.startswith(SOI):
         require_few_segments(data)
     require_few_chunks(data)
+    require_few_entries(data)
 
 
 def _count_frames(image: ImageFile.ImageFile) -> int:
@@ -164,13 +166,14 @@ def _require_known_mode(mode: str) -> None:
 
 def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
     """Decode the frame that `image` stands on, upright; the table above says what becomes of each mode."""
+    require_known_inks(image)
     is_shortened = loses_low_byte(image)
     white_zero, unsigned = is_white_zero(image), is_unsigned(image)
     prepare_tiff(image)
     raw = raw_mode(image)
     image.load()
     require_settled_alpha(image, raw)
-    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = UPRIGHT.get(orientation(image))
     upright = image if turn is None else image.transpose(turn)
     if image.mode in WIDE_MODES:
         values = np.asarray(upright)
@@ -181,6 +184,23 @@ def _read_pixels(image: ImageFile.ImageFile) -> RawPixels:
         return RawPixels(_over_black(upright.convert("RGBA")), windowed=is_shortened)
     plain = upright.convert("L" if image.mode in ("1", "L") else "RGB")
     return RawPixels(np.array(plain), windowed=is_shortened)
+
+
+def require_known_inks(image: ImageFile.ImageFile) -> None:
+    """Refuse a JPEG of four components of which nothing says whether they are inverted; others pass."""
+    if image.format in ("JPEG", "MPO") and image.mode == "CMYK" and "adobe" not in image.info:
+        raise InvalidImageError(
+            "The JPEG has four components without Adobe's mark, which says how they are to be read.",
+            remedy="Save the image as grey or RGB.",
+        )
+
+
+def orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation, 1 where there is none; Pillow gives bytes where it is stored as BYTE, though EXIF says SHORT."""
+    stated = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if isinstance(stated, bytes) and stated:
+        return stated[0]
+    return stated if isinstance(stated, int) else 1
 
 
 def loses_low_byte(image: ImageFile.ImageFile) -> bool:

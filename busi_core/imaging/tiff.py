@@ -1,18 +1,23 @@
-"""What Pillow would read wrongly in a TIFF file, and in silence: put right or refused before a pixel is decoded.
+"""A TIFF file: its directories, counted before Pillow goes over them, and what Pillow would read wrongly in silence.
 
 TIFF 6.0. Pillow takes the sign off 8-bit samples; uncompressed planes it reads as plain bytes, whatever their depth,
-order of bits or meaning of zero; and the big-endian numbers of compressed pages, which libtiff has put into the
-machine's order already, it turns once more. A page of which all this is right is left as it is.
+order of bits or meaning of zero; differences that a predictor left it shows as pixels, unless the compression is one
+that knows predictors; and the big-endian numbers of compressed pages, which libtiff has put into the machine's order
+already, it turns once more. That is put right or refused before a pixel is decoded; a page of which all this is right
+is left as it is.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
     FILLORDER,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
+    PREDICTOR,
+    PREFIXES,
     SAMPLEFORMAT,
     TILELENGTH,
     TILEWIDTH,
@@ -20,11 +25,54 @@ from PIL.TiffImagePlugin import (
 )
 
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.limits import MAX_PIXELS
+from busi_core.imaging.limits import MAX_FRAMES, MAX_PIXELS
 
+BIG = 43  # the number behind the byte order, of BigTIFF; 42 of the classic one
+MAX_ENTRIES = 4000  # of one directory; a page has about 20, libtiff reads at most 4096
+MAX_ALL_ENTRIES = 30 * MAX_FRAMES  # Pillow goes over each twice: 2 microseconds
 WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED = 0, 2, 1  # Photometric, PlanarConfiguration, SampleFormat
+PREDICTED = (5, 8, 32946, 34925, 50000)  # Compression that takes a Predictor: LZW, Deflate (both numbers), LZMA, ZSTD
 AS_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # Pillow's raw modes, big-endian to native
 RESAVE = "Save the image as PNG."
+
+
+def require_few_entries(data: bytes) -> None:
+    """Refuse a TIFF file whose directories (IFDs) would keep Pillow busy; other files pass.
+
+    Directories may lie over each other, so that a few bytes make one more of 65,535 entries.
+
+    Args:
+        data: The whole file. Only the number of entries of each directory is looked at, and where the next one is.
+
+    Raises:
+        InvalidImageError: One has more than `MAX_ENTRIES`, or all up to the last that is counted `MAX_ALL_ENTRIES`.
+    """
+    if not data.startswith(tuple(PREFIXES)):
+        return
+    if data[2] != BIG:  # Pillow takes a big-endian BigTIFF for a classic one
+        _require_few_entries(data, is_big=False)
+    if BIG in data[2:4]:
+        _require_few_entries(data, is_big=True)
+
+
+def _require_few_entries(data: bytes, *, is_big: bool) -> None:
+    """Go through the chain, in numbers of the classic or the big kind (TIFF 6.0 section 2); past the end all are 0."""
+    order: Literal["big", "little"] = "big" if data.startswith(b"MM") else "little"
+    count_bytes, entry_bytes, next_bytes = (8, 20, 8) if is_big else (2, 12, 4)
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    total, seen, at = 0, set[int](), number(next_bytes, next_bytes)
+    while at and at not in seen and len(seen) <= MAX_FRAMES:
+        seen.add(at)
+        entries = number(at, count_bytes)
+        total += entries
+        if entries > MAX_ENTRIES or total > MAX_ALL_ENTRIES:
+            raise InvalidImageError(
+                "The TIFF file has far more entries in its directories than any program writes.", remedy=RESAVE
+            )
+        at = number(at + count_bytes + entry_bytes * entries, next_bytes)
 
 
 def prepare_tiff(image: Image.Image) -> None:
@@ -34,8 +82,8 @@ def prepare_tiff(image: Image.Image) -> None:
         image: Opened and not yet loaded; how its bytes are unpacked may be set anew.
 
     Raises:
-        InvalidImageError: Tiles far larger than an image may be, signed samples of 8 bits, or uncompressed planes of
-            another kind than plain bytes.
+        InvalidImageError: Tiles far larger than an image may be, signed samples of 8 bits, differences under a
+            compression that libtiff does not undo them for, or uncompressed planes of another kind than plain bytes.
     """
     if not isinstance(image, TiffImageFile):
         return
@@ -46,6 +94,12 @@ def prepare_tiff(image: Image.Image) -> None:
     if bits <= 8 and set(tags.get(SAMPLEFORMAT, (UNSIGNED,))) != {UNSIGNED}:
         raise InvalidImageError(
             f"The TIFF file holds signed numbers of {bits} bits, which this tool does not read.", remedy=RESAVE
+        )
+    if tags.get(PREDICTOR, 1) != 1 and tags.get(COMPRESSION, 1) not in PREDICTED:
+        raise InvalidImageError(
+            "The TIFF file holds differences between pixels (a predictor) under a compression for which this tool does "
+            "not read them.",
+            remedy=RESAVE,
         )
     is_compressed = all(tile.codec_name == "libtiff" for tile in image.tile)
     if tags.get(PLANAR_CONFIGURATION) == SEPARATE_PLANES and not is_compressed:

@@ -114,6 +114,24 @@ def tiff(
     return mark + struct.pack(f"{order}I", at) + body + struct.pack(f"{order}H", len(tags)) + directory + bytes(4)
 
 
+def tiff_chain(pages: int, entries: int, *, order: str = "<", is_big: bool = False) -> bytes:
+    """A TIFF file of `pages` directories of `entries` entries each, all but the same bytes: each one entry further.
+
+    The last bytes of an entry are the number of entries of a directory that begins there. Behind the last entry stands
+    where the next directory begins, which later ones take for the beginning of an entry.
+    """
+    count, entry, where = (8, 20, "Q") if is_big else (2, 12, "I")
+    start = 16 if is_big else 8
+    number = struct.pack(f"{order}Q" if is_big else f"{order}H", entries)
+    body = bytearray(number + (bytes(entry - count) + number) * (entries + pages))
+    for page in range(1, pages):
+        struct.pack_into(f"{order}{where}", body, count + entry * (entries + page - 1), start + entry * page)
+    struct.pack_into(f"{order}{where}", body, count + entry * (entries + pages - 1), 0)
+    mark = b"MM" if order == ">" else b"II"
+    head = struct.pack(f"{order}HHHQ", 43, 8, 0, start) if is_big else struct.pack(f"{order}HI", 42, start)
+    return mark + head + body
+
+
 def tiled_tiff(side: int) -> bytes:
     """A 96 x 72 grey TIFF whose only tile is `side` x `side` zeros, deflated."""
     packer = zlib.compressobj(9)
@@ -223,15 +241,20 @@ MEASURE = """
 import pathlib, resource, sys
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.decode import decode_image
+status = pathlib.Path("/proc/self/status")
+def peak():  # of this process alone where Linux says so: ru_maxrss begins with what the parent had
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     data = pathlib.Path(path).read_bytes()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     try:
         decode_image(data)
         problem = "none"
     except InvalidImageError as error:
         problem = error.problem
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, problem)
+    print(peak() - before, problem)
 """
 
 

@@ -8,13 +8,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from files import animated, black_png, decode_and_measure, dicom, png, png_chunk, save, speckle, tiff, tiled_tiff
+from files import (
+    animated,
+    black_png,
+    decode_and_measure,
+    dicom,
+    png,
+    png_chunk,
+    save,
+    speckle,
+    tiff,
+    tiff_chain,
+    tiled_tiff,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import limits, pictures
+from busi_core.imaging import tiff as tiff_module
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.limits import MIN_SIDE_PX
 from busi_core.imaging.raw import window_to_8_bits
@@ -144,6 +157,14 @@ def test_16_bit_grey_with_alpha_is_refused_rather_than_shown_by_its_high_byte() 
     """U9. Of 12 bits used it would be nearly black."""
     rows = (b"\0" + struct.pack(">HH", 4000, 65_535) * 64) * 64
     assert "16 bits of grey with an alpha" in refusal(png(64, 64, bits=16, colour_type=4, rows=rows))
+
+
+def test_a_jpeg_of_four_components_without_adobes_mark_is_refused() -> None:
+    """U9. Adobe's are inverted; whether others are cannot be told."""
+    inks = save(Image.new("CMYK", (64, 64), (0, 128, 255, 0)), "JPEG")
+    at = inks.index(b"\xff\xee")
+    assert decode_image(inks).format == "JPEG"
+    assert "without Adobe's mark" in refusal(inks[:at] + inks[at + 16 :])
 
 
 def test_lab_is_refused_by_name() -> None:
@@ -320,6 +341,20 @@ def test_signed_bytes_are_refused_rather_than_read_without_their_sign(is_packed:
     assert "signed numbers of 8 bits" in refusal(tiff((SCAN // 2).astype(np.int8), is_packed=is_packed))
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "zstd", "lzma"])
+def test_differences_in_a_tiff_are_undone(compression: str) -> None:
+    """U9. TIFF 6.0 section 14; tag 317."""
+    data = save(SCAN, "TIFF", compression=compression, tiffinfo={317: 2})
+    np.testing.assert_array_equal(decode_image(data).grey, SCAN)
+
+
+@pytest.mark.parametrize("compression", [None, "packbits", "jpeg"])
+def test_differences_in_a_tiff_that_libtiff_does_not_undo_are_refused(compression: str | None) -> None:
+    """U9. Pillow shows what is stored; other programs undo the predictor under any compression."""
+    assert "predictor" in refusal(save(SCAN, "TIFF", compression=compression, tiffinfo={317: 2}))
+    assert decode_image(save(SCAN, "TIFF", compression=compression, tiffinfo={317: 1})).format == "TIFF"
+
+
 def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
     """U7."""
     row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64
@@ -480,6 +515,31 @@ def test_a_png_in_many_small_pieces_is_read() -> None:
     np.testing.assert_array_equal(decode_image(PNG[:at] + texts + pieces + PNG[at + 12 + len(packed) :]).grey, SCAN)
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("is_big", [False, True], ids=["classic", "BigTIFF"])
+@pytest.mark.parametrize(("pages", "entries"), [(3, 60_000), (1000, 3900)], ids=["large ones", "many"])
+def test_directories_of_a_tiff_that_lie_over_each_other_are_refused_unread(
+    pages: int, entries: int, is_big: bool, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U5. 0.8 MB of them kept Pillow busy for minutes: 9 bytes more, one more directory of 65,535 entries."""
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    assert "far more entries" in refusal(tiff_chain(pages, entries, order=order, is_big=is_big))
+
+
+def test_a_tiff_whose_directories_turn_in_a_circle_is_read_once_round() -> None:
+    """X1. As Pillow does."""
+    data = tiff(SCAN)
+    circle = decode_image(data[:-4] + data[4:8])
+    np.testing.assert_array_equal(circle.grey, SCAN)
+    assert circle.frames == 1
+
+
+def test_a_tiff_of_as_many_pages_and_entries_as_a_cine_needs_is_not_refused() -> None:
+    """X1. Ten thousand pages of 28 entries; 3,999 in one."""
+    tiff_module.require_few_entries(tiff_chain(10_000, 28))
+    tiff_module.require_few_entries(tiff_chain(2, 3999))
+
+
 # --- orientation ---
 
 
@@ -520,6 +580,14 @@ def test_exif_orientation_is_applied(format_name: str, orientation: int) -> None
     if "16" in format_name:
         stored = window_to_8_bits(stored)
     np.testing.assert_array_equal(decode_image(data).grey, turned(stored, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_stored_as_a_byte_is_applied(orientation: int) -> None:
+    """U11. EXIF 2.3 says SHORT; the JPEG lay on its side."""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 1, 1, orientation, 0)
+    stored = np.asarray(Image.open(io.BytesIO(save(SCAN, "JPEG"))))
+    np.testing.assert_array_equal(decode_image(save(SCAN, "JPEG", exif=exif)).grey, turned(stored, orientation))
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65_535])

@@ -17,7 +17,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.processing import apply_color_lut, apply_windowing, convert_color_space
+from pydicom.pixels.processing import apply_color_lut, apply_voi, apply_windowing, convert_color_space
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
@@ -33,6 +33,7 @@ from seeds import palette, segmented_palette
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import dicom as dicom_module
 from busi_core.imaging.decode import decode_image
+from busi_core.imaging.dicom_grey import of_frame
 from busi_core.types import CalibratedRegion, ImageWarning
 
 SCAN = speckle()
@@ -186,6 +187,21 @@ def test_a_segmented_palette_that_is_none_is_refused(segments: list[int]) -> Non
     assert "damaged" in refusal(dicom(SCAN, **attributes))
 
 
+@pytest.mark.parametrize("is_segmented", [False, True], ids=["plain", "segmented"])
+def test_a_big_endian_palette_of_bytes_is_swapped_in_pairs(is_segmented: bool) -> None:
+    """U13. PS3.5 8.1.2: its tables are words (OW), two entries each. Every second colour was its neighbour's."""
+    attributes = palette(8)
+    table = np.arange(256, dtype=np.uint8)[::-1]
+    packed = bytes([0, 4, 9, 200, 30, 70, 1, 252, 255, 0]) if is_segmented else table.tobytes()
+    expected = np.array([9, 200, 30, 70, *np.rint(np.linspace(70, 255, 253)[1:])]) if is_segmented else table
+    for colour in ("Red", "Green", "Blue"):
+        attributes.pop(f"{colour}PaletteColorLookupTableData")
+        keyword = f"{'Segmented' if is_segmented else ''}{colour}PaletteColorLookupTableData"
+        attributes[keyword] = np.frombuffer(packed, "<u2").astype(">u2").tobytes()
+    image = decode_image(dicom(SCAN, syntax=ExplicitVRBigEndian, **attributes))
+    np.testing.assert_array_equal(image.rgb[:, :, 0], expected[SCAN])
+
+
 # --- JPEG Baseline ---
 
 
@@ -331,6 +347,18 @@ def test_a_window_in_the_file_is_applied_as_pydicom_does(function: str, slope: i
     assert ImageWarning.WINDOWED in image.warnings
 
 
+def test_a_window_on_the_largest_image_takes_less_than_900_mb(tmp_path: Path) -> None:
+    """U5. 0.3 MB deflated; the process itself has 150 to 200 MB. Each step made another 200 MB of numbers."""
+    wide = np.add.outer(np.arange(5000) // 10, np.arange(5000) // 7).astype("<u2")
+    header = {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 1.5, "PhotometricInterpretation": "MONOCHROME1"}
+    window = {"WindowCenter": 900, "WindowWidth": 1700, "VOILUTFunction": "SIGMOID"}
+    [(grown_mb, problem)] = decode_and_measure(
+        [dicom(wide, syntax=DeflatedExplicitVRLittleEndian, **header, **window)], tmp_path
+    )
+    assert problem == "none"
+    assert grown_mb < 700
+
+
 def test_an_eight_bit_window_that_changes_nothing_is_not_mentioned() -> None:
     """U7. Scanners often write centre 128, width 256."""
     image = decode_image(dicom(SCAN, WindowCenter=128, WindowWidth=256))
@@ -349,6 +377,146 @@ def test_the_first_of_several_windows_is_used() -> None:
 def test_a_window_without_width_is_passed_over(width: float) -> None:
     """U7."""
     np.testing.assert_array_equal(decode_image(dicom(SCAN, WindowCenter=100, WindowWidth=width)).grey, SCAN)
+
+
+@pytest.mark.parametrize(
+    ("rescale", "slope", "intercept"),
+    [
+        ({"RescaleIntercept": -100}, 1, -100),
+        ({"RescaleSlope": 3}, 3, 0),
+        ({"RescaleSlope": 2, "RescaleIntercept": 9}, 2, 9),
+    ],
+)
+def test_of_slope_and_intercept_one_may_be_absent(rescale: dict[str, Any], slope: int, intercept: int) -> None:
+    """U7. PS3.3 C.11.1 wants both; the window was set to pixels without either."""
+    window = {"WindowCenter": 128 * slope + intercept, "WindowWidth": 255 * slope + 1}
+    image = decode_image(dicom(SCAN, **rescale, **window))
+    np.testing.assert_allclose(image.grey.astype(int), SCAN.astype(int), atol=1)
+
+
+def voi_table(table: np.ndarray, *, first: int = 0, bits: int = 16, vr: str = "OW") -> Dataset:
+    """An item of the VOI LUT Sequence."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(table) % 65_536, first, bits])
+    item.add_new("LUTData", vr, table.tobytes() if vr == "OW" else table.tolist())
+    return item
+
+
+@pytest.mark.parametrize("vr", ["OW", "US"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("bits", "first", "intercept"), [(16, 0, 0), (12, 700, 0), (10, 500, 0), (16, -1000, -1024)])
+def test_a_voi_table_is_applied_as_pydicom_does(
+    bits: int, first: int, intercept: int, photometric: str, vr: str
+) -> None:
+    """U7. Where there is no window. It was left out in silence."""
+    wide = SCAN.astype("<u2") * 16
+    table = (np.linspace(1, 0, 3000) ** 2 * (2**bits - 1)).astype("<u2")
+    several = [voi_table(table, first=first, bits=bits, vr=vr), voi_table(table[::-1].copy(), bits=bits)]
+    data = dicom(wide, VOILUTSequence=several, RescaleIntercept=intercept, PhotometricInterpretation=photometric)
+    oracle = apply_voi(wide.astype(np.int32) + intercept, pydicom.dcmread(io.BytesIO(data))) / (2**bits - 1) * 255
+    image = decode_image(data)
+    shown = oracle if photometric == "MONOCHROME2" else 255 - oracle
+    np.testing.assert_allclose(image.grey.astype(float), shown, atol=0.51)
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_voi_table_of_bytes_is_applied(syntax: UID) -> None:
+    """U7. pydicom takes its bytes for words."""
+    table = np.arange(256, dtype=np.uint8)[::-1]
+    packed = table.copy().view("<u2").astype("<u2" if syntax == ExplicitVRLittleEndian else ">u2")
+    item = voi_table(packed, bits=8)
+    item.LUTDescriptor = [256, 0, 8]
+    np.testing.assert_array_equal(decode_image(dicom(SCAN, syntax=syntax, VOILUTSequence=[item])).grey, 255 - SCAN)
+
+
+def test_a_window_comes_before_a_voi_table_and_a_table_cut_short_is_refused() -> None:
+    """U7. PS3.3 C.11.2.1.1: either is a view that may be chosen; the module has always taken the window."""
+    table = voi_table(np.arange(65_536)[::-1].astype("<u2"))
+    window = {"WindowCenter": 100, "WindowWidth": 50}
+    both = decode_image(dicom(SCAN, VOILUTSequence=[table], **window))
+    np.testing.assert_array_equal(both.grey, decode_image(dicom(SCAN, **window)).grey)
+    table.LUTDescriptor = [0, 0, 3]
+    assert "damaged" in refusal(dicom(SCAN, VOILUTSequence=[table]))
+    short = voi_table(np.arange(100).astype("<u2"))
+    short.LUTDescriptor = [256, 0, 16]
+    assert "damaged" in refusal(dicom(SCAN, VOILUTSequence=[short]))
+
+
+def group(**sequences: dict[str, Any]) -> Dataset:
+    """Functional groups: for each sequence the attributes of its only item."""
+    outer = Dataset()
+    for keyword, values in sequences.items():
+        inner = Dataset()
+        for name, value in values.items():
+            setattr(inner, name, value)
+        setattr(outer, keyword, [inner])
+    return outer
+
+
+def test_what_functional_groups_say_of_a_frame_is_applied() -> None:
+    """U7. PS3.3 C.7.6.16.2.9 and 10; a group of all frames, then one of the frame, over what stands outside."""
+    wide = SCAN.astype(np.uint16) * 16
+    shared = group(
+        FrameVOILUTSequence={"WindowCenter": 900, "WindowWidth": 700},
+        PixelValueTransformationSequence={"RescaleSlope": 2, "RescaleIntercept": -50},
+    )
+    own = [
+        Dataset(),
+        group(FrameVOILUTSequence={"WindowCenter": 3000, "WindowWidth": 4000, "VOILUTFunction": "SIGMOID"}),
+    ]
+    data = dicom(
+        np.stack([wide, wide]),
+        NumberOfFrames=2,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=own,
+        WindowCenter=1,
+        WindowWidth=2,
+    )
+    rescale = {"RescaleSlope": 2, "RescaleIntercept": -50}
+    first = dicom(wide, **rescale, WindowCenter=900, WindowWidth=700)
+    second = dicom(wide, **rescale, WindowCenter=3000, WindowWidth=4000, VOILUTFunction="SIGMOID")
+    for frame, alone in enumerate((first, second)):
+        np.testing.assert_array_equal(decode_image(data, frame=frame).grey, decode_image(alone).grey)
+    attributes = dicom_module.open_dicom(data).attributes
+    assert of_frame(attributes, 1).WindowCenter == 3000
+    assert attributes.WindowCenter == 1
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_presentation_shape_against_the_photometric_interpretation_is_refused(photometric: str) -> None:
+    """U7. PS3.3 C.7.6.1: INVERSE goes with MONOCHROME1, IDENTITY with MONOCHROME2; viewers follow one or the other."""
+    plain = decode_image(dicom(SCAN, PhotometricInterpretation=photometric)).grey
+    for shape in ("IDENTITY", "INVERSE"):
+        data = dicom(SCAN, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+        if (shape == "INVERSE") == (photometric == "MONOCHROME1"):
+            np.testing.assert_array_equal(decode_image(data).grey, plain)
+        else:
+            assert f"{photometric} with Presentation LUT Shape {shape}" in refusal(data)
+
+
+@pytest.mark.parametrize("presentation", ["COLOR", "MIXED"])
+def test_grey_that_a_supplemental_palette_colours_is_refused(presentation: str) -> None:
+    """U9. PS3.3 C.7.6.19."""
+    colours = palette(8, entries=56, first=200) | {"PhotometricInterpretation": "MONOCHROME2"}
+    assert "in colour" in refusal(dicom(SCAN, **colours, PixelPresentation=presentation))
+    np.testing.assert_array_equal(decode_image(dicom(SCAN, PixelPresentation="MONOCHROME")).grey, SCAN)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 2, "RescaleIntercept": 7}], ids=["stored", "rescaled"])
+def test_padding_takes_no_part_in_minimum_and_maximum(photometric: str, rescale: dict[str, Any]) -> None:
+    """U7. PS3.3 C.7.5.1.1.2; it made the image itself one grey, and is black now."""
+    wide = SCAN.astype(np.int16) + 1000
+    padded = wide.copy()
+    padded[:10], padded[10:12] = -32_768, -32_700
+    header = {"PhotometricInterpretation": photometric, **rescale}
+    image = decode_image(dicom(padded, **header, PixelPaddingValue=-32_768, PixelPaddingRangeLimit=-32_700))
+    wide[:12] = wide[12:].max() if photometric == "MONOCHROME1" else wide[12:].min()
+    np.testing.assert_array_equal(image.grey, decode_image(dicom(wide, **header)).grey)
+    assert (image.grey[:12] == 0).all()
+    nothing_else = dicom(np.full_like(wide, -5), **header, PixelPaddingValue=-5)
+    assert ImageWarning.NO_CONTRAST in decode_image(nothing_else).warnings
 
 
 def test_bits_above_bits_stored_are_not_grey() -> None:

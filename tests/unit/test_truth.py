@@ -1,11 +1,12 @@
 """Reference masks as they come from people: merged, read and explained, never guessed in silence."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from files import png, png_chunk, tiff, tiled_tiff
+from files import png, png_chunk, tiff, tiff_chain, tiled_tiff
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
@@ -93,6 +94,9 @@ def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, sai
         pytest.param(
             tiff(np.dstack([grey(65535, dtype=np.uint16)] * 3), has_planes=True), "separate planes", id="16-bit planes"
         ),
+        pytest.param(
+            encoded(grey(255), "TIFF", compression="packbits", tiffinfo={317: 2}), "predictor", id="differences"
+        ),
         pytest.param(tiff(grey(-1, dtype=np.int8)), "signed numbers of 8 bits", id="signed bytes"),
         pytest.param(
             tiff(np.where(SQUARE, np.nan, 0).astype(np.float32)), "not numbers", id="NaN, which is not above 0"
@@ -114,6 +118,21 @@ def test_a_mask_turned_by_exif_is_read_upright_as_its_scan_is() -> None:
     exif[0x0112] = 6
     mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
     assert np.array_equal(mask, SQUARE)
+
+
+def test_a_mask_turned_by_a_byte_is_read_upright_as_its_scan_is() -> None:
+    """U11. EXIF says SHORT."""
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 1, 1, 6, 0)
+    mask, _ = read_mask(encoded(np.rot90(grey(255)), exif=exif), HEIGHT, WIDTH)
+    assert np.array_equal(mask, SQUARE)
+
+
+def test_a_mask_of_four_components_without_adobes_mark_is_refused() -> None:
+    """U9. It would be inside out."""
+    inks = encoded(grey(255), "JPEG", mode="CMYK")
+    at = inks.index(b"\xff\xee")
+    with pytest.raises(InvalidImageError, match="without Adobe's mark"):
+        read_mask(inks[:at] + inks[at + 16 :], HEIGHT, WIDTH)
 
 
 def test_a_turned_tiff_is_read_upright_and_measured_upright() -> None:
@@ -175,6 +194,13 @@ def test_a_mask_of_millions_of_tiny_parts_is_refused_before_pillow_keeps_them(
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
     with pytest.raises(InvalidImageError, match=r"far more segments|more than 10000 chunks"):
         read_mask(data[:start] + part * 20_000 + data[start:], HEIGHT, WIDTH)
+
+
+def test_a_mask_of_a_huge_directory_is_refused_before_pillow_goes_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """U5."""
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
+    with pytest.raises(InvalidImageError, match="far more entries"):
+        read_mask(tiff_chain(2, 60_000), HEIGHT, WIDTH)
 
 
 def test_a_mask_drawn_in_transparency_or_inside_out_is_pointed_out() -> None:
