@@ -196,7 +196,7 @@ def require_known_inks(image: ImageFile.ImageFile) -> None:
 
 
 def orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation, 1 where there is none; Pillow gives bytes where it is stored as BYTE, though EXIF says SHORT."""
+    """EXIF orientation, 1 where there is none; where it is stored as BYTE, against EXIF, Pillow gives bytes."""
     stated = image.getexif().get(ExifTags.Base.Orientation, 1)
     if isinstance(stated, bytes) and stated:
         return stated[0]
