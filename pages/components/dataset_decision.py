@@ -10,7 +10,7 @@ import streamlit as st
 from busi_core import BusiError, read_settings
 from busi_core.access import Permit
 from busi_core.audit import open_audit
-from busi_core.managed.report import AcceptancePlan, InspectionReport, Weight, find_unclean, plan_acceptance
+from busi_core.managed.report import AcceptancePlan, InspectionReport, ScanReport, Weight, find_unclean, plan_acceptance
 from busi_core.managed.store import MAX_NAME, MAX_WORDS, accept
 from pages.components.dataset_report import class_name
 from pages.components.examination import Examination
@@ -23,6 +23,12 @@ ALL, CLEAN = "All that can be accepted", "Only the clean ones"
 def show_decision(examination: Examination, report: InspectionReport, permit: Permit) -> None:
     """The choice, what follows from it, and its name."""
     st.subheader("Accept")
+    if not any(_list_acceptable(report)):
+        st.html(
+            label(f"No scan of it can be accepted. {_say_reasons(plan_acceptance(report, set(), set()))}", css="fine")
+        )
+        _offer_json(report)
+        return
     mode = st.radio(
         "Begin with",
         [ALL, CLEAN],
@@ -44,12 +50,13 @@ def show_decision(examination: Examination, report: InspectionReport, permit: Pe
     )
     with st.container(horizontal=True):
         pressed = st.button(
-            f"Accept {len(plan.kept):,} scans", type="primary", icon=":material/inventory_2:", key="dataset-accept"
+            f"Accept {len(plan.kept):,} scans",
+            type="primary",
+            icon=":material/inventory_2:",
+            key="dataset-accept",
+            disabled=not plan.kept,
         )
-        st.download_button(
-            "Report as JSON", lambda: json.dumps(report.as_json(), indent=1), "report.json", "application/json",
-            on_click="ignore", key="dataset-json", icon=":material/download:",
-        )  # fmt: skip
+        _offer_json(report)
     if not pressed:
         return
     bar = st.progress(0.0, "Writing the scans")
@@ -76,9 +83,21 @@ def show_decision(examination: Examination, report: InspectionReport, permit: Pe
     st.rerun()
 
 
+def _list_acceptable(report: InspectionReport) -> list[ScanReport]:
+    """The scans between which there is a choice."""
+    return [scan for scan in report.scans if not scan.of_weight(Weight.NEVER)]
+
+
+def _offer_json(report: InspectionReport) -> None:
+    st.download_button(
+        "Report as JSON", lambda: json.dumps(report.as_json(), indent=1), "report.json", "application/json",
+        on_click="ignore", key="dataset-json", icon=":material/download:",
+    )  # fmt: skip
+
+
 def _show_ticks(report: InspectionReport, mode: str, generation: int) -> set[str]:
     """The table in which scans are unticked by hand; returns the ids to exclude."""
-    scans = [scan for scan in report.scans if not scan.of_weight(Weight.NEVER)]
+    scans = _list_acceptable(report)
     unwanted = find_unclean(report) if mode == CLEAN else set()
     with st.expander("Exclude by hand", icon=":material/checklist:"):
         edited: Any = st.data_editor(
@@ -126,6 +145,9 @@ def _ask_about_text(report: InspectionReport, excluded: Set[str], generation: in
 
 def _say_plan(plan: AcceptancePlan) -> str:
     kept = {scan.scan for scan in plan.kept}
-    said = f"{len(plan.kept):,} scans would be kept, {len(kept):,} of them distinct."
+    return f"{len(plan.kept):,} scans would be kept, {len(kept):,} of them distinct. {_say_reasons(plan)}".strip()
+
+
+def _say_reasons(plan: AcceptancePlan) -> str:
     reasons = "; ".join(f"{reason} ({count:,})" for reason, count in plan.reasons().items())
-    return f"{said} Left out: {reasons}." if reasons else said
+    return f"Left out: {reasons}." if reasons else ""

@@ -141,6 +141,25 @@ def test_only_the_clean_ones(page: AppTest) -> None:
     assert "4 scans would be kept, 4 of them distinct" in texts(page)
 
 
+def test_where_no_scan_can_be_accepted_the_page_says_so_and_keeps_the_report(page: AppTest) -> None:
+    examine(page, {"a.png": save(texture(), "PNG")})
+    assert not page.exception
+    assert "No scan of it can be accepted. Left out: class unknown (1)." in texts(page)
+    assert [button.label for button in page.get("download_button")] == ["Report as JSON"]
+    assert "dataset-accept" not in {button.key for button in page.button}
+    assert not page.radio
+
+
+def test_where_no_scan_is_clean_there_is_nothing_to_accept_and_nobody_is_said_to_have_excluded_them(
+    page: AppTest,
+) -> None:
+    _, mask = scan_files("benign", 910).values()
+    examine(page, {"benign/t.dcm": dicom(texture(120, 150, seed=3)), "benign/t_mask.png": mask})
+    page.radio[0].set_value("Only the clean ones").run()
+    assert page.button(key="dataset-accept").disabled
+    assert "0 scans would be kept, 0 of them distinct. Left out: by choice (1)." in texts(page)
+
+
 def test_a_name_is_asked_for_in_words(page: AppTest, state_dir: Path) -> None:
     examine(page, three_classes(1))
     page.button(key="dataset-accept").click().run()
