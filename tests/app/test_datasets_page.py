@@ -13,9 +13,12 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 from uploads import pack, scan_files, texture, three_classes, write_public_sets
 
-from busi_core.access import password
-from busi_core.audit import AuditLog
+from busi_core.access import command_line, password
+from busi_core.audit import AuditLog, open_audit
+from busi_core.jobs import ledger
+from busi_core.jobs.spec import JobSpec
 from busi_core.managed.store import list_sets
+from busi_core.settings import read_settings
 from pages.components import dataset_decision
 
 PAGE = Path(__file__).parents[2] / "pages/admin/datasets.py"
@@ -207,6 +210,20 @@ def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path)
     assert not page.exception
     assert list_sets(state_dir) == []
     assert "its scans are deleted" in texts(page)
+
+
+def test_before_a_version_is_removed_the_trainings_that_still_read_it_are_named(page: AppTest) -> None:
+    examine(page, three_classes(1))
+    fill(page, **WORDS)
+    page.button(key="dataset-accept").click().run()
+    settings = read_settings()
+    (managed,) = list_sets(settings.state_dir)
+    order = JobSpec("2026.12-x", data_sets=(managed.id,), start="imagenet")
+    assert "Trainings use it" not in texts(page.run())
+    job = ledger.submit(command_line(), order, settings, open_audit(settings))
+    assert f"2026.12-x, queued, ordered by {job.who}" in texts(page.run())
+    ledger.cancel(command_line(), job.id, settings, open_audit(settings))
+    assert "Trainings use it" not in texts(page.run())
 
 
 @pytest.mark.parametrize("how", ["signed out", "expired"])
