@@ -154,6 +154,17 @@ def test_one_click_goes_back_to_the_version_before(gate: Gate) -> None:
     assert (change.version, change.who, change.comment) == ("tiny", "Dr. Ada", "")
 
 
+def test_a_second_click_on_the_way_back_finds_it_done_and_leaves_no_refusal(gate: Gate) -> None:
+    put_into_service(gate.weights_dir, "next")
+    page = open_page()
+    put_into_service(gate.weights_dir, "tiny", permit=OnePerson("Dr. Eve"))
+    page = page.button(key="rollback-now").click().run()
+    assert not page.error
+    assert "tiny is in service again" in texts(page)
+    assert len(read_registry(gate.weights_dir).history) == 3
+    assert gate.audit.read() == []
+
+
 def test_any_earlier_version_is_put_back_with_a_comment(gate: Gate) -> None:
     for version in ("next", "same"):
         put_into_service(gate.weights_dir, version)
