@@ -1,14 +1,20 @@
 """The Data sets page as an administrator meets it: upload, read the report, accept, find the version, remove it."""
 
+import base64
+import io
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from files import dicom, save
 from fragments import run_fragment_alone
+from PIL import Image, ImageDraw, ImageFont
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 from uploads import pack, scan_files, texture, three_classes, write_public_sets
@@ -134,6 +140,28 @@ def test_who_looked_at_some_scans_has_not_looked_at_those_that_are_put_back_in(
     assert "I looked at the 3 scans" in sure.label
     assert not sure.value
     assert "3 scans would be kept" in texts(page)
+
+
+def test_text_that_somebody_must_have_read_is_shown_at_its_own_pixels_and_without_the_mask(page: AppTest) -> None:
+    """U16: in a thumbnail nobody can read a name."""
+    _, mask = scan_files("benign", 910).values()  # 120 x 150
+    drawn = Image.fromarray(cv2.resize(texture(120, 150, seed=3), (1500, 1200)))
+    ImageDraw.Draw(drawn).text((700, 600), "Anna Meier 12.03.1961", fill=225, font=ImageFont.load_default(20))
+    pixels = np.asarray(drawn)
+    large = cv2.resize(np.asarray(Image.open(io.BytesIO(mask))), (1500, 1200), interpolation=cv2.INTER_NEAREST)
+    files = {"benign/t.png": save(pixels, "PNG"), "benign/t_mask.png": save(large, "PNG")}
+    examine(page, files)
+    flag = next(box for box in page.selectbox if box.label == "Scans to look at")
+    assert flag.options[0].startswith("text burned in")
+    shown = re.findall(r"data:image/png;base64,([^\"]+)", texts(page))
+    cuts = [np.asarray(Image.open(io.BytesIO(base64.b64decode(cut))).convert("L")) for cut in shown]
+    assert cuts
+    for cut in cuts:
+        found = cv2.matchTemplate(pixels, cut, cv2.TM_SQDIFF)
+        assert found.min() == 0, "pixel for pixel a part of the scan"
+    assert sum(cut.shape[1] for cut in cuts) > 150, "as wide as it was written"
+    flag.select_index(len(flag.options) - 1).run()
+    assert "data:image/png" not in texts(page)
 
 
 def test_only_the_clean_ones(page: AppTest) -> None:
