@@ -78,6 +78,7 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
         )
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="order-seed", width=130)
     show_estimate(settings, tuple(chosen), int(epochs), int(size))
+    st.caption(f"Queued with at most {int(epochs)} epochs. A number outside its bounds is not taken: the last one holds.")
     if st.button("Queue the training", type="primary", icon=":material/play_arrow:", key="order-queue"):
         spec = JobSpec(
             *(version.strip(), recipe, tuple(chosen), 0, start, int(epochs), int(size), float(rate)),

@@ -42,7 +42,8 @@ def show_job(permit: Permit, job: Job, jobs: list[Job], settings: Settings, labe
     st.caption(
         f"Ordered by **{plain(job.who)}**, {_clock(job.created)} UTC{on}. From **{plain(spec.start)}** on "
         f"**{say_sets(spec.data_sets, labels)}**: {spec.size} px, learning rate {spec.learning_rate:g}, "
-        f"{spec.batch_size} images a step, seed {spec.seed}."
+        f"{spec.batch_size} images a step, at most {spec.epochs} epochs, stopping after {spec.patience} without a "
+        f"better score, seed {spec.seed}."
     )
     _show_state(job, jobs, settings)
     _show_figures(job, epochs)

@@ -109,6 +109,21 @@ def test_the_time_is_estimated_from_what_ran_here(settings: Settings) -> None:
     assert "about **15 min** at most" in texts(page)
 
 
+def test_how_many_epochs_would_be_queued_stands_beside_the_button(settings: Settings) -> None:
+    """A number that the field refuses never reaches the page."""
+    page = open_page()
+    assert "Queued with at most 20 epochs." in texts(page)
+    page.number_input(key="order-epochs").set_value(3).run()
+    assert "Queued with at most 3 epochs." in texts(page)
+
+
+def test_a_training_names_all_numbers_it_was_ordered_with(settings: Settings) -> None:
+    spec = replace(SPEC, epochs=9, patience=4, seed=5)
+    ledger.submit(command_line(), spec, settings, open_audit(settings))
+    said = texts(open_page())
+    assert "at most 9 epochs, stopping after 4 without a better score, seed 5." in said
+
+
 def test_the_learning_rate_follows_what_it_starts_from(settings: Settings) -> None:
     page = open_page()
     assert page.number_input(key="order-rate-on").value == pytest.approx(3e-4)
