@@ -89,6 +89,7 @@ def test_every_version_is_a_line_with_its_standing_and_verdict(gate: Gate) -> No
 def test_a_favourable_verdict_is_put_into_service_with_a_comment_after_it_was_read(gate: Gate) -> None:
     page = open_page("same")
     assert "Non-inferior" in texts(page)
+    assert "same beside tiny, on 12 locked scans (" in texts(page)
     assert page.get("plotly_chart")
     assert page.button(key="promote").disabled
     page.checkbox[0].check()
@@ -116,6 +117,7 @@ def test_without_a_comment_the_core_refuses_and_the_page_says_so(gate: Gate) -> 
 def test_a_refused_candidate_has_its_reason_and_no_button(gate: Gate) -> None:
     page = open_page("leaked")
     assert "have a copy among those that taught 'leaked'" in texts(page)
+    assert "leaked beside tiny, without figures on the 12 locked scans, judged" in texts(page)
     assert "promote" not in keys(page)
 
 
