@@ -228,6 +228,15 @@ def test_a_folder_of_the_server_is_examined(page: AppTest) -> None:
     assert "repeats a scan of" in texts(page)
 
 
+def test_an_empty_store_of_corrected_cases_is_said_to_be_empty(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUSI_CORRECTIONS_DIR", str(tmp_path / "corrections"))
+    page.run().button(key="dataset-corrections").click().run()
+    assert "No reader has kept a corrected case yet." in texts(page)
+    assert "folders of BUSI" not in page.error[0].value
+
+
 def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path) -> None:
     examine(page, three_classes(1))
     fill(page, **WORDS)
