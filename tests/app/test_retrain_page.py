@@ -234,6 +234,8 @@ def test_pause_resume_and_cancel_are_one_click_each(settings: Settings, job: Job
     assert ledger.read_job(settings, job.id).state == QUEUED
     page.button(key="job-cancel").click().run()
     assert ledger.read_job(settings, job.id).state == CANCELLED
+    stops = [entry for entry in open_audit(settings).read() if entry.action in ("job.paused", "job.cancelled")]
+    assert [entry.details["version"] for entry in stops] == [SPEC.version] * 2
     assert not page.exception
     assert not {"Pause", "Resume", "Cancel this training"} & buttons(page)
 
