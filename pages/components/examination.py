@@ -38,6 +38,12 @@ class Examination:
     pictures: Small pictures drawn so far, by the id of the scan; None where it cannot be read.
     texts: Text cut out of scans so far, by the id of the scan.
     problem: Why the last one failed; None once the next one begins.
+    mode: What the decision begins with; '' before it was asked for.
+    excluded: Ids of scans that are unticked; None before the table was drawn.
+    offered: Those of them that the table was drawn with.
+    sure: For which scans somebody said that no patient's name is in them; '' where nobody did.
+    words: Name, source and licence as typed so far. All these stay while another page is looked at, when the browser
+        forgets what stood in its fields.
     """
 
     intake: Intake | None = None
@@ -50,6 +56,11 @@ class Examination:
     pictures: dict[str, bytes | None] = field(default_factory=dict)
     texts: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     problem: BusiError | None = None
+    mode: str = ""
+    excluded: set[str] | None = None
+    offered: set[str] = field(default_factory=set)
+    sure: str = ""
+    words: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -121,6 +132,7 @@ class Examination:
         """Forget everything, the upload too."""
         self.intake, self.inspection, self.report, self.title = None, None, None, ""
         self.seconds, self.accepted, self.pictures, self.texts, self.problem = 0.0, None, {}, {}, None
+        self.mode, self.excluded, self.offered, self.sure, self.words = "", None, set(), "", {}
         self.generation += 1
 
 

@@ -191,6 +191,48 @@ def test_where_no_scan_is_clean_there_is_nothing_to_accept_and_nobody_is_said_to
     assert "0 scans would be kept, 0 of them distinct. Left out: by choice (1)." in texts(page)
 
 
+def test_what_was_decided_so_far_stays_while_another_page_is_looked_at(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the browser forgets what stood in the fields; what the session holds is all there is."""
+    _, mask = scan_files("benign", 910).values()
+    tagged = {"benign/t.dcm": dicom(texture(120, 150, seed=3)), "benign/t_mask.png": mask}
+    examine(page, three_classes(2) | tagged)
+    fill(page, **WORDS)
+    page.checkbox[0].check().run()
+    assert "7 scans would be kept" in texts(page)
+    with monkeypatch.context() as hands:
+        untick_first(hands)
+        page.run()
+    assert "6 scans would be kept" in texts(page)
+    again = come_back(page)
+    assert "6 scans would be kept" in texts(again)
+    assert again.checkbox[0].value
+    assert {name: again.text_input(key=f"dataset-{name}").value for name in WORDS} == WORDS
+    assert "6 scans would be kept" in texts(again.run()), "the table is not changed twice"
+    again.radio[0].set_value("Only the clean ones").run()
+    assert come_back(again).radio[0].value == "Only the clean ones"
+
+
+def untick_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a person does in the table; AppTest cannot."""
+    real = dataset_decision.st.data_editor
+
+    def edited(table: dict[str, list[Any]], **options: Any) -> dict[str, list[Any]]:
+        real(table, **options)
+        return table | {"Keep": [False, *table["Keep"][1:]]}
+
+    monkeypatch.setattr(dataset_decision.st, "data_editor", edited)
+
+
+def come_back(page: AppTest) -> AppTest:
+    """The page as drawn after another one: the session holds what it held, but the state of no widget."""
+    again = AppTest.from_file(str(PAGE), default_timeout=120)
+    for name in ("examination", "admin-permit"):
+        again.session_state[name] = page.session_state[name]
+    return again.run()
+
+
 def test_a_name_is_asked_for_in_words(page: AppTest, state_dir: Path) -> None:
     examine(page, three_classes(1))
     page.button(key="dataset-accept").click().run()
