@@ -77,9 +77,14 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
             help="Epochs without a better score on the validation scans.",
         )
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="order-seed", width=130)
-    show_estimate(settings, tuple(chosen), int(epochs), int(size))
-    st.caption(f"Queued with at most {int(epochs)} epochs. A number outside its bounds is not taken: the last one holds.")
-    if st.button("Queue the training", type="primary", icon=":material/play_arrow:", key="order-queue"):
+    if chosen:
+        show_estimate(settings, tuple(chosen), int(epochs), int(size))
+    st.caption(
+        f"Queued with at most {int(epochs)} epochs. A number outside its bounds is not taken: the last one holds."
+    )
+    if st.button(
+        "Queue the training", type="primary", icon=":material/play_arrow:", key="order-queue", disabled=not chosen
+    ):
         spec = JobSpec(
             *(version.strip(), recipe, tuple(chosen), 0, start, int(epochs), int(size), float(rate)),
             batch_size=int(batch),
@@ -98,18 +103,21 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
 def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, size: int) -> None:
     """How long it will take at most, from what ran here; a button measures when nothing did."""
     try:
-        images = count_images(data_sets, str(settings.data_root), str(settings.state_dir), _settings=settings)
+        images, validation = count_images(
+            data_sets, str(settings.data_root), str(settings.state_dir), _settings=settings
+        )
     except BusiError as error:
         show_error(error)
         return
     seconds = estimate_seconds(settings.state_dir, images=images, epochs=epochs, side=size)
     if seconds is not None:
         st.caption(
-            f"{images:,} images to train on; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
+            f"{counted}; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
             "that ran on this machine; it stops earlier when nothing gets better."
         )
         return
-    st.caption(f"{images:,} images to train on. How long that takes is not known: nothing was trained here yet.")
+    counted = f"{images:,} images to train on, {validation:,} to choose by"
+    st.caption(f"{counted}. How long that takes is not known: nothing was trained here yet.")
     if st.button("Measure this machine", icon=":material/timer:", key="order-measure"):
         try:
             with st.spinner("A few steps on noise…"):
@@ -121,14 +129,15 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
 
 
 @st.cache_data(ttl=300, show_spinner="Counting the scans…", max_entries=32)
-def count_images(data_sets: tuple[str, ...], data_root: str, state_dir: str, *, _settings: Settings) -> int:
-    """Images that an epoch shows; names of sets, no pixels.
+def count_images(data_sets: tuple[str, ...], data_root: str, state_dir: str, *, _settings: Settings) -> tuple[int, int]:
+    """Images that an epoch shows, and those that its figures are of; names of sets, no pixels.
 
     Raises:
         DatasetError: A set is damaged or gone.
     """
     del data_root, state_dir  # part of the key
-    return len(read_split(_settings, data_sets, test_fold=0).train)
+    split = read_split(_settings, data_sets, test_fold=0)
+    return len(split.train), len(split.validation)
 
 
 def suggest_name(settings: Settings, jobs: list[Job]) -> str:

@@ -68,7 +68,7 @@ def train_some(job: Job, epochs: int, *, offset: float = 0.0) -> None:
         Epoch(n, 2.0 / n, 0.1 * n + offset, 0.0, 0.1 * n, 0.1 * n + offset, 3.0, 60.0) for n in range(1, epochs + 1)
     ]
     write_atomically(job.run_dir / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
-    write_status(job.run_dir, Status("training", "cpu", 18, 2048.0))
+    write_status(job.run_dir, Status("training", "cpu", 18, 2048.0, validation=5))
     (job.run_dir / "train.log").write_text("18 images to train on\n")
 
 
@@ -122,6 +122,19 @@ def test_a_training_names_all_numbers_it_was_ordered_with(settings: Settings) ->
     ledger.submit(command_line(), spec, settings, open_audit(settings))
     said = texts(open_page())
     assert "at most 9 epochs, stopping after 4 without a better score, seed 5." in said
+
+
+def test_the_scans_that_an_epoch_is_chosen_by_are_counted_before_the_order(settings: Settings) -> None:
+    assert "18 images to train on, 9 to choose by" in texts(open_page())
+
+
+def test_without_a_data_set_there_is_nothing_to_estimate_and_nothing_to_queue(settings: Settings) -> None:
+    page = open_page()
+    page.multiselect(key="order-data").set_value([]).run()
+    assert not page.exception
+    assert page.button(key="order-queue").disabled
+    assert "images to train on" not in texts(page)
+    assert "Measure this machine" not in buttons(page)
 
 
 def test_the_learning_rate_follows_what_it_starts_from(settings: Settings) -> None:
@@ -194,6 +207,8 @@ def test_a_failed_training_says_why_and_can_be_resumed(
 ) -> None:
     becomes(FAILED, problem="The disk is full. Free some space.")
     page = open_page()
+        assert all(metric.help for metric in page.metric)
+        assert "Figures of 5 validation scans" in " ".join(str(block.value) for block in page.get("html"))
     assert "The disk is full" in page.error[0].value
     assert "Resume" in buttons(page)
 
