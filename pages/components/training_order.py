@@ -22,6 +22,7 @@ from busi_core.settings import Settings
 from pages.components.page import plain, show_error
 
 SIZES = (128, 192, 256, 320, 384, 512)
+_ORDERED = "orders"  # how many this session queued
 GENTLE_RATE = 3e-4  # from trained weights a full rate would first undo what they know
 
 
@@ -35,7 +36,12 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
     known = list_data_sets(settings)
     labels = label_data_sets(settings)
     public = [name for name in known if name in DATA_SETS]
-    version = st.text_input("Name of the new version", value=suggest_name(settings, jobs), key="order-version")
+    ordered = st.session_state.get(_ORDERED, 0)  # a browser keeps what stands in a field: each order has its own
+    version = st.text_input(
+        "Name of the new version",
+        value=suggest_name(settings, jobs),
+        key=f"order-version-{ordered}" if ordered else "order-version",
+    )
     recipe = st.selectbox("Recipe", list(RECIPES), format_func=lambda name: f"{name} (U-Net with class head)")
     chosen = st.multiselect(
         "Data sets",
@@ -97,6 +103,7 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
             show_error(error)
         else:
             st.session_state["job"] = job.id
+            st.session_state[_ORDERED] = ordered + 1
             st.rerun()
 
 
@@ -109,6 +116,7 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
     except BusiError as error:
         show_error(error)
         return
+    counted = f"{images:,} images to train on, {validation:,} to choose by"
     seconds = estimate_seconds(settings.state_dir, images=images, epochs=epochs, side=size)
     if seconds is not None:
         st.caption(
@@ -116,7 +124,6 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
             "that ran on this machine; it stops earlier when nothing gets better."
         )
         return
-    counted = f"{images:,} images to train on, {validation:,} to choose by"
     st.caption(f"{counted}. How long that takes is not known: nothing was trained here yet.")
     if st.button("Measure this machine", icon=":material/timer:", key="order-measure"):
         try:

@@ -171,6 +171,16 @@ def test_a_free_name_is_suggested(settings: Settings) -> None:
     assert open_page().text_input(key="order-version").value == first[:-1] + "b"
 
 
+def test_after_an_order_the_next_free_name_is_suggested_on_the_same_page(settings: Settings) -> None:
+    page = open_page()
+    first = page.text_input(key="order-version").value
+    page.button(key="order-queue").click().run()
+    assert not page.exception
+    assert page.text_input[0].value == first[:-1] + "b"
+    page.button(key="order-queue").click().run()
+    assert sorted(job.spec.version for job in ledger.list_jobs(settings)) == [first, first[:-1] + "b"]
+
+
 def test_a_name_of_this_month_that_was_taken_away_is_not_suggested_again(settings: Settings) -> None:
     first = suggest_name(settings, [])
     assert first.endswith("-a")
@@ -197,6 +207,8 @@ def test_a_running_training_shows_how_far_it_is_to_whoever_opens_the_page(
         figures = {metric.label: metric.value for metric in page.metric}
         assert figures["Best score"] == "0.300"
         assert figures["Memory (GB)"] == "2.0"
+        assert all(metric.help for metric in page.metric)
+        assert "Figures of 5 validation scans" in " ".join(str(block.value) for block in page.get("html"))
         assert len(page.get("plotly_chart")) == 2
         assert "18 images to train on" in said
         assert {"Pause", "Cancel this training"} <= buttons(page)
@@ -207,8 +219,6 @@ def test_a_failed_training_says_why_and_can_be_resumed(
 ) -> None:
     becomes(FAILED, problem="The disk is full. Free some space.")
     page = open_page()
-        assert all(metric.help for metric in page.metric)
-        assert "Figures of 5 validation scans" in " ".join(str(block.value) for block in page.get("html"))
     assert "The disk is full" in page.error[0].value
     assert "Resume" in buttons(page)
 
