@@ -182,7 +182,7 @@ def change_service(
             registry = read_registry(weights_dir) if (weights_dir / REGISTRY_FILE).exists() else None
             before = registry.in_service if registry else None
             if before != expected_in_service:
-                raise PromotionError(_who_was_first(registry), remedy="Look at the page anew, then decide again.")
+                raise overtaken(registry)
             history = registry.history if registry else ()
             change = Change(
                 revision=len(history) + 1,
@@ -322,6 +322,11 @@ def _card_checksum(weights_dir: Path, version: str | None) -> str:
         return hashlib.sha256((weights_dir / version / CARD_FILE).read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+def overtaken(registry: Registry | None) -> PromotionError:
+    """The refusal of a change whose author saw another version in service; says who put this one there, and when."""
+    return PromotionError(_who_was_first(registry), remedy="Look at the page anew, then decide again.")
 
 
 def _who_was_first(registry: Registry | None) -> str:

@@ -129,7 +129,7 @@ def _stop(
     who = permit.confirm()
     job = read_job(settings, id)
     _require_state(job, allowed, state)
-    audit.append(who, action, id, attempt=job.attempt)
+    audit.append(who, action, id, attempt=job.attempt, version=job.spec.version)
     workflow = f"{id}.{job.attempt}"
     with open_client(settings) as client:
         client.update_workflow_attributes(workflow, {WANTED: state})

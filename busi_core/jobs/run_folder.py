@@ -56,6 +56,7 @@ class Status:
         images: Images that an epoch shows; 0 before they are read.
         memory_mb: Largest memory of the process so far.
         gpu_memory_mb: Largest memory on the GPU so far; None without one.
+        validation: Images that the best epoch is chosen by; 0 before they are read.
     """
 
     phase: str
@@ -63,6 +64,7 @@ class Status:
     images: int = 0
     memory_mb: float = 0.0
     gpu_memory_mb: float | None = None
+    validation: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ class Reporter:
 
     def __init__(self, run: Path, order: Order, device: str) -> None:
         self.run, self.order, self.device = run, order, device
-        self.images = 0
+        self.images, self.validation = 0, 0
         self.examples: ExampleWriter | None = None
 
     def on_samples(self, train: Samples, validation: Samples) -> None:
         """The scans are read."""
-        self.images = len(train)
+        self.images, self.validation = len(train), len(validation)
         logger.info("%d images to train on, %d to choose by; the test part stays closed.", len(train), len(validation))
         self.examples = ExampleWriter(self.run, plan_config(self.order.spec, read_settings()), validation)
         self.say("training")
@@ -63,7 +63,7 @@ class Reporter:
         """Write what is being done."""
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
         on_gpu = torch.cuda.max_memory_reserved() / 1024**2 if torch.cuda.is_available() else None
-        write_status(self.run, Status(phase, self.device, self.images, memory, on_gpu))
+        write_status(self.run, Status(phase, self.device, self.images, memory, on_gpu, self.validation))
 
 
 def train(run: Path, device: str) -> Outcome:

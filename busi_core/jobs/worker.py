@@ -37,6 +37,7 @@ from busi_core.jobs.store import (
     open_client,
 )
 from busi_core.locks import ProcessLock
+from busi_core.managed.removal import find_removed
 from busi_core.settings import Settings, read_settings
 from busi_core.training.log import read_epochs
 
@@ -46,6 +47,10 @@ MAX_DEATHS = 3  # of a training, one after the other, without an epoch between t
 KILLED = (
     "The training was killed {count} times without finishing an epoch, probably because the memory did not suffice. "
     "Free memory and resume it, or queue it under another name with a smaller batch or size."
+)
+REMOVED = (
+    "The training ended as {sets} was removed while it was read. "
+    "Cancel this job, and order another without that data set."
 )
 BROKEN = "The training ended by an error of the program. The end of its log says which; resume it once that is mended."
 
@@ -170,7 +175,8 @@ def _watch(client: DBOSClient, run: Path, order: Order) -> dict[str, Any]:
         if said:
             return {**json.loads(said)}
         if child.returncode > 0:
-            return {"done": False, "problem": BROKEN}
+            removed = find_removed(read_settings().state_dir, order.spec.data_sets)
+            return {"done": False, "problem": REMOVED.format(sets=" and ".join(removed)) if removed else BROKEN}
         before, epochs = epochs, len(read_epochs(run))
         deaths = 1 if epochs > before else deaths + 1
         if deaths == MAX_DEATHS:

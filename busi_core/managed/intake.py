@@ -100,6 +100,8 @@ def open_corrections(settings: Settings) -> Intake:
         )
         for number, correction in enumerate(read_corrections(folder), start=1)
     ]
+    if not cases:
+        raise DatasetError("No reader has kept a corrected case yet.", remedy="Readers keep them on the page Compare.")
     confirmed = frozenset(case.id for case in cases)  # `keep_correction` keeps nothing that is not confirmed
     return _require_scans(Intake("corrections", Batch(tuple(cases), (), ()), confirmed))
 

@@ -1,11 +1,11 @@
-"""A small picture of one examined scan, with its mask and what was found in it drawn on it."""
+"""A small picture of one examined scan with what was found in it drawn on it, and its text cut out to be read."""
 
 import cv2
 import numpy as np
 
 from busi_core.data.pairing import Case
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.overlay import draw_mask
+from busi_core.imaging.overlay import draw_mask, encode_png
 from busi_core.managed.look import read_scan
 from busi_core.managed.marks import Box, find_marks
 from busi_core.types import Rgb
@@ -33,6 +33,26 @@ def draw_scan(case: Case, *, width: int) -> bytes | None:
     _draw_boxes(small, marks.text, TEXT_RGB, scale)
     _draw_boxes(small, marks.measuring, MARK_RGB, scale)
     return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def cut_text(case: Case) -> tuple[bytes, ...]:
+    """Each text that was found, as a PNG of its own pixels with nothing drawn on it; empty where nothing can be read.
+
+    Args:
+        case: Its files are read anew.
+    """
+    try:
+        scan = read_scan(case)
+    except InvalidImageError:
+        return ()
+    return tuple(encode_png(_cut(scan.image.rgb, box)) for box in find_marks(scan.grey).text)
+
+
+def _cut(rgb: Rgb, box: Box) -> Rgb:
+    """A line of text with room beside it, as the search may miss its first and last letters."""
+    height = box.bottom - box.top
+    beside, above = 2 * height, max(MARGIN_PX, height // 2)
+    return rgb[max(0, box.top - above) : box.bottom + above, max(0, box.left - beside) : box.right + beside]
 
 
 def _draw_boxes(rgb: Rgb, boxes: tuple[Box, ...], colour: tuple[int, int, int], scale: float) -> None:

@@ -179,7 +179,7 @@ class AcceptancePlan:
         return dict(sorted(counted.items(), key=lambda item: -item[1]))
 
 
-EXCLUDED = "excluded by hand"
+EXCLUDED = "by choice"  # by hand, or as only the clean ones were wanted
 UNCONFIRMED = "nobody confirmed that no patient text is burned in"
 
 

@@ -32,13 +32,13 @@ from busi_core.files import flush_folder, write_atomically
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.managed.fingerprints import Fingerprints, encode_fingerprints, read_fingerprints
 from busi_core.managed.look import read_scan
+from busi_core.managed.removal import DATASETS_DIR, REMOVED_FILE
 from busi_core.managed.report import AcceptancePlan, InspectionReport, ScanReport, plan_acceptance
 from busi_core.managed.sets import ManagedItem, ManagedSet, content_key, read_manifest, write_manifest
 from busi_core.registry import VERSION_NAME
 from busi_core.settings import Settings
 
-DATASETS_DIR = "datasets"
-MANIFEST_FILE, FINGERPRINTS_FILE, REMOVED_FILE = "manifest.json", "fingerprints.json", "removed.json"
+MANIFEST_FILE, FINGERPRINTS_FILE = "manifest.json", "fingerprints.json"
 UNFINISHED = ".unfinished-"
 LOCK_FILE = "lock.sqlite"
 KNOWN_NAMES = ("busi", "bus-bra", "simulated")  # taken by sets that are no managed ones

@@ -27,6 +27,7 @@ from busi_core.registry import (
     Registry,
     change_service,
     check_version_name,
+    overtaken,
     read_registry,
 )
 from busi_core.settings import Settings
@@ -108,6 +109,8 @@ def roll_back(
 ) -> Registry:
     """Put a version back that was in service before; no verdict is asked for, but its files must be the same.
 
+    Where it is in service again since the administrator looked, nothing is left to do.
+
     Args:
         permit: Asked before anything else.
         version: In service at some time before.
@@ -124,8 +127,12 @@ def roll_back(
     who = permit.confirm()
     with _refusals(audit, who, version, "roll back"):
         said = _read_comment(comment)
-        _require_sound(version, settings)
         registry = read_registry(settings.weights_dir)
+        if registry.in_service != expected_in_service:  # as from a second click, or a page that stood open
+            if registry.in_service == version:
+                return registry
+            raise overtaken(registry)
+        _require_sound(version, settings)
         if version not in registry.earlier:
             raise PromotionError(
                 f"{version!r} was not in service before.", remedy="Judge it and promote it, or choose another version."

@@ -43,7 +43,11 @@ def show_intake(examination: Examination) -> None:
         if upload is not None:
             begin(examination, upload.name, lambda: open_zip(upload.getvalue()))
         st.html(
-            label("It stays in this session's memory until you accept it; nothing is unpacked to a disk.", css="fine")
+            label(
+                "It stays in this session's memory until you accept it; nothing is unpacked to a disk. Reloading the "
+                "page loses it.",
+                css="fine",
+            )
         )
     with folder:
         show_server_folders(examination)

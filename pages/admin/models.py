@@ -55,14 +55,16 @@ def show_in_service(permit: Permit, registry: Registry) -> None:
     st.caption(f"{last.kind.capitalize()} by {plain(last.who)}, {moment(last.when)}{before}{said}")
 
 
-def show_versions(rows: list[VersionRow]) -> None:
-    """Every version as a line."""
+def show_versions(rows: list[VersionRow], in_service: str) -> None:
+    """Every version as a line; a verdict beside another than the version in service is none here."""
     tests = list(dict.fromkeys(name for row in rows for name in row.figures))
     columns: dict[str, list[str]] = {
         "version": [row.name for row in rows],
         "standing": [row.standing if row.problem is None else "damaged" for row in rows],
         "made": [row.card.created if row.card else "" for row in rows],
-        "verdict": ["–" if row.standing == IN_SERVICE else row.outcome or "not judged" for row in rows],
+        f"verdict beside {in_service}": [
+            "–" if row.standing == IN_SERVICE else row.outcome or "none yet" for row in rows
+        ],
     }
     for test in tests:
         for figure in SHOWN:
@@ -301,7 +303,7 @@ except BusiError as error:
 rules = read_rules()
 versions = list_rows(weights_dir, registered, rules)
 show_in_service(admin, registered)
-show_versions(versions)
+show_versions(versions, registered.in_service)
 others = {row.name: row for row in versions if row.standing != IN_SERVICE}
 judgement = read_judging(read_settings())
 if others:

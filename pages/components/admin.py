@@ -169,7 +169,11 @@ def _show_password_form() -> None:
         sent = st.form_submit_button(
             "Sign in with the password", icon=":material/login:", type="primary", width="stretch"
         )
+        st.caption("It holds in this tab until the tab is reloaded, at most twelve hours.")
     if not sent:
+        return
+    if not name.strip() or not password:  # nobody guessed: nothing is counted
+        st.error("Type the name and the password.", icon=":material/error:")
         return
     try:
         st.session_state[_PERMIT] = _password().sign_in(name.strip(), password)

@@ -111,9 +111,9 @@ def flag_of(row: ScanRow) -> str:
     return f" {FLAG}" if row.reading and row.reading.record["flagged"] else ""
 
 
-def data_url(jpeg: bytes) -> str:
+def data_url(picture: bytes, *, kind: str = "jpeg") -> str:
     """A small picture that travels inside the page."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def show_filters(queue: BatchQueue) -> Filters:

@@ -122,7 +122,8 @@ def _show_flagged(permit: Permit, examination: Examination, report: InspectionRe
         page = st.number_input(f"Page of {pages}", 1, pages, key=f"dataset-page-{generation}-{flag}", width=160)
     shown = scans[(int(page) - 1) * PER_PAGE : int(page) * PER_PAGE]
     st.html(f'<div class="contact">{"".join(_tile(examination, scan, flag) for scan in shown)}</div>')
-    st.html(label("Drawn: mask in blue, text in amber, measuring marks in red.", css="fine"))
+    below = " Below each scan: its text at its own pixels, without the mask." if flag is Flag.TEXT else ""
+    st.html(label(f"Drawn: mask in blue, text in amber, measuring marks in red.{below}", css="fine"))
 
 
 def _all(report: InspectionReport) -> str:
@@ -135,7 +136,13 @@ def _tile(examination: Examination, scan: ScanReport, flag: Flag | None) -> str:
     details = [one.detail for one in scan.findings if one.detail and flag in (None, one.flag)]
     said = f"<span>{escape(' '.join(details))}</span>" if details else ""
     caption = f"<figcaption><b>{escape(scan.name)}</b> {class_name(scan.diagnosis)}{said}</figcaption>"
-    return f"<figure>{image}{caption}</figure>"
+    return f"<figure>{image}{_texts(examination, scan) if flag is Flag.TEXT else ''}{caption}</figure>"
+
+
+def _texts(examination: Examination, scan: ScanReport) -> str:
+    """What is written in the scan, large enough to be read."""
+    cuts = "".join(f'<img src="{data_url(text, kind="png")}" alt="">' for text in examination.read_texts(scan.id))
+    return f'<div class="texts">{cuts}</div>'
 
 
 def class_name(diagnosis: Diagnosis | None) -> str:

@@ -5,6 +5,8 @@ import streamlit as st
 from busi_core import BusiError, Diagnosis, read_settings
 from busi_core.access import Permit
 from busi_core.audit import open_audit
+from busi_core.jobs.ledger import list_jobs
+from busi_core.jobs.spec import OPEN_STATES
 from busi_core.managed.sets import ManagedSet
 from busi_core.managed.store import find_damaged, list_sets, remove
 from pages.components.page import label, plain, show_error
@@ -58,6 +60,7 @@ def _show_version(managed: ManagedSet, permit: Permit) -> None:
         st.html(label(f"Removed on {_moment(managed.removed)}: its scans are deleted, this record stays.", css="fine"))
         return
     with st.popover("Remove", icon=":material/delete:"):
+        _show_users(managed)
         st.html(
             label("Its scans and masks are deleted from this server; the record of what it held stays.", css="fine")
         )
@@ -70,6 +73,21 @@ def _show_version(managed: ManagedSet, permit: Permit) -> None:
                 show_error(error)
                 return
             st.rerun()
+
+
+def _show_users(managed: ManagedSet) -> None:
+    """Trainings that would still read it."""
+    try:
+        jobs = list_jobs(read_settings())
+    except BusiError as error:
+        show_error(error)
+        return
+    users = [job for job in jobs if job.state in OPEN_STATES and managed.id in job.spec.data_sets]
+    if users:
+        named = "; ".join(f"{job.spec.version}, {job.state}, ordered by {job.who}" for job in users)
+        st.warning(
+            f"Trainings use it that are not over, and fail without it: {plain(named)}.", icon=":material/warning:"
+        )
 
 
 def _moment(when: str) -> str:

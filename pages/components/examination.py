@@ -14,7 +14,7 @@ from busi_core.access import Permit
 from busi_core.managed.inspection import Inspection
 from busi_core.managed.intake import Intake
 from busi_core.managed.known import Progress
-from busi_core.managed.picture import draw_scan
+from busi_core.managed.picture import cut_text, draw_scan
 from busi_core.managed.report import InspectionReport
 from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings
@@ -36,7 +36,14 @@ class Examination:
     seconds: Spent so far looking at scans.
     accepted: Id of the set that was kept last.
     pictures: Small pictures drawn so far, by the id of the scan; None where it cannot be read.
+    texts: Text cut out of scans so far, by the id of the scan.
     problem: Why the last one failed; None once the next one begins.
+    mode: What the decision begins with; '' before it was asked for.
+    excluded: Ids of scans that are unticked; None before the table was drawn.
+    offered: Those of them that the table was drawn with.
+    sure: For which scans somebody said that no patient's name is in them; '' where nobody did.
+    words: Name, source and licence as typed so far. All these stay while another page is looked at, when the browser
+        forgets what stood in its fields.
     """
 
     intake: Intake | None = None
@@ -47,7 +54,13 @@ class Examination:
     seconds: float = 0.0
     accepted: str | None = None
     pictures: dict[str, bytes | None] = field(default_factory=dict)
+    texts: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     problem: BusiError | None = None
+    mode: str = ""
+    excluded: set[str] | None = None
+    offered: set[str] = field(default_factory=set)
+    sure: str = ""
+    words: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -100,6 +113,16 @@ class Examination:
             self.pictures[scan_id] = draw_scan(self.report.cases[scan_id], width=PICTURE_PX)
         return self.pictures[scan_id]
 
+    def read_texts(self, scan_id: str) -> tuple[bytes, ...]:
+        """The text burned into one scan of the report, as PNGs at its own pixels; cut out once."""
+        if self.report is None:
+            raise ValueError("there is no report yet")
+        if scan_id not in self.texts:
+            if len(self.texts) >= MAX_PICTURES:
+                self.texts.clear()
+            self.texts[scan_id] = cut_text(self.report.cases[scan_id])
+        return self.texts[scan_id]
+
     def fail(self, problem: BusiError) -> None:
         """Forget everything but why it failed."""
         self.clear()
@@ -108,7 +131,8 @@ class Examination:
     def clear(self) -> None:
         """Forget everything, the upload too."""
         self.intake, self.inspection, self.report, self.title = None, None, None, ""
-        self.seconds, self.accepted, self.pictures, self.problem = 0.0, None, {}, None
+        self.seconds, self.accepted, self.pictures, self.texts, self.problem = 0.0, None, {}, {}, None
+        self.mode, self.excluded, self.offered, self.sure, self.words = "", None, set(), "", {}
         self.generation += 1
 
 

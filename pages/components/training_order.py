@@ -22,6 +22,7 @@ from busi_core.settings import Settings
 from pages.components.page import plain, show_error
 
 SIZES = (128, 192, 256, 320, 384, 512)
+_ORDERED = "orders"  # how many this session queued
 GENTLE_RATE = 3e-4  # from trained weights a full rate would first undo what they know
 
 
@@ -35,7 +36,12 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
     known = list_data_sets(settings)
     labels = label_data_sets(settings)
     public = [name for name in known if name in DATA_SETS]
-    version = st.text_input("Name of the new version", value=suggest_name(settings, jobs), key="order-version")
+    ordered = st.session_state.get(_ORDERED, 0)  # a browser keeps what stands in a field: each order has its own
+    version = st.text_input(
+        "Name of the new version",
+        value=suggest_name(settings, jobs),
+        key=f"order-version-{ordered}" if ordered else "order-version",
+    )
     recipe = st.selectbox("Recipe", list(RECIPES), format_func=lambda name: f"{name} (U-Net with class head)")
     chosen = st.multiselect(
         "Data sets",
@@ -77,8 +83,14 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
             help="Epochs without a better score on the validation scans.",
         )
         seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="order-seed", width=130)
-    show_estimate(settings, tuple(chosen), int(epochs), int(size))
-    if st.button("Queue the training", type="primary", icon=":material/play_arrow:", key="order-queue"):
+    if chosen:
+        show_estimate(settings, tuple(chosen), int(epochs), int(size))
+    st.caption(
+        f"Queued with at most {int(epochs)} epochs. A number outside its bounds is not taken: the last one holds."
+    )
+    if st.button(
+        "Queue the training", type="primary", icon=":material/play_arrow:", key="order-queue", disabled=not chosen
+    ):
         spec = JobSpec(
             *(version.strip(), recipe, tuple(chosen), 0, start, int(epochs), int(size), float(rate)),
             batch_size=int(batch),
@@ -91,24 +103,28 @@ def show_order_form(permit: Permit, settings: Settings, jobs: list[Job]) -> None
             show_error(error)
         else:
             st.session_state["job"] = job.id
+            st.session_state[_ORDERED] = ordered + 1
             st.rerun()
 
 
 def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, size: int) -> None:
     """How long it will take at most, from what ran here; a button measures when nothing did."""
     try:
-        images = count_images(data_sets, str(settings.data_root), str(settings.state_dir), _settings=settings)
+        images, validation = count_images(
+            data_sets, str(settings.data_root), str(settings.state_dir), _settings=settings
+        )
     except BusiError as error:
         show_error(error)
         return
+    counted = f"{images:,} images to train on, {validation:,} to choose by"
     seconds = estimate_seconds(settings.state_dir, images=images, epochs=epochs, side=size)
     if seconds is not None:
         st.caption(
-            f"{images:,} images to train on; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
+            f"{counted}; about **{say_seconds(seconds)}** at most. An estimate from the last epoch "
             "that ran on this machine; it stops earlier when nothing gets better."
         )
         return
-    st.caption(f"{images:,} images to train on. How long that takes is not known: nothing was trained here yet.")
+    st.caption(f"{counted}. How long that takes is not known: nothing was trained here yet.")
     if st.button("Measure this machine", icon=":material/timer:", key="order-measure"):
         try:
             with st.spinner("A few steps on noise…"):
@@ -120,14 +136,15 @@ def show_estimate(settings: Settings, data_sets: tuple[str, ...], epochs: int, s
 
 
 @st.cache_data(ttl=300, show_spinner="Counting the scans…", max_entries=32)
-def count_images(data_sets: tuple[str, ...], data_root: str, state_dir: str, *, _settings: Settings) -> int:
-    """Images that an epoch shows; names of sets, no pixels.
+def count_images(data_sets: tuple[str, ...], data_root: str, state_dir: str, *, _settings: Settings) -> tuple[int, int]:
+    """Images that an epoch shows, and those that its figures are of; names of sets, no pixels.
 
     Raises:
         DatasetError: A set is damaged or gone.
     """
     del data_root, state_dir  # part of the key
-    return len(read_split(_settings, data_sets, test_fold=0).train)
+    split = read_split(_settings, data_sets, test_fold=0)
+    return len(split.train), len(split.validation)
 
 
 def suggest_name(settings: Settings, jobs: list[Job]) -> str:

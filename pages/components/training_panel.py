@@ -42,7 +42,8 @@ def show_job(permit: Permit, job: Job, jobs: list[Job], settings: Settings, labe
     st.caption(
         f"Ordered by **{plain(job.who)}**, {_clock(job.created)} UTC{on}. From **{plain(spec.start)}** on "
         f"**{say_sets(spec.data_sets, labels)}**: {spec.size} px, learning rate {spec.learning_rate:g}, "
-        f"{spec.batch_size} images a step, seed {spec.seed}."
+        f"{spec.batch_size} images a step, at most {spec.epochs} epochs, stopping after {spec.patience} without a "
+        f"better score, seed {spec.seed}."
     )
     _show_state(job, jobs, settings)
     _show_figures(job, epochs)
@@ -121,12 +122,28 @@ def _show_figures(job: Job, epochs: list[Epoch]) -> None:
         left = f", {say_seconds(last.seconds_left)} left at most" if job.state == RUNNING else ""
         phase = f" · {status.phase}" if status is not None and job.state == RUNNING else ""
         st.progress(last.epoch / job.spec.epochs, text=f"epoch {last.epoch} of {job.spec.epochs}{left}{phase}")
+    if status is not None and status.validation:
+        st.html(label(f"Figures of {status.validation:,} validation scans; few of them tell little.", css="fine"))
+    at_best = f"at the best epoch, {best.epoch}"
     with st.container(horizontal=True):
-        st.metric("Best score", f"{best.score:.3f}", width="content", help=f"Of epoch {best.epoch}.")
-        st.metric("Lesion Dice", f"{best.dice:.3f}", width="content", help="At the best epoch, on validation scans.")
-        st.metric("Macro-F1", f"{best.macro_f1:.3f}", width="content")
-        st.metric("Normals given a mask", f"{best.normals_with_mask:.0%}", width="content")
-        st.metric("An epoch", say_seconds(last.seconds), width="content")
+        st.metric("Best score", f"{best.score:.3f}", width="content", help=f"By it the best epoch is chosen: {best.epoch}.")
+        st.metric(
+            "Lesion Dice",
+            f"{best.dice:.3f}",
+            width="content",
+            help=f"Mean over validation scans with a lesion, {at_best}.",
+        )
+        st.metric(
+            *("Macro-F1", f"{best.macro_f1:.3f}"),
+            width="content",
+            help=f"Mean of the F1 of normal, benign and malignant on validation scans, {at_best}.",
+        )
+        st.metric(
+            *("Normals given a mask", f"{best.normals_with_mask:.0%}"),
+            width="content",
+            help=f"Share of normal validation scans in which a lesion is marked, {at_best}; less is better.",
+        )
+        st.metric("An epoch", say_seconds(last.seconds), width="content", help="What the last one took.")
         if status is not None and status.memory_mb:
             on_gpu = f" + {status.gpu_memory_mb / 1024:.1f} GPU" if status.gpu_memory_mb is not None else ""
             st.metric("Memory (GB)", f"{status.memory_mb / 1024:.1f}{on_gpu}", width="content", help="Largest so far.")

@@ -38,10 +38,11 @@ def show_verdict(verdict: Verdict) -> None:
     show = st.success if verdict.may_be_promoted else st.warning if verdict.outcome == INSUFFICIENT else st.error
     reasons = "\n".join(f"- {plain(reason)}" for reason in verdict.reasons)
     show(f"**{_SAID[verdict.outcome]}**\n\n{reasons}")
+    scans = f"{sum(verdict.counts.values())} locked scans"
+    kinds = ", ".join(f"{count:,} {name}" for name, count in verdict.counts.items())
+    on = f"on {scans} ({kinds})" if verdict.comparisons else f"without figures on the {scans}"
     st.caption(
-        f"{plain(verdict.candidate.version)} beside {plain(verdict.in_service.version)}, on "
-        f"{sum(verdict.counts.values())} locked scans "
-        f"({', '.join(f'{count:,} {name}' for name, count in verdict.counts.items())}), judged "
+        f"{plain(verdict.candidate.version)} beside {plain(verdict.in_service.version)}, {on}, judged "
         f"{verdict.created[:16].replace('T', ' ')} UTC. {_say_looks(verdict.looks)}"
     )
     whole = [one for one in verdict.comparisons if one.rule != PART]

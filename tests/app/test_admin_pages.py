@@ -198,6 +198,22 @@ def test_a_wrong_password_is_refused_and_the_form_is_empty_again(write_secrets: 
     assert [entry.action for entry in log.read()] == ["sign-in.refused"]
 
 
+@pytest.mark.parametrize(("name", "password"), [("", SECRET), (" ", SECRET), ("physicist", "")])
+def test_an_empty_field_is_asked_for_and_counts_as_no_wrong_try(
+    write_secrets: WriteSecrets, state_dir: Path, name: str, password: str
+) -> None:
+    write_secrets(with_password())
+    page = sign_in(open_page(), name, password)
+    assert "Type the name and the password." in texts(page)
+    assert page.title[0].value == "Administration"
+    assert not (state_dir / "audit.sqlite").exists()
+
+
+def test_the_form_says_how_long_a_sign_in_holds(write_secrets: WriteSecrets) -> None:
+    write_secrets(with_password())
+    assert "It holds in this tab until the tab is reloaded" in texts(open_page())
+
+
 def test_guessing_is_throttled_in_every_session(write_secrets: WriteSecrets) -> None:
     """A4."""
     write_secrets(with_password())

@@ -1,21 +1,30 @@
 """The Data sets page as an administrator meets it: upload, read the report, accept, find the version, remove it."""
 
+import base64
+import io
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from argon2 import PasswordHasher
 from files import dicom, save
 from fragments import run_fragment_alone
+from PIL import Image, ImageDraw, ImageFont
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 from uploads import pack, scan_files, texture, three_classes, write_public_sets
 
-from busi_core.access import password
-from busi_core.audit import AuditLog
+from busi_core.access import command_line, password
+from busi_core.audit import AuditLog, open_audit
+from busi_core.jobs import ledger
+from busi_core.jobs.spec import JobSpec
 from busi_core.managed.store import list_sets
+from busi_core.settings import read_settings
 from pages.components import dataset_decision
 
 PAGE = Path(__file__).parents[2] / "pages/admin/datasets.py"
@@ -133,12 +142,95 @@ def test_who_looked_at_some_scans_has_not_looked_at_those_that_are_put_back_in(
     assert "3 scans would be kept" in texts(page)
 
 
+def test_text_that_somebody_must_have_read_is_shown_at_its_own_pixels_and_without_the_mask(page: AppTest) -> None:
+    """U16: in a thumbnail nobody can read a name."""
+    _, mask = scan_files("benign", 910).values()  # 120 x 150
+    drawn = Image.fromarray(cv2.resize(texture(120, 150, seed=3), (1500, 1200)))
+    ImageDraw.Draw(drawn).text((700, 600), "Anna Meier 12.03.1961", fill=225, font=ImageFont.load_default(20))
+    pixels = np.asarray(drawn)
+    large = cv2.resize(np.asarray(Image.open(io.BytesIO(mask))), (1500, 1200), interpolation=cv2.INTER_NEAREST)
+    files = {"benign/t.png": save(pixels, "PNG"), "benign/t_mask.png": save(large, "PNG")}
+    examine(page, files)
+    flag = next(box for box in page.selectbox if box.label == "Scans to look at")
+    assert flag.options[0].startswith("text burned in")
+    shown = re.findall(r"data:image/png;base64,([^\"]+)", texts(page))
+    cuts = [np.asarray(Image.open(io.BytesIO(base64.b64decode(cut))).convert("L")) for cut in shown]
+    assert cuts
+    for cut in cuts:
+        found = cv2.matchTemplate(pixels, cut, cv2.TM_SQDIFF)
+        assert found.min() == 0, "pixel for pixel a part of the scan"
+    assert sum(cut.shape[1] for cut in cuts) > 150, "as wide as it was written"
+    flag.select_index(len(flag.options) - 1).run()
+    assert "data:image/png" not in texts(page)
+
+
 def test_only_the_clean_ones(page: AppTest) -> None:
     twice = scan_files("benign", 50) | scan_files("benign", 50, name="again")
     examine(page, three_classes(1) | twice)
     assert "5 scans would be kept, 4 of them distinct" in texts(page)
     page.radio[0].set_value("Only the clean ones").run()
     assert "4 scans would be kept, 4 of them distinct" in texts(page)
+
+
+def test_where_no_scan_can_be_accepted_the_page_says_so_and_keeps_the_report(page: AppTest) -> None:
+    examine(page, {"a.png": save(texture(), "PNG")})
+    assert not page.exception
+    assert "No scan of it can be accepted. Left out: class unknown (1)." in texts(page)
+    assert [button.label for button in page.get("download_button")] == ["Report as JSON"]
+    assert "dataset-accept" not in {button.key for button in page.button}
+    assert not page.radio
+
+
+def test_where_no_scan_is_clean_there_is_nothing_to_accept_and_nobody_is_said_to_have_excluded_them(
+    page: AppTest,
+) -> None:
+    _, mask = scan_files("benign", 910).values()
+    examine(page, {"benign/t.dcm": dicom(texture(120, 150, seed=3)), "benign/t_mask.png": mask})
+    page.radio[0].set_value("Only the clean ones").run()
+    assert page.button(key="dataset-accept").disabled
+    assert "0 scans would be kept, 0 of them distinct. Left out: by choice (1)." in texts(page)
+
+
+def test_what_was_decided_so_far_stays_while_another_page_is_looked_at(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the browser forgets what stood in the fields; what the session holds is all there is."""
+    _, mask = scan_files("benign", 910).values()
+    tagged = {"benign/t.dcm": dicom(texture(120, 150, seed=3)), "benign/t_mask.png": mask}
+    examine(page, three_classes(2) | tagged)
+    fill(page, **WORDS)
+    page.checkbox[0].check().run()
+    assert "7 scans would be kept" in texts(page)
+    with monkeypatch.context() as hands:
+        untick_first(hands)
+        page.run()
+    assert "6 scans would be kept" in texts(page)
+    again = come_back(page)
+    assert "6 scans would be kept" in texts(again)
+    assert again.checkbox[0].value
+    assert {name: again.text_input(key=f"dataset-{name}").value for name in WORDS} == WORDS
+    assert "6 scans would be kept" in texts(again.run()), "the table is not changed twice"
+    again.radio[0].set_value("Only the clean ones").run()
+    assert come_back(again).radio[0].value == "Only the clean ones"
+
+
+def untick_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a person does in the table; AppTest cannot."""
+    real = dataset_decision.st.data_editor
+
+    def edited(table: dict[str, list[Any]], **options: Any) -> dict[str, list[Any]]:
+        real(table, **options)
+        return table | {"Keep": [False, *table["Keep"][1:]]}
+
+    monkeypatch.setattr(dataset_decision.st, "data_editor", edited)
+
+
+def come_back(page: AppTest) -> AppTest:
+    """The page as drawn after another one: the session holds what it held, but the state of no widget."""
+    again = AppTest.from_file(str(PAGE), default_timeout=120)
+    for name in ("examination", "admin-permit"):
+        again.session_state[name] = page.session_state[name]
+    return again.run()
 
 
 def test_a_name_is_asked_for_in_words(page: AppTest, state_dir: Path) -> None:
@@ -178,6 +270,15 @@ def test_a_folder_of_the_server_is_examined(page: AppTest) -> None:
     assert "repeats a scan of" in texts(page)
 
 
+def test_an_empty_store_of_corrected_cases_is_said_to_be_empty(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUSI_CORRECTIONS_DIR", str(tmp_path / "corrections"))
+    page.run().button(key="dataset-corrections").click().run()
+    assert "No reader has kept a corrected case yet." in texts(page)
+    assert "folders of BUSI" not in page.error[0].value
+
+
 def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path) -> None:
     examine(page, three_classes(1))
     fill(page, **WORDS)
@@ -188,6 +289,20 @@ def test_a_removed_version_is_said_to_be_removed(page: AppTest, state_dir: Path)
     assert not page.exception
     assert list_sets(state_dir) == []
     assert "its scans are deleted" in texts(page)
+
+
+def test_before_a_version_is_removed_the_trainings_that_still_read_it_are_named(page: AppTest) -> None:
+    examine(page, three_classes(1))
+    fill(page, **WORDS)
+    page.button(key="dataset-accept").click().run()
+    settings = read_settings()
+    (managed,) = list_sets(settings.state_dir)
+    order = JobSpec("2026.12-x", data_sets=(managed.id,), start="imagenet")
+    assert "Trainings use it" not in texts(page.run())
+    job = ledger.submit(command_line(), order, settings, open_audit(settings))
+    assert f"2026.12-x, queued, ordered by {job.who}" in texts(page.run())
+    ledger.cancel(command_line(), job.id, settings, open_audit(settings))
+    assert "Trainings use it" not in texts(page.run())
 
 
 @pytest.mark.parametrize("how", ["signed out", "expired"])

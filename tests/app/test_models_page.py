@@ -77,11 +77,11 @@ def test_every_version_is_a_line_with_its_standing_and_verdict(gate: Gate) -> No
     assert not page.exception
     table = page.dataframe[0].value
     assert next(iter(table["version"])) == "tiny"
-    assert dict(zip(table["version"], table["verdict"], strict=True)) == {
+    assert dict(zip(table["version"], table["verdict beside tiny"], strict=True)) == {
         "tiny": "–",
         "same": "non-inferior",
         "leaked": "refused",
-        "next": "not judged",
+        "next": "none yet",
     }
     assert "In service: tiny" in texts(page)
 
@@ -89,6 +89,7 @@ def test_every_version_is_a_line_with_its_standing_and_verdict(gate: Gate) -> No
 def test_a_favourable_verdict_is_put_into_service_with_a_comment_after_it_was_read(gate: Gate) -> None:
     page = open_page("same")
     assert "Non-inferior" in texts(page)
+    assert "same beside tiny, on 12 locked scans (" in texts(page)
     assert page.get("plotly_chart")
     assert page.button(key="promote").disabled
     page.checkbox[0].check()
@@ -116,6 +117,7 @@ def test_without_a_comment_the_core_refuses_and_the_page_says_so(gate: Gate) -> 
 def test_a_refused_candidate_has_its_reason_and_no_button(gate: Gate) -> None:
     page = open_page("leaked")
     assert "have a copy among those that taught 'leaked'" in texts(page)
+    assert "leaked beside tiny, without figures on the 12 locked scans, judged" in texts(page)
     assert "promote" not in keys(page)
 
 
@@ -152,6 +154,17 @@ def test_one_click_goes_back_to_the_version_before(gate: Gate) -> None:
     assert "tiny is in service again" in texts(page)
     change = read_registry(gate.weights_dir).history[-1]
     assert (change.version, change.who, change.comment) == ("tiny", "Dr. Ada", "")
+
+
+def test_a_second_click_on_the_way_back_finds_it_done_and_leaves_no_refusal(gate: Gate) -> None:
+    put_into_service(gate.weights_dir, "next")
+    page = open_page()
+    put_into_service(gate.weights_dir, "tiny", permit=OnePerson("Dr. Eve"))
+    page = page.button(key="rollback-now").click().run()
+    assert not page.error
+    assert "tiny is in service again" in texts(page)
+    assert len(read_registry(gate.weights_dir).history) == 3
+    assert gate.audit.read() == []
 
 
 def test_any_earlier_version_is_put_back_with_a_comment(gate: Gate) -> None:

@@ -68,7 +68,7 @@ def train_some(job: Job, epochs: int, *, offset: float = 0.0) -> None:
         Epoch(n, 2.0 / n, 0.1 * n + offset, 0.0, 0.1 * n, 0.1 * n + offset, 3.0, 60.0) for n in range(1, epochs + 1)
     ]
     write_atomically(job.run_dir / LOG_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
-    write_status(job.run_dir, Status("training", "cpu", 18, 2048.0))
+    write_status(job.run_dir, Status("training", "cpu", 18, 2048.0, validation=5))
     (job.run_dir / "train.log").write_text("18 images to train on\n")
 
 
@@ -109,6 +109,34 @@ def test_the_time_is_estimated_from_what_ran_here(settings: Settings) -> None:
     assert "about **15 min** at most" in texts(page)
 
 
+def test_how_many_epochs_would_be_queued_stands_beside_the_button(settings: Settings) -> None:
+    """A number that the field refuses never reaches the page."""
+    page = open_page()
+    assert "Queued with at most 20 epochs." in texts(page)
+    page.number_input(key="order-epochs").set_value(3).run()
+    assert "Queued with at most 3 epochs." in texts(page)
+
+
+def test_a_training_names_all_numbers_it_was_ordered_with(settings: Settings) -> None:
+    spec = replace(SPEC, epochs=9, patience=4, seed=5)
+    ledger.submit(command_line(), spec, settings, open_audit(settings))
+    said = texts(open_page())
+    assert "at most 9 epochs, stopping after 4 without a better score, seed 5." in said
+
+
+def test_the_scans_that_an_epoch_is_chosen_by_are_counted_before_the_order(settings: Settings) -> None:
+    assert "18 images to train on, 9 to choose by" in texts(open_page())
+
+
+def test_without_a_data_set_there_is_nothing_to_estimate_and_nothing_to_queue(settings: Settings) -> None:
+    page = open_page()
+    page.multiselect(key="order-data").set_value([]).run()
+    assert not page.exception
+    assert page.button(key="order-queue").disabled
+    assert "images to train on" not in texts(page)
+    assert "Measure this machine" not in buttons(page)
+
+
 def test_the_learning_rate_follows_what_it_starts_from(settings: Settings) -> None:
     page = open_page()
     assert page.number_input(key="order-rate-on").value == pytest.approx(3e-4)
@@ -143,6 +171,16 @@ def test_a_free_name_is_suggested(settings: Settings) -> None:
     assert open_page().text_input(key="order-version").value == first[:-1] + "b"
 
 
+def test_after_an_order_the_next_free_name_is_suggested_on_the_same_page(settings: Settings) -> None:
+    page = open_page()
+    first = page.text_input(key="order-version").value
+    page.button(key="order-queue").click().run()
+    assert not page.exception
+    assert page.text_input[0].value == first[:-1] + "b"
+    page.button(key="order-queue").click().run()
+    assert sorted(job.spec.version for job in ledger.list_jobs(settings)) == [first, first[:-1] + "b"]
+
+
 def test_a_name_of_this_month_that_was_taken_away_is_not_suggested_again(settings: Settings) -> None:
     first = suggest_name(settings, [])
     assert first.endswith("-a")
@@ -169,6 +207,8 @@ def test_a_running_training_shows_how_far_it_is_to_whoever_opens_the_page(
         figures = {metric.label: metric.value for metric in page.metric}
         assert figures["Best score"] == "0.300"
         assert figures["Memory (GB)"] == "2.0"
+        assert all(metric.help for metric in page.metric)
+        assert "Figures of 5 validation scans" in " ".join(str(block.value) for block in page.get("html"))
         assert len(page.get("plotly_chart")) == 2
         assert "18 images to train on" in said
         assert {"Pause", "Cancel this training"} <= buttons(page)
@@ -219,6 +259,8 @@ def test_pause_resume_and_cancel_are_one_click_each(settings: Settings, job: Job
     assert ledger.read_job(settings, job.id).state == QUEUED
     page.button(key="job-cancel").click().run()
     assert ledger.read_job(settings, job.id).state == CANCELLED
+    stops = [entry for entry in open_audit(settings).read() if entry.action in ("job.paused", "job.cancelled")]
+    assert [entry.details["version"] for entry in stops] == [SPEC.version] * 2
     assert not page.exception
     assert not {"Pause", "Resume", "Cancel this training"} & buttons(page)
 

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,10 +23,11 @@ from workshop import Workshop, is_alive, kill, open_workshop, small, training_pi
 
 from busi_core.access import command_line
 from busi_core.errors import AccessDeniedError, BusiError, JobError, ModelUnavailableError
-from busi_core.jobs import ledger
+from busi_core.files import write_atomically
+from busi_core.jobs import ledger, worker
 from busi_core.jobs.examples import COUNT, GAP_PX, TILE_PX
 from busi_core.jobs.plan import plan_recipe, settle
-from busi_core.jobs.run_folder import list_examples, read_curves, read_status, read_text
+from busi_core.jobs.run_folder import Order, list_examples, read_curves, read_status, read_text
 from busi_core.jobs.spec import CANCELLED, DONE, FAILED, PAUSED, QUEUED, RUNNING, Job, JobSpec
 from busi_core.jobs.speed import estimate_seconds
 from busi_core.models.checkpoint import read_card
@@ -292,6 +295,31 @@ def test_a_loss_that_is_no_number_fails_the_job_in_words(workshop: Workshop) -> 
     assert "lower the learning rate" in (failed.problem or "")
     assert not (workshop.settings.weights_dir / "wild").exists()
     assert "job.failed" in [entry.action for entry in workshop.audit.read() if entry.subject == failed.id]
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_training_whose_data_set_was_removed_is_not_called_an_error_of_the_program(
+    alone: Workshop, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    for name, value in alone.environment.items():
+        monkeypatch.setenv(name, value)
+    order = Order("j1", 1, "Ada", small("next", data_sets=("anna-0123456789ab",)))
+    ends = "import sys; sys.exit('FileNotFoundError: 0001.png')"
+    said, told = os.pipe()
+    os.close(told)
+
+    def die(_run: Path) -> tuple[subprocess.Popen[bytes], int]:
+        return subprocess.Popen([sys.executable, "-c", ends], stderr=subprocess.DEVNULL, start_new_session=True), said
+
+    monkeypatch.setattr(worker, "_start_training", die)
+    monkeypatch.setattr(worker, "_is_cancelled", lambda _client, _order: False)
+    if is_removed:
+        write_atomically(alone.settings.state_dir / "datasets/anna-0123456789ab/removed.json", b"{}")
+    with ledger.open_client(alone.settings) as client:
+        outcome = worker._watch(client, alone.root, order)
+    assert outcome["done"] is False
+    assert ("anna-0123456789ab was removed while it was read" in outcome["problem"]) is is_removed
+    assert ("error of the program" in outcome["problem"]) is not is_removed
 
 
 # ---- Orders that cannot be -------------------------------------------------------------------------------------

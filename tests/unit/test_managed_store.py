@@ -113,7 +113,7 @@ def test_other_content_under_the_same_name_is_another_version(settings: Settings
     first, second = keep(settings, report), keep(settings, report, excluded={report.scans[0].id})
     assert first.id != second.id
     assert {managed.id for managed in list_sets(settings.state_dir)} == {first.id, second.id}
-    assert dict(second.left_out) == {"excluded by hand": 1}
+    assert dict(second.left_out) == {"by choice": 1}
 
 
 def test_nobody_but_an_administrator_accepts_or_removes(settings: Settings) -> None:

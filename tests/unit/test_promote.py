@@ -378,6 +378,26 @@ def test_a_page_that_was_left_open_cannot_overrule_what_happened_since(judged: t
         rolled_back(gate, "same", expected_in_service="same")
 
 
+def test_a_roll_back_that_somebody_did_already_is_no_change_and_no_refusal(judged: tuple[Gate, Verdict]) -> None:
+    """A second click, or another page that was left open."""
+    gate, verdict = judged
+    promoted(gate, verdict)
+    done = rolled_back(gate, "tiny")
+    assert rolled_back(gate, "tiny") == done == read_registry(gate.weights_dir)
+    assert actions(gate) == ["promotion.done", "rollback.done"]
+
+
+def test_who_rolls_back_to_what_came_into_service_otherwise_meanwhile_learns_who_and_when(
+    judged: tuple[Gate, Verdict],
+) -> None:
+    gate, verdict = judged
+    copy_version(gate.weights_dir, "tiny", "third")
+    promoted(gate, verdict)
+    put_into_service(gate.weights_dir, "third", permit=OnePerson("Dr. Eve"))
+    with pytest.raises(PromotionError, match=r"Another came first: Dr\. Eve put 'third' into service at 20"):
+        rolled_back(gate, "same", expected_in_service="tiny")
+
+
 # ---- Whole or not at all ---------------------------------------------------------------------------------------
 
 
