@@ -141,7 +141,10 @@ def _tile(examination: Examination, scan: ScanReport, flag: Flag | None) -> str:
 
 def _texts(examination: Examination, scan: ScanReport) -> str:
     """What is written in the scan, large enough to be read."""
-    cuts = "".join(f'<img src="{data_url(text, kind="png")}" alt="Text that is written in this scan, cut out">' for text in examination.read_texts(scan.id))
+    cuts = "".join(
+        f'<img src="{data_url(text, kind="png")}" alt="Text that is written in this scan, cut out">'
+        for text in examination.read_texts(scan.id)
+    )
     return f'<div class="texts">{cuts}</div>'
 
 

@@ -126,7 +126,9 @@ def _show_figures(job: Job, epochs: list[Epoch]) -> None:
         st.html(label(f"Figures of {status.validation:,} validation scans; few of them tell little.", css="fine"))
     at_best = f"at the best epoch, {best.epoch}"
     with st.container(horizontal=True):
-        st.metric("Best score", f"{best.score:.3f}", width="content", help=f"By it the best epoch is chosen: {best.epoch}.")
+        st.metric(
+            "Best score", f"{best.score:.3f}", width="content", help=f"By it the best epoch is chosen: {best.epoch}."
+        )
         st.metric(
             "Lesion Dice",
             f"{best.dice:.3f}",
