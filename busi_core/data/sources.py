@@ -126,7 +126,10 @@ def list_folder(folder: Path) -> list[SourceFile]:
             raise DatasetError(
                 f"The folder {folder.name!r} holds more than {MAX_ENTRIES} files.", remedy="Choose a part of it."
             )
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # gone since it was listed: others work in the folder too
+            continue
         files.append(
             SourceFile(
                 name,

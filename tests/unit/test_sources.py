@@ -183,6 +183,23 @@ def test_an_entry_above_the_file_limit_is_refused(monkeypatch: pytest.MonkeyPatc
         file.read()
 
 
+def test_a_file_that_is_gone_while_its_folder_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    is_file = Path.is_file
+
+    def look_and_lose(path: Path) -> bool:
+        found = is_file(path)
+        if path.name == "a.png":
+            path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_and_lose)
+    assert [file.name for file in list_folder(tmp_path)] == ["b.png"]
+
+
 def test_a_folder_gives_its_files_with_their_times_and_no_link_that_leads_out(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "secret.png"
     (inside / "deep").mkdir(parents=True)
