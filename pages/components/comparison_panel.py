@@ -13,7 +13,7 @@ from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.report import Report, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
-from busi_core.types import Analysis
+from busi_core.types import Analysis, ImageWarning
 from pages.components.compare_viewer import EditedMask, ShownReading
 from pages.components.downloads import safe_name, safe_stem
 from pages.components.finding_panel import CLASS_COLOURS, score_text, show_warnings
@@ -74,7 +74,8 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
     predicted, scores = analysis.prediction.diagnosis, analysis.prediction.probabilities
     truth = reference_class.value if reference_class else UNKNOWN
     if analysis.withheld:
-        said = f"The model gives no answer; Analyse shows it on request. Reference: {truth}."
+        on_request = "" if ImageWarning.NO_CONTRAST in analysis.warnings else "; Analyse shows it on request"
+        said = f"The model gives no answer{on_request}. Reference: {truth}."
         return f'<div class="label">Class</div><div class="fine">{said}</div>'
     if predicted is None or scores is None:
         return f'<div class="label">Class</div><div class="fine">This model gives no class. Reference: {truth}.</div>'
