@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from busi_core.cli.terminal import Commands, show_count
+from busi_core.cli.terminal import Commands, say, show_count, shown
 from busi_core.errors import DatasetError
 from busi_core.settings import read_settings
 
@@ -50,18 +50,20 @@ def _datasets(options: argparse.Namespace) -> int:
 
     settings = read_settings()
     if options.source_path is None:
-        print(format_sets(list_sets(settings.state_dir)))
+        for line in format_sets(list_sets(settings.state_dir)):
+            say(shown(line))
         damaged = find_damaged(settings.state_dir)
         for name in damaged:
-            print(f"busi: the data set {name} is damaged. Restore its folder from a backup.", file=sys.stderr)
+            print(f"busi: the data set {shown(name)} is damaged. Restore its folder from a backup.", file=sys.stderr)
         return 1 if damaged else 0
     report = examine(open_path(options.source_path), read_known_scans(settings, show_count), show_count)
-    print(format_report(report))
+    for line in format_report(report):
+        say(shown(line))
     if options.name is None:
         return 0
     excluded = find_unclean(report) if options.clean else set()
     confirmed = {scan.id for scan in report.scans} if options.no_patient_text else set()
-    print(f"kept: {format_plan(plan_acceptance(report, excluded, confirmed))}")
+    print(shown(f"kept: {format_plan(plan_acceptance(report, excluded, confirmed))}"))
     managed = accept(
         command_line(),
         report,

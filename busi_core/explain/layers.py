@@ -38,9 +38,9 @@ class Layer:
         """In plain words, with the grid."""
         rows, columns = self.grid
         if self.index is None:
-            where = "Last decoder block, where the outline is drawn"
+            where = "Last decoder block, which draws the outline"
         elif self.name == DEEPEST:
-            where = "Deepest, what the class is decided by"
+            where = "Deepest stage, which decides the class"
         else:
             where = f"Encoder stage {self.index}"
         return f"{where} ({rows} × {columns})"

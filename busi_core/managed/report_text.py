@@ -1,4 +1,4 @@
-"""The report on a data set and the list of versions as plain text, for a terminal."""
+"""The report on a data set and the list of versions as lines of plain text; names of files stand in them as they are."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from busi_core.types import Diagnosis
 SHOWN_WEIGHTS = (Weight.NEVER, Weight.RESOLVE, Weight.CONFIRM)  # listed scan by scan; the rest is counted
 
 
-def format_report(report: InspectionReport) -> str:
+def format_report(report: InspectionReport) -> list[str]:
     """What is in an upload, what to beware of, and every scan that cannot be kept as it is."""
     lines = [f"{'class':<14}{'scans':>7}{'distinct':>10}{'usable':>8}{'mask files':>12}{'empty masks':>13}"]
     for row in count_classes(report):
@@ -43,7 +43,7 @@ def format_report(report: InspectionReport) -> str:
             for finding in scan.findings
             if finding.flag.weight in SHOWN_WEIGHTS
         ]
-    return "\n".join(lines)
+    return lines
 
 
 def format_plan(plan: AcceptancePlan) -> str:
@@ -53,13 +53,13 @@ def format_plan(plan: AcceptancePlan) -> str:
     return f"{kept}. Left out: {reasons or 'nothing'}."
 
 
-def format_sets(sets: Sequence[ManagedSet]) -> str:
+def format_sets(sets: Sequence[ManagedSet]) -> list[str]:
     """One line a version."""
     if not sets:
-        return "There is no accepted data set yet."
-    return "\n".join(
+        return ["There is no accepted data set yet."]
+    return [
         f"{managed.id:<54}{managed.count():>6} scans, {managed.distinct} distinct ("
         + ", ".join(f"{managed.count(diagnosis)} {diagnosis.value}" for diagnosis in Diagnosis)
         + f"); {managed.source}; {managed.licence}; {managed.who}, {managed.created}"
         for managed in sets
-    )
+    ]

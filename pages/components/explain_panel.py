@@ -173,7 +173,7 @@ def _show_answers(
     took = ", ".join(
         f"{WORDS[method].title} {answer.seconds:.1f} s" for answer, method in zip(answers, methods, strict=True)
     )
-    st.html(label(f"{_target(question.of).capitalize()}, at: {layer.title}", css="label spaced"))
+    st.html(label(f"{_target(question.of).capitalize()} · {layer.title}", css="label spaced"))
     _show_agreement(made)
     message = pack_explanations(analysis, made, scan_id=question.scan_id, lesion_cutoff=lesion_cutoff)
     show_explanations(message, key="explanations")

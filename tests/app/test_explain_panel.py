@@ -72,7 +72,7 @@ def test_what_is_asked_is_shown_with_score_time_and_version(page: AppTest, calls
     page.button(key="explain").click().run()
     assert not page.exception
     assert calls == [(Method.HIRES_CAM, "malignant", "deepest"), (Method.EIGEN_CAM, "malignant", "deepest")]
-    deepest = r"The score of malignant, at: Deepest, what the class is decided by \((\d+) × \1\)"
+    deepest = r"The score of malignant · Deepest stage, which decides the class \((\d+) × \1\)"
     assert re.search(deepest, said(page))
     assert "Made in: HiResCAM" in said(page)
     assert "Model 2026" in said(page)

@@ -244,6 +244,11 @@ def test_a_photograph_gets_no_answer_anywhere_until_the_reader_insists(
     reading.upload(photograph)
     expect(reading.page.get_by_text("No answer.")).to_be_visible()
     expect(reading.page.get_by_test_id("area")).to_have_text("no answer")
+    read_first = reading.page.get_by_test_id("stCheckbox").get_by_text("Read first")
+    read_first.click()
+    expect(reading.page.get_by_test_id("area")).to_have_text("")  # that there is no answer is one
+    read_first.click()
+    expect(reading.page.get_by_test_id("area")).to_have_text("no answer")
     reading.viewer.locator(".stage").last.hover()
     expect(reading.viewer.locator("[data-part=pointer]")).to_have_text("")  # a 0.00 would say 'no lesion here'
     expect(reading.page.get_by_text("Model score")).to_have_count(0)

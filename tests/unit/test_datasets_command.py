@@ -33,6 +33,17 @@ def test_examine_prints_the_report_and_keeps_nothing(
     assert list_sets(state_dir) == []
 
 
+def test_no_name_of_a_file_gives_the_terminal_orders(
+    state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """U18: neither a line of its own nor a colour."""
+    (tmp_path / "evil.zip").write_bytes(pack(three_classes(2) | {"benign/a\nFAKE: kept\x1b[31m.png": b"x"}))
+    assert main(["datasets", "examine", str(tmp_path / "evil.zip")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert r"benign/a\nFAKE: kept\x1b[31m.png: cannot be read." in "\n".join(lines)
+    assert all(line.isprintable() and not line.startswith("FAKE") for line in lines)
+
+
 def test_add_keeps_what_can_be_kept_under_the_owners_name_and_the_list_shows_it(
     state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,10 +107,11 @@ class Panel extends Shell {
 
   /** Numbers that say something about the finding: none of them while it is covered. */
   writeReadings() {
-    const quiet = this.covered || this.scene.header.withheld;
+    const { withheld } = this.scene.header;
+    const quiet = this.covered || withheld;
     const heatmap = this.scene.heatmap(this.heatOf);
-    const area = quiet ? "" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
-    this.part("area").textContent = this.scene.header.withheld ? "no answer" : area;
+    const area = withheld ? "no answer" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
+    this.part("area").textContent = this.covered ? "" : area;
     if (quiet) this.part("pointer").textContent = "";
     if (!heatmap) return;
     const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";
