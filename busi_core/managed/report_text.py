@@ -1,4 +1,4 @@
-"""The report on a data set and the list of versions as lines of plain text; names of files stand in them as they are."""
+"""The report on a data set and the list of versions as lines of plain text; names of files stand there as they are."""
 
 from collections.abc import Sequence
 

@@ -1,12 +1,11 @@
 """The model in service: what it is, what it was trained on, what it reached on scans it never saw."""
 
-import math
-
 import streamlit as st
 
 from busi_core import BusiError
 from busi_core.cross_validation import READ_BY
 from busi_core.model_card import LIMITS
+from pages.components.evidence_table import show_figures
 from pages.components.page import plain, show_error, start_page
 from pages.components.serving import current_analyser, get_cross_validation, get_reports
 
@@ -20,8 +19,8 @@ except BusiError as error:
 
 st.markdown(
     f"**{plain(card.version)}** outlines lesions and classifies a scan as normal, benign or malignant. "
-    f"A {plain(card.architecture.name)} on the encoder {plain(card.architecture.encoder)}, reading "
-    f"{card.preprocess.side} × {card.preprocess.side} pixels in grey, trained on {card.created}."
+    f"Its network, {plain(card.architecture.name)} with the encoder {plain(card.architecture.encoder)}, reads "
+    f"{card.preprocess.side} × {card.preprocess.side} pixels in grey and was trained on {card.created}."
     + (
         f" Where it is in doubt it asks {len(card.second_opinion.readers)} more networks, and what most of them "
         "outline counts."
@@ -36,16 +35,7 @@ for report in reports:
     st.subheader(f"On scans it never saw: {report.test_set}")
     counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
     st.caption(f"{report.scans:,} scans ({counts}); scans with a copy in training: {report.copies_in_training:,}")
-    known = {name: value for name, value in report.table.items() if not math.isnan(value.estimate)}
-    st.table(
-        {
-            "figure": list(known),
-            "value": [f"{value.estimate:.3f}" for value in known.values()],
-            "95 % interval": [f"{value.low:.3f} – {value.high:.3f}" for value in known.values()],
-        },
-        hide_index=True,
-        width="content",
-    )
+    show_figures(report)
 for report in get_cross_validation(card.version):
     dice, auc = report.table["lesion Dice"], report.table["AUC malignant against benign"]
     st.caption(

@@ -14,6 +14,7 @@ from busi_core.imaging.overlay import draw_mask
 from busi_core.metrics.classification import malignancy_score, roc_curve
 from busi_core.metrics.proportion import share_interval
 from pages.components.charts import CONFIG, draw_dice_by_size, draw_reliability, draw_roc
+from pages.components.evidence_table import show_figures
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
@@ -34,16 +35,7 @@ TWO_DRAWINGS = (  # python -m benchmarks.two_drawings, docs/experiments.md
 def show_table(report: EvaluationReport) -> None:
     """Each figure with its interval, and the confusion matrix."""
     figures, confusion = st.columns([3, 2], gap="large")
-    known = {name: value for name, value in report.table.items() if not math.isnan(value.estimate)}
-    figures.table(
-        {
-            "figure": list(known),
-            "value": [f"{value.estimate:.3f}" for value in known.values()],
-            "95 % interval": [f"{value.low:.3f} – {value.high:.3f}" for value in known.values()],
-        },
-        hide_index=True,
-        width="content",
-    )
+    show_figures(report, figures)
     with confusion:
         if not report.confusion:
             st.info("This model outlines lesions only; it gives no class.", icon=":material/info:")

@@ -208,6 +208,14 @@ def test_each_figure_of_the_recipe_says_whose_weights_read_the_scans() -> None:
 
 
 @pytest.mark.parametrize("name", ["about", "performance"])
+def test_every_figure_of_a_table_is_said_in_words(name: str) -> None:
+    page = AppTest.from_file(str(ROOT / f"pages/evidence/{name}.py"), default_timeout=TIMEOUT_SECONDS).run()
+    figures = [figure for table in page.table if "figure" in table.value for figure in table.value["figure"]]
+    assert len(figures) > 10
+    assert all(f"**{figure}**: " in texts(page) for figure in figures)
+
+
+@pytest.mark.parametrize("name", ["about", "performance"])
 def test_a_thousand_scans_are_written_with_a_comma(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     known = serving.get_reports
 

@@ -1,13 +1,14 @@
 """A page with nothing but the comparison, and the library's own figures as text. Run by test_compare_in_browser.py.
 
 Query parameters: `case` a simulated class, or a scan of BUSI by its path below the data set; `versions` 1 or 2;
-`side` of a simulated scan, or '448,96' for two to switch between; `taught` the versions that the scan taught. The
-reading is made up from the reference (blurred and moved), so that no weights are needed and every cut-off has another
-mask.
+`side` of a simulated scan, or '448,96' for two to switch between; `taught` the versions that the scan taught;
+`withheld` 1 for no answer and no truth. The reading is made up from the reference (blurred and moved), so that no
+weights are needed and every cut-off has another mask.
 """
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -81,9 +82,11 @@ def main() -> None:
         analysis = made_up(image, truth, version, seed)
         cutoff = cutoffs.get(version, analysis.lesion_threshold)
         readings.append(ShownReading(analysis, cutoff, compare_scan(analysis, truth, threshold=cutoff)))
+    if asked.get("withheld"):
+        readings = [ShownReading(replace(one.analysis, withheld=True), one.cutoff, None) for one in readings]
     message = pack_case(
         readings,
-        truth,
+        None if asked.get("withheld") else truth,
         scan_id=scan_id,
         name=asked.get("name", name),
         position=1,
@@ -100,7 +103,11 @@ def main() -> None:
     kept = None
     if state.edited is not None:
         kept = {"pixels": int(state.edited.mask.sum()), "cutoff": state.edited.cutoff}
-    said = {"runs": st.session_state.runs, "figures": [figures(one) for one in readings], "edited": kept}
+    said = {
+        "runs": st.session_state.runs,
+        "figures": [figures(one) for one in readings if one.comparison],
+        "edited": kept,
+    }
     st.text("said " + json.dumps(said))
 
 

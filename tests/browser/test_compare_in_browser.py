@@ -589,6 +589,12 @@ def test_the_head_says_which_model_the_scan_taught(
     expect(tag).to_be_visible(visible=bool(said))
 
 
+def test_an_answer_withheld_is_no_lesion_of_no_size(show: Callable[..., Compared]) -> None:
+    shown = show(withheld="1")
+    expect(shown.viewer.locator("[data-part=prediction-fact]")).to_have_text("no answer")
+    expect(shown.viewer.locator("[data-part=heat-of]")).to_have_text("none")
+
+
 @pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)], ids=["desk", "phone"])
 def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
     show: Callable[..., Compared], viewport: tuple[int, int]

@@ -247,6 +247,7 @@ def _reading(
     ]
     return {
         "version": analysis.model_version,
+        "withheld": analysis.withheld,
         "cutoff": analysis.lesion_threshold,
         "current_cutoff": reading.cutoff,
         "cutoffs": cutoffs,

@@ -93,7 +93,8 @@ class Figures extends Shell {
       writeFour(block, counts && figuresOf(counts));
       this.writeDistance(block.querySelector('[data-figure="hd95"]'), reading.header, cutoff);
       const marked = counts ? counts.hit + counts.extra : countAbove(reading.index, at + 0.5) * scale;
-      const fact = `${percent(marked / (this.case.header.width * this.case.header.height), 1)} of image`;
+      const outlined = percent(marked / (this.case.header.width * this.case.header.height), 1);
+      const fact = reading.header.withheld ? "no answer" : `${outlined} of image`;
       this.part(place ? "other-fact" : "prediction-fact").textContent = counts ? `${fact} · Dice ${three(figuresOf(counts).dice)}` : fact;
       if (place === 0 && counts) {
         for (const one of ["hit", "missed", "extra"]) this.part(`sum-${one}`).textContent = count(counts[one]);
@@ -146,7 +147,8 @@ class Figures extends Shell {
   }
 
   writeHeat() {
-    const heatmap = this.case.readings[0].heatmap(this.heatOf);
+    const { withheld } = this.case.readings[0].header;
+    const heatmap = withheld ? null : this.case.readings[0].heatmap(this.heatOf);
     this.part("heat-of").textContent = heatmap ? `of ${heatmap.of}` : "none";
     const { fit } = heatmap ?? {};
     this.part("heat-fact").textContent = !fit || fit.energy_inside === null ? "" : `${percent(fit.energy_inside)} inside the truth, peak ${fit.peak_inside ? "inside" : "outside"}`;
