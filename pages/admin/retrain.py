@@ -68,6 +68,7 @@ def compare(jobs: list[Job]) -> None:
             "normals with mask": [best[job.id].normals_with_mask if job.id in best else None for job in jobs],
         },
         hide_index=True,
+        placeholder="–",
         column_config={
             name: st.column_config.NumberColumn(format="%.3f")
             for name in ("score", "Dice", "macro-F1", "normals with mask")

@@ -23,6 +23,7 @@ WHOLE_STEPS = 10  # up to so many epochs each has a tick of its own
 def draw_loss(epochs: Sequence[Epoch], last: int) -> go.Figure:
     """Training loss by epoch, the axis as long as the run may be."""
     figure = _make_figure("Training loss", last)
+    figure.update_yaxes(rangemode="nonnegative")
     figure.add_trace(_line(epochs, "loss", "loss", LIGHT_BLUE, "solid"))
     return figure
 
