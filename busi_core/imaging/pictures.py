@@ -196,7 +196,7 @@ def require_known_inks(image: ImageFile.ImageFile) -> None:
 
 
 def orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation, 1 where there is none; where it is stored as BYTE, against EXIF, Pillow gives bytes."""
+    """EXIF orientation, without EXIF that of XMP, else 1; one stored as BYTE, against EXIF, Pillow gives as bytes."""
     stated = image.getexif().get(ExifTags.Base.Orientation, 1)
     if isinstance(stated, bytes) and stated:
         return stated[0]

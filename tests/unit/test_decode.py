@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from files import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import limits, pictures
@@ -580,6 +581,18 @@ def test_exif_orientation_is_applied(format_name: str, orientation: int) -> None
     if "16" in format_name:
         stored = window_to_8_bits(stored)
     np.testing.assert_array_equal(decode_image(data).grey, turned(stored, orientation))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
+def test_without_exif_the_orientation_of_xmp_is_applied(format_name: str, orientation: int) -> None:
+    """U11. As programs of photographers write it."""
+    xmp = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", xmp)
+    kept: dict[str, Any] = {"pnginfo": chunks} if format_name == "PNG" else {"xmp": xmp.encode()}
+    stored = np.asarray(Image.open(io.BytesIO(save(SCAN, format_name))))
+    np.testing.assert_array_equal(decode_image(save(SCAN, format_name, **kept)).grey, turned(stored, orientation))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
