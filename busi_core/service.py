@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -269,7 +269,10 @@ class Analyser:
         if not self._layers and isinstance(self._network, LesionNet):
             spec = self.card.preprocess
             blank = torch.zeros(1, spec.channels, spec.side, spec.side)
-            self._layers = tuple(list_layers(self._network, self._to_device(blank)))
+            try:
+                self._layers = tuple(list_layers(self._network, self._to_device(blank)))
+            except torch.OutOfMemoryError:  # sizes are the same everywhere
+                self._layers = tuple(list_layers(cast(LesionNet, self._copy_to_cpu(self._network)), blank))
         return self._layers
 
     def explain(
@@ -308,7 +311,7 @@ class Analyser:
         tensor, box = prepare_image(analysis.image, self.card.preprocess)
         raw = raw_explanation(
             network,
-            self._to_device(tensor),
+            tensor.to(memory_format=torch.channels_last),
             method,
             place,
             column=None if of == LESION else self.card.architecture.image_classes.index(of),

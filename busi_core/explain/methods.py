@@ -74,7 +74,7 @@ def raw_explanation(
 
     Args:
         network: In eval mode, parameters frozen; left as it is.
-        images: (1, channels, side, side), prepared, on the network's device.
+        images: (1, channels, side, side), prepared; taken to the network's device here.
         method: Which.
         layer: Of `list_layers`.
         column: Of the class to explain; None explains the lesion mask.
@@ -93,9 +93,10 @@ def raw_explanation(
             f"Score-CAM would read the scan {layer.channels} times at this layer.",
             remedy=f"Choose a layer with at most {MAX_SCORE_CAM_READINGS} feature maps, or another method.",
         )
+    device = next(network.parameters()).device
     try:
         with _one_at_a_time:
-            return _run(network, images, method, layer, column, threshold, on_progress)
+            return _run(network, images.to(device), method, layer, column, threshold, on_progress)
     except torch.OutOfMemoryError as error:
         raise ExplanationError(
             f"The graphics card's memory is too full for {WORDS[method].title}.",

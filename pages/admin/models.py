@@ -17,7 +17,7 @@ from busi_core.promotion.verdict import REFUSED, Verdict, read_verdict
 from busi_core.registry import MAX_COMMENT, Change, Registry, read_registry
 from pages.components.admin import require_admin
 from pages.components.page import plain, show_error, start_page
-from pages.components.serving import get_reports
+from pages.components.serving import look_again
 from pages.components.verdict_panel import show_verdict
 
 POLL_SECONDS = 2
@@ -127,7 +127,7 @@ def put_into_service(permit: Permit, candidate: str, in_service: str, verdict: V
     except BusiError as error:
         st.session_state[_NOTICE] = error
         return
-    get_reports.clear()
+    look_again()
     st.session_state[_NOTICE] = f"{plain(candidate)} is in service. Sessions read with it from their next scan on."
 
 
@@ -146,7 +146,7 @@ def put_back(permit: Permit, version: str, in_service: str, comment_key: str | N
     except BusiError as error:
         st.session_state[_NOTICE] = error
         return
-    get_reports.clear()
+    look_again()
     st.session_state[_NOTICE] = f"{plain(version)} is in service again."
 
 

@@ -75,9 +75,16 @@ def chosen_coverage() -> float:
     return float(st.session_state.get("coverage", 100 * USUAL_COVERAGE)) / 100
 
 
-def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan_key: str) -> None:
-    """Six readings of the scan, once asked for: outline with its band, area and scores as intervals."""
-    asked: set[str] = st.session_state.setdefault("doubt-asked", set())
+def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, asked: set[str], *, scan_key: str) -> None:
+    """Six readings of the scan, once asked for: outline with its band, area and scores as intervals.
+
+    Args:
+        analysis: The reading on screen.
+        finding: At the reader's cut-off.
+        analyser: That made it.
+        asked: The readings for which it was asked; this one is added when the reader asks.
+        scan_key: Names scan, frame and model.
+    """
     if scan_key not in asked:
         if st.button(
             "How firm is this reading?",
@@ -90,7 +97,7 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan
             st.rerun()
         return
     image = analysis.image
-    doubt = _measure(scan_key, analyser, image)
+    doubt = measure_firmness(scan_key, analyser, image)
     outline = outline_doubt(doubt, image.height, image.width, finding.threshold)
     st.html(label(f"{READINGS} readings of this scan: mirrored, brighter, darker", css="label spaced"))
     picture = draw_doubt(image.rgb, outline.certain, outline.possible)
@@ -106,8 +113,8 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, *, scan
 @st.cache_data(
     show_spinner="Reading the scan six times…", max_entries=2, scope="session", hash_funcs={Analyser: identify}
 )
-def _measure(scan_key: str, analyser: Analyser, _image: DecodedImage) -> Doubt:
-    """For this session only: it holds patient data."""
+def measure_firmness(scan_key: str, analyser: Analyser, _image: DecodedImage) -> Doubt:
+    """Six readings of one scan, for this session only: they hold patient data."""
     del scan_key  # stands for the image in the key
     return measure_doubt(analyser, _image)
 

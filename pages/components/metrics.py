@@ -4,6 +4,7 @@ They are served on a port of their own, on the machine itself unless BUSI_METRIC
 reverse proxy never shows them by mistake.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from busi_core import Analysis, BusiError
 Outcome: TypeAlias = Literal["read", "withheld", "refused"]
 """Answered; answered without a finding, as nothing in the picture is known; no scan that can be read."""
 
+logger = logging.getLogger(__name__)
+
 BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)  # seconds
 
 
@@ -25,18 +28,23 @@ class Metrics:
     def __init__(self, port: int, address: str) -> None:
         from prometheus_client import Counter, Histogram, start_http_server
 
+        start_http_server(port, addr=address)
         self.readings = Counter("busi_readings", "Scans read, by what became of them", ["outcome", "model"])
         self.seconds = Histogram("busi_reading_seconds", "From file bytes to the answer", buckets=BUCKETS)
-        start_http_server(port, addr=address)
 
 
 @st.cache_resource(show_spinner=False)
 def get_metrics() -> Metrics | None:
-    """One for the whole server; None unless the switch is on."""
+    """One for the whole server; None unless the switch is on and the port is free: no scan waits for its figures."""
     port = os.environ.get("BUSI_METRICS_PORT")
     if not port:
         return None
-    return Metrics(int(port), os.environ.get("BUSI_METRICS_ADDRESS") or "127.0.0.1")  # compose passes on an empty one
+    address = os.environ.get("BUSI_METRICS_ADDRESS") or "127.0.0.1"  # compose passes on an empty one
+    try:
+        return Metrics(int(port), address)
+    except (OSError, ValueError, OverflowError) as error:
+        logger.error("no metrics: BUSI_METRICS_PORT=%s, BUSI_METRICS_ADDRESS=%s: %s", port, address, error)
+        return None
 
 
 def count_reading(outcome: Outcome, model: str) -> None:

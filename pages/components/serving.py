@@ -22,7 +22,7 @@ from busi_core.worth import say_worth
 from pages.components.metrics import measure_reading
 
 _CHOSEN = "read-with"  # the version this session reads with; not a widget's key: those are lost between pages
-FRESH_SECONDS = 60  # what another process writes beside the weights is on the pages within a minute
+FRESH_SECONDS = 60  # what another process writes beside the weights is on the pages within a minute, or two
 MAX_ANALYSES = 8  # kept a session; each holds a decoded scan of up to 25 megapixels
 
 
@@ -136,6 +136,21 @@ def get_assessment(version: str, sha256: str) -> list[Figure]:
 
 @st.cache_data(show_spinner=False, max_entries=4, ttl=FRESH_SECONDS)
 def worth_of(version: str) -> tuple[str, ...]:
-    """What a version's answers were worth on test scans, in sentences; empty where nothing was measured."""
-    card = read_card(read_settings().weights_dir / version)
+    """What a version's answers were worth on test scans, in sentences; empty where nothing was measured, or where the
+    files of a version that still reads are gone."""
+    try:
+        card = read_card(read_settings().weights_dir / version)
+    except BusiError:
+        return ()
     return say_worth(card, get_reports(version), get_assessment(version, card.sha256))
+
+
+def look_again() -> None:
+    """Another version is in service: what was measured is read anew."""
+    for kept in (get_reports, get_cross_validation, get_assessment, worth_of):
+        kept.clear()
+
+
+def forget_readings() -> None:
+    """Let go of this session's decoded scans and of what was said of them."""
+    analyse.clear()

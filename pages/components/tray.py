@@ -53,6 +53,8 @@ class Tray:
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
         shelf: What was explained of the scans.
         subjects: What the reader typed in as the name on a scan's report, by the scan's id.
+        insisted: Scans, by id, whose withheld answer was asked for all the same.
+        doubted: Readings, by id, of which it was asked how firm they are.
         read_first: The reader looks before the model speaks; stays when the scans are cleared.
     """
 
@@ -65,6 +67,8 @@ class Tray:
     generation: int = 0
     shelf: Shelf = field(default_factory=Shelf)
     subjects: dict[str, str] = field(default_factory=dict)
+    insisted: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)
     read_first: bool = False
 
     @property
@@ -104,7 +108,7 @@ class Tray:
     def clear(self) -> None:
         """Forget every scan."""
         self.scans, self.index, self.refused, self.frames, self.shelf, self.subjects = [], 0, 0, {}, Shelf(), {}
-        self.cutoffs, self.starts = {}, {}
+        self.cutoffs, self.starts, self.insisted, self.doubted = {}, {}, set(), set()
         self.generation += 1
 
 

@@ -16,13 +16,14 @@ from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
 from pages.components.filmstrip.filmstrip import Tile, make_thumbnail
 from pages.components.finding_panel import show_finding
-from pages.components.limits_panel import show_doubt
+from pages.components.limits_panel import measure_firmness, show_doubt
 from pages.components.page import label, show_error, start_page
 from pages.components.serving import (
     analyse,
     choose_version,
     chosen_analyser,
     current_analyser,
+    forget_readings,
     get_assessment,
     get_cross_validation,
     get_reports,
@@ -143,8 +144,16 @@ def show_options(tray: Tray) -> bool:
     tray.read_first = st.toggle("Read first", key="read-first", help="Hide what the model says until you ask for it.")
     with st.popover("Clear", icon=":material/delete:"):
         st.markdown("Every scan here is forgotten, and with it each cut-off, frame and name that you chose for it.")
-        st.button("Forget all", key="clear", on_click=tray.clear)
+        st.button("Forget all", key="clear", on_click=forget_all, args=(tray,))
     return tray.read_first
+
+
+def forget_all(tray: Tray) -> None:
+    """The scans, what was read and asked of them, and the thumbnails."""
+    tray.clear()
+    forget_readings()
+    make_thumbnail.clear()
+    measure_firmness.clear()
 
 
 def show_version_switch() -> None:
@@ -180,12 +189,6 @@ def choose_frame(tray: Tray, frames: int, scan: Scan) -> int:
     return tray.frames[scan.id]
 
 
-def insisted() -> set[str]:
-    """The scans of this session whose withheld answer was asked for all the same."""
-    asked: set[str] = st.session_state.setdefault("insisted", set())
-    return asked
-
-
 def place_of_finding(column: DeltaGenerator, scan_id: str) -> DeltaGenerator:
     """Where the finding goes: another place for another reading, so that none stands beside a scan it is not of.
 
@@ -211,7 +214,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     try:
         analyser = chosen_analyser()
         version = analyser.card.version
-        insist = scan.id in insisted()
+        insist = scan.id in tray.insisted
         analysis = analyse(scan.data, None, analyser, insist)
         if analysis.image.frames > 1:
             with left:
@@ -265,11 +268,11 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
             analyser,
             reports=get_reports(version),
             subjects=tray.subjects,
-            on_insist=lambda: insisted().add(scan.id),
+            on_insist=lambda: tray.insisted.add(scan.id),
         )
         st.session_state["finding-drawn"] = (scan_id, st.session_state["finding-tried"])
         if answered:
-            show_doubt(analysis, finding, analyser, scan_key=scan_id)
+            show_doubt(analysis, finding, analyser, tray.doubted, scan_key=scan_id)
     if answered:
         show_explain_panel(analysis, analyser, tray.shelf, scan_id=scan_id, lesion_cutoff=finding.threshold)
 

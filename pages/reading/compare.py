@@ -12,7 +12,6 @@ from busi_core.comparison import compare_scan
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.sources import list_folder, resolve_below
 from busi_core.data.truth import Reference, read_reference
-from busi_core.registry import list_versions
 from busi_core.report import Report
 from busi_core.taught import KnownBy
 from busi_core.types import Analysis, Grey, ImageWarning
@@ -21,7 +20,14 @@ from pages.components.compare_viewer import ShownReading, chosen_cutoffs, forget
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
 from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
 from pages.components.page import label, plain, show_error, start_page
-from pages.components.serving import analyse, current_analyser, get_analyser, worth_of
+from pages.components.serving import (
+    analyse,
+    current_analyser,
+    forget_readings,
+    get_analyser,
+    servable_versions,
+    worth_of,
+)
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
 NO_SECOND = ""
@@ -112,7 +118,7 @@ def show_welcome(cases: CaseList) -> None:
 
 def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
     """Add, choose a scan, choose one or two model versions. Returns the versions; None for that in service."""
-    versions = list_versions(read_settings().weights_dir)
+    versions = servable_versions()
     chosen = second = None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Add", icon=":material/upload:"):
@@ -124,8 +130,14 @@ def show_toolbar(cases: CaseList) -> tuple[str | None, str | None]:
                 chosen, second = pick_versions(versions, cases.versions)
         with st.popover("Clear", icon=":material/delete:"):
             st.markdown("Every scan here is forgotten, and with it each correction of a mask that was not saved.")
-            st.button("Forget all", key="clear-cases", on_click=cases.clear)
+            st.button("Forget all", key="clear-cases", on_click=forget_all, args=(cases,))
     return chosen, second
+
+
+def forget_all(cases: CaseList) -> None:
+    """The scans, their masks, and what was read of them."""
+    cases.clear()
+    forget_readings()
 
 
 def pick_case(cases: CaseList) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from versions import SIDE_64, TINY, make_analyser, make_card, make_network, make_weights
 
-from busi_core.errors import InvalidImageError
+from busi_core.errors import ExplanationError, InvalidImageError
 from busi_core.explain.catalogue import Method
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
@@ -290,6 +290,22 @@ def test_eight_threads_on_a_full_card_make_one_copy_on_the_cpu(
     for result in results:
         assert ImageWarning.READ_ON_CPU in result.warnings
         require_bit_equal(replace(result, warnings=expected.warnings), expected)
+
+
+def test_on_a_full_card_layers_are_listed_and_an_explanation_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    """G1: Analyse lists the layers below every scan."""
+    crowded, _ = make_crowded(monkeypatch, refusals=0)
+    analysis = crowded.analyse(simulated[Diagnosis.MALIGNANT].png())
+
+    def full(*_: object, **__: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(Analyser, "_to_device", full)
+    assert [layer.name for layer in crowded.layers()] == [layer.name for layer in make_analyser().layers()]
+    with pytest.raises(ExplanationError, match="memory is too full"):
+        crowded.explain(analysis, Method.GRAD_CAM, of="malignant")
 
 
 def test_whoever_asks_a_graphics_card_reads_in_one_thread_and_the_cpu_in_the_askers_own(
