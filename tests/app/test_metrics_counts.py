@@ -1,11 +1,13 @@
 """What the server's owner counts: every reading that a reader asked for, once, under what became of it."""
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import streamlit as st
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from streamlit.testing.v1 import AppTest
 from versions import make_analyser
@@ -19,9 +21,25 @@ from pages.components.serving import analyse
 
 SCAN = simulate_scan(Diagnosis.BENIGN, seed=1, height=96, width=120).png()
 BLANK = encode_png(np.full((96, 120), 90, np.uint8))
+make_metrics = metrics.get_metrics
 PERFORMANCE = Path(__file__).parents[2] / "pages/evidence/performance.py"
 read_anew: Any = cast(Any, analyse).__wrapped__  # the session's memory, in which a reading stays, needs a page
 CASES = [pytest.param(SCAN, "read", id="scan"), pytest.param(BLANK, "withheld", id="one grey")]
+
+
+def test_scans_are_read_without_figures_where_their_port_is_taken_or_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second server on the machine has the same settings."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (str(taken.getsockname()[1]), "auto", "70000"):
+            monkeypatch.setenv("BUSI_METRICS_PORT", port)
+            st.cache_resource.clear()
+            caplog.clear()
+            assert make_metrics() is None
+            assert make_metrics() is None
+            assert len(caplog.records) == 1
+            assert f"BUSI_METRICS_PORT={port}" in caplog.text
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,17 @@
 """Every page as a person meets it, without a browser: notice first, errors explained, findings in words."""
 
+import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import streamlit as st
 from files import dicom
 from streamlit.testing.v1 import AppTest
 
+from busi_core import Analyser, Analysis
 from busi_core.imaging.overlay import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
@@ -158,6 +162,43 @@ def test_clear_asks_and_then_forgets_every_scan(analyse_page: AppTest) -> None:
     assert not page.exception
     assert "Read a breast ultrasound scan" in page.title[0].value
     assert page.session_state["tray"].scans == []
+
+
+def test_what_was_forgotten_is_read_anew(analyse_page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the decoded scan nor its answer is kept, and no thumbnail."""
+    read: list[bytes] = []
+    analyse = Analyser.analyse
+
+    def watched(self: Analyser, data: bytes, **asked: Any) -> Analysis:
+        read.append(data)
+        return analyse(self, data, **asked)
+
+    monkeypatch.setattr(Analyser, "analyse", watched)
+    scan = simulate_scan(Diagnosis.BENIGN, seed=77).png()
+    page = upload(analyse_page, ("a.png", scan)).run()
+    assert read == [scan], "once, however often the page runs"
+    page = page.button(key="clear").click().run()
+    upload(page, ("a.png", scan))
+    assert read == [scan, scan]
+
+
+def test_a_loaded_model_reads_on_when_its_files_are_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, analyse_page: AppTest
+) -> None:
+    """A volume that is no longer mounted: the banner says so, and the answer stands below it."""
+    weights = Path(shutil.copytree(ROOT / "weights", tmp_path / "weights"))
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(weights))
+    st.cache_resource.clear()
+    page = upload(
+        open_page(ROOT / "pages/reading/analyse.py"), ("a.png", simulate_scan(Diagnosis.BENIGN, seed=1).png())
+    )
+    weights.rename(tmp_path / "elsewhere")
+    st.cache_data.clear()
+    page = page.run()
+    assert not page.exception
+    assert "the one before is still reading" in texts(page)
+    assert "Model score" in texts(page)
+    st.cache_resource.clear()
 
 
 def test_two_sessions_never_share_a_scan() -> None:
