@@ -171,7 +171,7 @@ def _summarise(title: str, rows: Sequence[ScanRow], caution: str) -> Summary:
     figures = [
         _figure("lesion Dice", dice, groups),
         _figure("lesion IoU", np.array([row.truth.iou for row in rows]), groups),
-        _figure("HD95 (px)", np.array([row.truth.hd95_px for row in rows]), groups),
+        _figure("HD95 (px)", np.array([row.truth.hd95_px for row in rows]), groups, is_share=False),
         _figure("pixel precision", np.array([row.truth.precision for row in rows]), groups),
         _figure("pixel recall", np.array([row.truth.recall for row in rows]), groups),
         _figure("lesions missed", np.where(np.isnan(dice), math.nan, dice < MISSED_BELOW_DICE), groups),
@@ -236,7 +236,12 @@ def _both(truth: NDArray[np.bool_]) -> bool:
 
 
 def _figure(
-    name: str, measured: FloatArray | Callable[[IntArray], float], groups: IntArray, *, scans: int | None = None
+    name: str,
+    measured: FloatArray | Callable[[IntArray], float],
+    groups: IntArray,
+    *,
+    scans: int | None = None,
+    is_share: bool = True,
 ) -> Figure:
     """A figure with its interval; where the draws cannot tell how far it could be off, none is given, and why.
 
@@ -248,7 +253,7 @@ def _figure(
     interval = bootstrap_interval(measured, groups, is_distance=name == CALIBRATION_ERROR)
     low, high = interval.low, interval.high
     distinct = len(set(groups.tolist())) if callable(measured) else len(set(groups[~np.isnan(measured)].tolist()))
-    if low == high and not callable(measured) and interval.estimate in (0.0, 1.0):
+    if low == high and is_share and not callable(measured) and interval.estimate in (0.0, 1.0):
         share = share_interval(round(interval.estimate * distinct), distinct)
         low, high = share.low, share.high
     elif low == high or distinct < FEWEST_SCANS:

@@ -20,6 +20,7 @@ from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
 
 SMALL, SMALL_HIGH = 57 * mm, 54 * mm  # of a picture where two scans share a page, its caption included
+PICTURES_HIGH = 2 * SMALL_HIGH + 2 * mm  # two rows of them
 NARROW = INNER - 2 * SMALL - 2 * mm - GAP  # what is left beside these pictures
 BETWEEN: float = 2 * mm  # what was found and the reference, in the narrow column
 CLASS_HIGH: float = 25 * mm  # of the class with its three bars, its words on two lines
@@ -83,7 +84,8 @@ def draw_pairs(pages: Pages, scans: Sequence[ReportScan]) -> None:
                 pages.picture(rgb, caption, left, upper_edge, SMALL, SMALL_HIGH)
             pages.y = top
         _draw_facts_in_one(pages, scan.record, MARGIN + INNER - NARROW)
-        upper = not (upper and pages.y >= middle)  # what has too much to say has the page to itself
+        end = pages.y if drawn is None else min(pages.y, top - PICTURES_HIGH)
+        upper = not (upper and end >= middle)  # what has too much to say has the page to itself
 
 
 def _draw_title(pages: Pages, record: Mapping[str, Any], size: float) -> None:
@@ -187,9 +189,10 @@ def _count_notes(count: int) -> Line:
 
 
 def _least_height(pages: Pages, record: Mapping[str, Any]) -> float:
-    """Of the title and the narrow column beside the pictures, with no note on the mask but their count."""
+    """Of the title, and of the pictures or the narrow column beside them, with no note on the mask but their count."""
     title = _height(pages, list(_title_lines(record, 10)), INNER)
-    return title + _finding_height(pages, record, NARROW) + BETWEEN + _least_truth_height(pages, record, NARROW)
+    facts = _finding_height(pages, record, NARROW) + BETWEEN + _least_truth_height(pages, record, NARROW)
+    return title + max(PICTURES_HIGH, facts)
 
 
 def _finding_height(pages: Pages, record: Mapping[str, Any], width: float) -> float:

@@ -182,16 +182,12 @@ def test_what_was_forgotten_is_read_anew(analyse_page: AppTest, monkeypatch: pyt
     assert read == [scan, scan]
 
 
-def test_a_loaded_model_reads_on_when_its_files_are_gone(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, analyse_page: AppTest
-) -> None:
+def test_a_loaded_model_reads_on_when_its_files_are_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A volume that is no longer mounted: the banner says so, and the answer stands below it."""
     weights = Path(shutil.copytree(ROOT / "weights", tmp_path / "weights"))
     monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(weights))
     st.cache_resource.clear()
-    page = upload(
-        open_page(ROOT / "pages/reading/analyse.py"), ("a.png", simulate_scan(Diagnosis.BENIGN, seed=1).png())
-    )
+    page = open_page(ROOT / "pages/reading/analyse.py").button(key="sample-benign").click().run()
     weights.rename(tmp_path / "elsewhere")
     st.cache_data.clear()
     page = page.run()

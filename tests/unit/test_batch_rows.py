@@ -200,6 +200,15 @@ def test_a_handful_of_scans_claims_no_certainty(analyser: Analyser) -> None:
     assert high - low > 0.6
 
 
+def test_a_distance_of_one_pixel_is_no_share_of_scans(analyser: Analyser) -> None:
+    """By Wilson it would lie between 0.6 and 1.0 pixels."""
+    rows = read(analyser, *with_mask("benign/a", simulate_scan(Diagnosis.BENIGN, seed=3, height=96, width=120)))
+    rows = [replace(row, truth=replace(row.truth, hd95_px=1.0)) for row in rows]
+    (distance,) = [figure for figure in summarise(rows)[0].figures if figure.name == "HD95 (px)"]
+    assert distance.estimate == 1.0
+    assert math.isnan(distance.low)
+
+
 def test_without_any_reference_there_is_no_summary(analyser: Analyser) -> None:
     assert summarise(read(analyser, ("a.png", save(speckle(), "PNG")))) == []
 

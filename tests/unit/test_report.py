@@ -25,6 +25,7 @@ from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, cutoff_words, report_json, score_beside
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import printable
+from busi_core.report_pdf.page import BOTTOM, TOP, Pages
 from busi_core.report_pdf.pictures import draw_difference
 from busi_core.types import Diagnosis, ImageWarning
 
@@ -202,6 +203,30 @@ def test_of_an_answer_that_was_insisted_on_the_warning_stands_before_the_answer(
     said = plain("".join(pages(report)))
     answers = [part.split("Classoftheimage")[0] for part in said.split("a.png")[-scans:]]
     assert [plain(ImageWarning.INSISTED.value) in before for before in answers] == [True] * scans
+
+
+@pytest.mark.parametrize("letters", [5, 200, 390])
+@pytest.mark.parametrize("warned", [False, True], ids=["no warning", "insisted"])
+def test_pictures_of_two_scans_on_a_page_never_lie_over_each_other(
+    simulated: dict[Diagnosis, SimulatedScan], monkeypatch: pytest.MonkeyPatch, letters: int, warned: bool
+) -> None:
+    short = make_report(with_mask("a", simulated[Diagnosis.BENIGN]))
+    warnings = [ImageWarning.INSISTED.value] if warned else []
+    long = {**short.scans[0].record, "file": "scan " * (letters // 5), "warnings": warnings}
+    boxes: dict[int, list[tuple[float, float]]] = {}
+    draw = Pages.picture
+
+    def watched(self: Pages, *given: Any) -> None:
+        boxes.setdefault(self.getPageNumber(), []).append((given[3] - given[5], given[3]))
+        draw(self, *given)
+
+    monkeypatch.setattr(Pages, "picture", watched)
+    draw_report(replace(short, scans=[ReportScan(long, short.scans[0].draw)] * 3))
+    assert sum(map(len, boxes.values())) == 12
+    middle = TOP - (TOP - BOTTOM) / 2
+    for page in boxes.values():
+        assert min(bottom for bottom, _ in page[:4]) >= (middle if len(page) > 4 else BOTTOM)
+        assert all(BOTTOM <= bottom < top <= middle for bottom, top in page[4:])
 
 
 def test_no_contrast_shows_no_class() -> None:
