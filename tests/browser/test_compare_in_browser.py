@@ -618,18 +618,45 @@ def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
             assert min(across, down) <= 1, (one, other)
 
 
-def test_a_finger_paints_and_two_fingers_move_the_view(show: Callable[..., Compared]) -> None:
+def correct_on_a_phone(show: Callable[..., Compared]) -> tuple[Compared, Callable[..., None]]:
+    """A mask begun from nothing, and fingers for it: what they do, and where each of them is."""
     shown = show(viewport=(390, 844), touch=True)
     shown.viewer.locator("button[data-mode=edit]").click()
     shown.viewer.get_by_role("button", name="From nothing").click()
-    stage = shown.page.get_by_test_id("stage-edit")
-    stage.scroll_into_view_if_needed()
+    shown.page.get_by_test_id("stage-edit").scroll_into_view_if_needed()
     touch = shown.page.context.new_cdp_session(shown.page)
 
     def fingers(kind: str, *places: tuple[float, float]) -> None:
         points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
+    return shown, fingers
+
+
+def test_two_fingers_that_move_the_view_set_no_corner(show: Callable[..., Compared]) -> None:
+    shown, fingers = correct_on_a_phone(show)
+    shown.viewer.locator("button[data-tool=polygon]").click()
+    x, y = shown.point("edit", 0.5, 0.5)
+
+    def draw_triangle() -> int:
+        for corner in ((x, y - 40), (x + 40, y + 30), (x - 40, y + 30), (x, y - 40)):
+            fingers("touchStart", corner)
+            fingers("touchEnd")
+            shown.page.wait_for_timeout(400)  # two taps in a hurry are a double tap
+        return shown.own_pixels()
+
+    drawn = draw_triangle()
+    assert drawn > 0
+    shown.viewer.get_by_role("button", name="Undo").click()
+    assert shown.own_pixels() == 0
+    fingers("touchStart", (x + 90, y))
+    fingers("touchStart", (x + 90, y), (x + 20, y + 60))
+    fingers("touchEnd")
+    assert draw_triangle() == drawn
+
+
+def test_a_finger_paints_and_two_fingers_move_the_view(show: Callable[..., Compared]) -> None:
+    shown, fingers = correct_on_a_phone(show)
     x, y = shown.point("edit", 0.5, 0.5)
     fingers("touchStart", (x - 40, y))
     for by in range(0, 80, 8):

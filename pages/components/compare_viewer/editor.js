@@ -163,8 +163,9 @@ class Editor {
     this.fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     if (this.fingers.size === 2) return this.cancelStroke(); // two fingers move the view
     const here = this.at(event);
-    if (this.tool === "polygon") return this.addCorner(here, event.altKey);
-    this.begin(here);
+    if (this.tool !== "polygon") return this.begin(here);
+    this.addCorner(here, event.altKey);
+    this.placed = this.corners.at(-1); // until the finger is lifted a second one takes it back
   }
 
   move(event) {
@@ -179,6 +180,7 @@ class Editor {
 
   lift(event, cancelled = false) {
     this.fingers.delete(event.pointerId);
+    this.placed = null;
     if (!this.before) return;
     event.stopPropagation();
     if (cancelled) return this.cancelStroke();
@@ -212,6 +214,7 @@ class Editor {
       this.current.paint();
     }
     this.before = null;
+    this.corners = this.corners.filter((corner) => corner !== this.placed);
     this.hooks.changed();
   }
 
