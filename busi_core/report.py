@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from busi_core.findings import Finding, read_opinions
@@ -133,7 +134,7 @@ class Report:
     Attributes:
         scans: In the order of the report.
         model_version: Which weights read them.
-        created: Date and time, ISO 8601.
+        created: Date and time with the offset from UTC, as RFC 3339 has it (`local_time`).
         subject: What the reader typed in, as a name or a case number; empty when nothing.
         summaries: Of the scans with a reference; empty where there are none.
         worth: What the version's answers were worth on test scans, in sentences (`worth.say_worth`).
@@ -225,6 +226,11 @@ def cutoff_words(threshold: float, model_threshold: float) -> str:
 def is_own_cutoff(threshold: float, model_threshold: float) -> bool:
     """Whether a cut-off is the model's own, as far as two digits tell."""
     return math.isclose(threshold, model_threshold, abs_tol=0.005)
+
+
+def local_time() -> str:
+    """Now, in the zone of this machine, with the offset from UTC: '2026-11-20 22:36+01:00' (RFC 3339)."""
+    return datetime.now().astimezone().isoformat(" ", "minutes")
 
 
 def read_by(identity: str) -> str:

@@ -53,8 +53,8 @@ def submit(permit: Permit, spec: JobSpec, settings: Settings, audit: AuditLog) -
     settled = settle(spec, settings)
     _require_free_name(settled.version, list_jobs(settings))
     order = Order(f"{_now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}", 1, who, settled)  # SQLite counts whole seconds
-    write_order(settings.state_dir / RUNS_DIR / order.job, order)
     audit.append(who, "job.queued", order.job, **settled.as_json())
+    write_order(settings.state_dir / RUNS_DIR / order.job, order)
     _enqueue(order, settings, audit)
     return read_job(settings, order.job)
 
@@ -92,8 +92,8 @@ def resume(permit: Permit, id: str, settings: Settings, audit: AuditLog) -> Job:
     _require_state(job, (PAUSED, FAILED), "resumed")
     _require_free_name(job.spec.version, [other for other in list_jobs(settings) if other.id != id])
     order = Order(job.id, job.attempt + 1, job.who, job.spec)
-    write_order(job.run_dir, order)
     audit.append(who, "job.resumed", job.id, attempt=order.attempt)
+    write_order(job.run_dir, order)
     _enqueue(order, settings, audit)
     return read_job(settings, id)
 

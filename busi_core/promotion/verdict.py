@@ -3,7 +3,8 @@
 | outcome               | when                                                                                     |
 |-----------------------|------------------------------------------------------------------------------------------|
 | refused               | there is nothing to compare: damaged, leaked, not a number                               |
-| worse                 | a figure, or a part of the scans, is shown to be worse, and by more than its margin      |
+| worse                 | a figure is shown to have fallen, and not to stay within its margin; or a part of the    |
+|                       | scans is shown to have fallen, and fell by more than its margin                          |
 | insufficient evidence | too few scans to tell; says how many would be needed                                     |
 | better                | no worse anywhere, and better in Dice or AUC: the whole interval lies above 0            |
 | non-inferior          | no worse anywhere by more than the margins                                               |
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_core.errors import PromotionError
+from busi_core.evaluation import without_nan
 from busi_core.files import write_atomically
 from busi_core.metrics.bootstrap import Interval
 from busi_core.metrics.calibration import CALIBRATION_ERROR
@@ -180,7 +182,7 @@ def write_verdict(folder: Path, verdict: Verdict) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    content = _to_json({"schema": VERDICT_SCHEMA, **asdict(verdict)})
+    content = without_nan({"schema": VERDICT_SCHEMA, **asdict(verdict)})
     content["sha256"] = _digest(content)
     data = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(_path(folder, verdict.in_service.version), data.encode())
@@ -325,14 +327,6 @@ def _path(folder: Path, in_service: str) -> Path:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _from_json(content: dict[str, Any]) -> Verdict:

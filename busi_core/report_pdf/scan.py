@@ -20,7 +20,7 @@ from busi_core.report_pdf.pictures import caption_pictures
 from busi_core.types import Diagnosis, ImageWarning
 
 SMALL, SMALL_HIGH = 57 * mm, 54 * mm  # of a picture where two scans share a page, its caption included
-PICTURES_HIGH = 2 * SMALL_HIGH + 2 * mm  # two rows of them
+PICTURES_HIGH: float = 2 * SMALL_HIGH + 2 * mm  # two rows of them
 NARROW = INNER - 2 * SMALL - 2 * mm - GAP  # what is left beside these pictures
 BETWEEN: float = 2 * mm  # what was found and the reference, in the narrow column
 CLASS_HIGH: float = 25 * mm  # of the class with its three bars, its words on two lines

@@ -43,10 +43,10 @@ TUMOUR = 1
 Matrix = NDArray[np.int64]  # (classes, classes), rows the truth, columns the prediction
 
 
-def pixel_confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int = CLASSES) -> Matrix:
-    """Count pixels by true and predicted class: (classes, classes) int64."""
-    cells = truth.ravel() * classes + predicted.ravel()
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+def pixel_confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64]) -> Matrix:
+    """Count pixels by true and predicted class."""
+    cells = truth.ravel() * CLASSES + predicted.ravel()
+    return np.bincount(cells, minlength=CLASSES**2).reshape(CLASSES, CLASSES).astype(np.int64)
 
 
 def class_table(matrix: Matrix) -> dict[str, NDArray[np.float64]]:

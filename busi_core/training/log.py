@@ -44,7 +44,7 @@ def read_epochs(run: Path) -> list[Epoch]:
     """The epochs that a run has finished so far; empty before the first, and a damaged line ends the list."""
     epochs: list[Epoch] = []
     try:
-        lines = (run / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (run / LOG_FILE).read_bytes().splitlines()
     except OSError:
         return []
     for line in lines:

@@ -16,7 +16,7 @@ from busi_core.promotion.record import read_record
 from busi_core.promotion.verdict import REFUSED, Verdict, read_verdict
 from busi_core.registry import MAX_COMMENT, Change, Registry, read_registry
 from pages.components.admin import require_admin
-from pages.components.page import plain, show_error, start_page
+from pages.components.page import plain, show_error, start_page, to_minutes
 from pages.components.serving import look_again
 from pages.components.verdict_panel import show_verdict
 
@@ -52,7 +52,7 @@ def show_in_service(permit: Permit, registry: Registry) -> None:
         return
     before = f", in place of {plain(last.before)}" if last.before else ""
     said = f": “{plain(last.comment)}”" if last.comment else ""
-    st.caption(f"{last.kind.capitalize()} by {plain(last.who)}, {moment(last.when)}{before}{said}")
+    st.caption(f"{last.kind.capitalize()} by {plain(last.who)}, {to_minutes(last.when)}{before}{said}")
 
 
 def show_versions(rows: list[VersionRow], in_service: str) -> None:
@@ -241,7 +241,7 @@ def show_history(registry: Registry) -> None:
     st.dataframe(
         {
             "No.": [change.revision for change in newest],
-            "Time (UTC)": [moment(change.when) for change in newest],
+            "Time (UTC)": [to_minutes(change.when) for change in newest],
             "who": [change.who for change in newest],
             "what": [change.kind for change in newest],
             "version": [change.version for change in newest],
@@ -257,7 +257,7 @@ def show_history(registry: Registry) -> None:
         number = st.selectbox(
             "Record of a promotion",
             list(promotions),
-            format_func=lambda n: f"No. {n}: {promotions[n].version}, {moment(promotions[n].when)}",
+            format_func=lambda n: f"No. {n}: {promotions[n].version}, {to_minutes(promotions[n].when)}",
             key="models-record",
         )
         show_record(promotions[number])
@@ -274,11 +274,6 @@ def show_record(change: Change) -> None:
     st.download_button(
         "Record as JSON", json.dumps(record, indent=1), name, "application/json", on_click="ignore", key="record-json"
     )
-
-
-def moment(when: str) -> str:
-    """'2026-11-20 22:36' of an ISO time."""
-    return when[:16].replace("T", " ")
 
 
 def read_rules() -> Protocol | None:

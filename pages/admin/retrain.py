@@ -10,7 +10,7 @@ from busi_core.jobs.run_folder import read_curves
 from busi_core.jobs.spec import QUEUED, RUNNING, Job
 from busi_core.settings import Settings
 from pages.components.admin import require_admin
-from pages.components.page import show_error, start_page
+from pages.components.page import show_error, start_page, to_minutes
 from pages.components.training_charts import FIGURES, draw_comparison
 from pages.components.training_order import label_data_sets, show_order_form
 from pages.components.training_panel import show_job
@@ -55,7 +55,7 @@ def compare(jobs: list[Job]) -> None:
             "version": [job.spec.version for job in jobs],
             "state": [job.state for job in jobs],
             "ordered by": [job.who for job in jobs],
-            "ordered (UTC)": [job.created[:16].replace("T", " ") for job in jobs],
+            "ordered (UTC)": [to_minutes(job.created) for job in jobs],
             "start": [job.spec.start for job in jobs],
             "data sets": [", ".join(job.spec.data_sets) for job in jobs],
             "size": [job.spec.size for job in jobs],

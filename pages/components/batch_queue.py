@@ -12,18 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import streamlit as st
 
 from busi_core import Analyser, Diagnosis, InvalidImageError, simulate_scan
 from busi_core.batch import ScanRow, read_cases
 from busi_core.batch_tables import same_pixels, summarise
-from busi_core.data.pairing import TABLES, Batch, Case, pair_files
+from busi_core.data.pairing import Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.imaging.overlay import mask_png
 from busi_core.report import Summary
 from pages.components.budget import QUEUE_KEY, OpenZip, count_kept, room_left, say_full
-from pages.components.cases import DOUBTFUL, cap_uploads, name_some
+from pages.components.cases import cap_uploads, say_left_over
 from pages.components.metrics import Outcome, count_reading
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
@@ -120,9 +119,8 @@ class BatchQueue:
         kinds = list(Diagnosis) * SIMULATED_OF_EACH
         for seed, diagnosis in enumerate(kinds, start=len(self.simulated) + 1):  # another breast for each
             sample = simulate_scan(diagnosis, seed=seed)
-            mask = cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].tobytes()
             stem = f"simulated/{diagnosis.value}/SIMULATED {diagnosis.value} {seed}"
-            files += [(f"{stem}.png", sample.png()), (f"{stem}_mask.png", mask)]
+            files += [(f"{stem}.png", sample.png()), (f"{stem}_mask.png", mask_png(sample.mask))]
         first_case = len(self.cases)
         self._add(pair_files(list_uploads(files)))
         self.simulated |= {case.id for case in self.cases[first_case:]}
@@ -184,13 +182,7 @@ class BatchQueue:
         refused = len(batch.cases) - len(added)
         if refused:
             self.notes.append(f"A batch holds {MAX_CASES} scans: {refused} found no room. Read them in a second batch.")
-        if batch.lone_masks:
-            self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
-        if batch.doubtful_masks:
-            self.notes.append(f"{DOUBTFUL} {name_some([mask.name for mask in batch.doubtful_masks])}.")
-        others = [name for name in batch.left_out if not name.endswith(TABLES)]
-        if others:
-            self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
+        self.notes += say_left_over(batch)
         self.running = self.running or not self.is_done
 
 

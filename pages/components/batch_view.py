@@ -6,7 +6,6 @@ import math
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -15,11 +14,11 @@ import streamlit as st
 from busi_core import Diagnosis, ImageWarning
 from busi_core.batch import ScanRow, report_scan
 from busi_core.batch_tables import rows_csv
-from busi_core.report import MAX_SUBJECT, Report, Summary, report_json, score_figure
+from busi_core.report import MAX_SUBJECT, Report, Summary, local_time, report_json, score_figure
 from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
+from pages.components.class_blocks import CLASS_COLOURS
 from pages.components.downloads import safe_stem
-from pages.components.finding_panel import CLASS_COLOURS
 from pages.components.page import label
 from pages.components.serving import worth_of
 
@@ -296,7 +295,7 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
         placeholder="nothing unless typed in",
         width=420,
     )
-    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    created = local_time()
     everything = len(rows) == len(queue.rows)
 
     def make_report() -> Report:

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-import cv2
-import numpy as np
 import streamlit as st
 
 from busi_core import Diagnosis, InvalidImageError, simulate_scan
 from busi_core.data.pairing import TABLES, Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.imaging.overlay import mask_png
 from busi_core.types import Grey
 from pages.components.budget import CASES_KEY, OpenZip, count_kept, room_left, say_full
 
 MAX_UPLOADS = 1_000  # files chosen one by one; the browser's list of them freezes the page for minutes from some more
+NAMED = 5  # files that a note names
 DOUBTFUL = (
     "Several files have the same name, so that whose masks these are cannot be told, and none is used; give them other "
     "names, or add them one after the other:"
@@ -73,13 +73,7 @@ class CaseList:
             self.simulated |= {case.id for case in added}
         if added:
             self.index = first
-        if batch.lone_masks:
-            self.notes.append(f"Masks without their scan: {name_some([mask.name for mask in batch.lone_masks])}.")
-        if batch.doubtful_masks:
-            self.notes.append(f"{DOUBTFUL} {name_some([mask.name for mask in batch.doubtful_masks])}.")
-        others = [name for name in batch.left_out if not name.endswith(TABLES)]
-        if others:
-            self.notes.append(f"Left out, no images by their names: {name_some(others)}.")
+        self.notes += say_left_over(batch)
 
     def add_uploads(self, scans: Sequence[Upload], masks: Sequence[Upload] = (), *, is_folder: bool = False) -> None:
         """Append what was uploaded.
@@ -121,12 +115,18 @@ class CaseList:
         """Open a case by its position, from 0; a position outside opens the nearest."""
         self.index = max(0, min(index, len(self.cases) - 1))
 
-    def reopen(self, case: Case) -> bool:
-        """Open the case of the same file, when there is one."""
-        places = [place for place, one in enumerate(self.cases) if one.scan is case.scan]
-        if places:
-            self.open(places[0])
-        return bool(places)
+    def take(self, case: Case, *, simulated: bool) -> None:
+        """Open a case of another list, unless it is here: its bytes copied, so that what is cleared there is free."""
+        own = replace(case, scan=_copy(case.scan), masks=tuple(map(_copy, case.masks)))
+        for place, one in enumerate(self.cases):
+            if _is_same(one, own):
+                return self.open(place)
+        size = sum(file.size for file in (own.scan, *own.masks))
+        if size > room_left(self):
+            self.notes = [say_full(self)]
+            return None
+        self.held += size
+        return self.add(Batch((own,), (), ()), simulated=simulated)
 
     def clear(self) -> None:
         """Forget every case, and what was drawn; which versions read stays."""
@@ -154,6 +154,26 @@ class CaseList:
         return loose, zips
 
 
+def _copy(file: SourceFile) -> SourceFile:
+    """The file without what it lies in, a zip perhaps; one that cannot be read stays as it is, and says so later."""
+    try:
+        (own,) = list_uploads([(file.name, file.read())])
+    except InvalidImageError:
+        return file
+    return own
+
+
+def _is_same(one: Case, other: Case) -> bool:
+    """Whether two cases are of the same files."""
+    files, others = (one.scan, *one.masks), (other.scan, *other.masks)
+    if [(file.name, file.size) for file in files] != [(file.name, file.size) for file in others]:
+        return False
+    try:
+        return all(file is same or file.read() == same.read() for file, same in zip(files, others, strict=True))
+    except InvalidImageError:
+        return False
+
+
 def cap_uploads(files: Sequence[Upload]) -> tuple[Sequence[Upload], list[str]]:
     """The first files of one drop, and a note when there were more."""
     left_out = len(files) - MAX_UPLOADS
@@ -175,8 +195,7 @@ def simulate_case(diagnosis: Diagnosis, seed: int) -> Batch:
     """A simulated scan with the mask that it was drawn from; of no patient."""
     sample = simulate_scan(diagnosis, seed=seed)
     name = f"simulated {diagnosis.value} {seed}"
-    mask = cv2.imencode(".png", sample.mask.astype(np.uint8) * 255)[1].tobytes()
-    scan, mask_file = list_uploads([(f"{name}.png", sample.png()), (f"{name}_mask.png", mask)])
+    scan, mask_file = list_uploads([(f"{name}.png", sample.png()), (f"{name}_mask.png", mask_png(sample.mask))])
     return Batch((Case("simulated", scan.name, scan, (mask_file,), diagnosis, None),), (), ())
 
 
@@ -196,7 +215,18 @@ def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
     return pair_folders(scans, masks)
 
 
-def name_some(names: Sequence[str], most: int = 5) -> str:
+def say_left_over(batch: Batch) -> list[str]:
+    """What of an addition is no case, one sentence each; plain text."""
+    others = [name for name in batch.left_out if not name.endswith(TABLES)]
+    kinds = (
+        ("Masks without their scan:", [mask.name for mask in batch.lone_masks]),
+        (DOUBTFUL, [mask.name for mask in batch.doubtful_masks]),
+        ("Left out, no images by their names:", others),
+    )
+    return [f"{what} {_name_some(names)}." for what, names in kinds if names]
+
+
+def _name_some(names: Sequence[str]) -> str:
     """The first of many names, and how many more there are."""
-    listed = ", ".join(names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+    listed = ", ".join(names[:NAMED])
+    return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"

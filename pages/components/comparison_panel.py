@@ -10,13 +10,14 @@ from busi_core.audit import open_audit
 from busi_core.comparison import Comparison, HeatmapFit, LesionMatch
 from busi_core.corrections import MAX_WHO, keep_correction
 from busi_core.metrics.conformal import USUAL_COVERAGE
-from busi_core.report import Report, report_json, score_beside
+from busi_core.report import Report, report_json
 from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.types import Analysis, ImageWarning
+from pages.components.class_blocks import CLASS_COLOURS, flag_block, score_rows
 from pages.components.compare_viewer import EditedMask, ShownReading
 from pages.components.downloads import safe_name, safe_stem
-from pages.components.finding_panel import CLASS_COLOURS, score_text, show_warnings
+from pages.components.finding_panel import show_warnings
 from pages.components.page import label, show_error
 
 UNKNOWN = "not stated"
@@ -79,24 +80,20 @@ def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:
         return f'<div class="label">Class</div><div class="fine">{said}</div>'
     if predicted is None or scores is None:
         return f'<div class="label">Class</div><div class="fine">This model gives no class. Reference: {truth}.</div>'
-    verdict = ""
+    flag, verdict = "", ""
+    if analysis.malignancy_threshold is not None:
+        flag = flag_block(scores[Diagnosis.MALIGNANT], analysis.malignancy_threshold, predicted)
     if reference_class is not None:
         same = predicted is reference_class
         verdict = (
             f'<div class="flag {"off" if same else "on"}"><b>{"Same class" if same else "Another class"}</b></div>'
         )
-    rows = "".join(
-        f'<div class="score-row"><span>{d.value}</span>'
-        f'<span class="bar"><i style="width:{scores[d]:.1%};background:{CLASS_COLOURS[d]}"></i></span>'
-        f"<b>{score_text(scores[d])}</b></div>"
-        for d in Diagnosis
-    )
     return (
         f'<div class="label">Class</div><table class="plain pairs"><tbody>'
         f"<tr><td>Reference</td><td><b>{truth}</b></td></tr>"
         f'<tr><td>Model</td><td><b style="color:{CLASS_COLOURS[predicted]}">{predicted.value}</b></td></tr>'
-        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{rows}'
-        f"{_set_line(analysis)}{_flag_block(analysis, predicted)}"
+        f'</tbody></table>{verdict}<div class="label spaced">Model score</div>{score_rows(scores)}'
+        f"{_set_line(analysis)}{flag}"
     )
 
 
@@ -106,22 +103,6 @@ def _set_line(analysis: Analysis) -> str:
         return ""
     promise = f"Cannot be ruled out ({USUAL_COVERAGE:.0%} of cases)"
     return f'<div class="label">{promise}</div><div class="set">{" or ".join(analysis.not_ruled_out)}</div>'
-
-
-def _flag_block(analysis: Analysis, predicted: Diagnosis) -> str:
-    """Whether the scan was flagged: it may be beside any class, and is amber then, as on Analyse."""
-    scores, threshold = analysis.prediction.probabilities, analysis.malignancy_threshold
-    if scores is None or threshold is None:
-        return ""
-    said, cutoff = score_beside(scores[Diagnosis.MALIGNANT], threshold)
-    flagged, is_class = scores[Diagnosis.MALIGNANT] >= threshold, predicted is Diagnosis.MALIGNANT
-    mark = "⚑ Flagged for malignancy" if flagged else "Not flagged for malignancy"
-    though = f", though the class is {predicted.value}" if flagged and not is_class else ""
-    tone = "off" if not flagged else "on" if is_class else "on beside"
-    return (
-        f'<div class="flag {tone}"><b>{mark}{though}</b>'
-        f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on.</span></div>"
-    )
 
 
 def heat_table(comparison: Comparison | None) -> str:

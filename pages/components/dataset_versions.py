@@ -9,7 +9,7 @@ from busi_core.jobs.ledger import list_jobs
 from busi_core.jobs.spec import OPEN_STATES
 from busi_core.managed.sets import ManagedSet
 from busi_core.managed.store import find_damaged, list_sets, remove
-from pages.components.page import label, plain, show_error
+from pages.components.page import label, plain, show_error, to_minutes
 
 
 def show_versions(permit: Permit) -> None:
@@ -32,8 +32,8 @@ def show_versions(permit: Permit) -> None:
             "Source": [managed.source for managed in sets],
             "Licence": [managed.licence for managed in sets],
             "Accepted by": [managed.who for managed in sets],
-            "On (UTC)": [_moment(managed.created) for managed in sets],
-            "Removed": [_moment(managed.removed) if managed.removed else "" for managed in sets],
+            "On (UTC)": [to_minutes(managed.created) for managed in sets],
+            "Removed": [to_minutes(managed.removed) if managed.removed else "" for managed in sets],
         },
         hide_index=True,
         key="dataset-versions",
@@ -57,7 +57,9 @@ def _show_version(managed: ManagedSet, permit: Permit) -> None:
     for line in lines:
         st.html(label(line, css="fine"))
     if managed.removed is not None:
-        st.html(label(f"Removed on {_moment(managed.removed)}: its scans are deleted, this record stays.", css="fine"))
+        st.html(
+            label(f"Removed on {to_minutes(managed.removed)}: its scans are deleted, the record stays.", css="fine")
+        )
         return
     with st.popover("Remove", icon=":material/delete:"):
         _show_users(managed)
@@ -88,7 +90,3 @@ def _show_users(managed: ManagedSet) -> None:
         st.warning(
             f"Trainings use it that are not over, and fail without it: {plain(named)}.", icon=":material/warning:"
         )
-
-
-def _moment(when: str) -> str:
-    return when[:16].replace("T", " ")

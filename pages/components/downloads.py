@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import streamlit as st
 
@@ -20,6 +19,7 @@ from busi_core.report import (
     ReportPictures,
     ReportScan,
     cutoff_words,
+    local_time,
     reading_record,
     record_json,
 )
@@ -179,8 +179,7 @@ def single_report(
     )
     if truth is not None:
         record["truth"] = truth.record()
-    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return Report([ReportScan(record, draw)], analysis.model_version, created, subject.strip(), worth=worth)
+    return Report([ReportScan(record, draw)], analysis.model_version, local_time(), subject.strip(), worth=worth)
 
 
 def safe_stem(name: str) -> str:

@@ -10,14 +10,13 @@ from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, Finding, 
 from busi_core.evaluation import band_of
 from busi_core.findings import NOT_IN_ONE_REGION, read_opinions
 from busi_core.models.checkpoint import ModelCard
-from busi_core.report import cutoff_words, score_beside, score_words
+from busi_core.report import cutoff_words
 from busi_core.worth import say_flagged, say_in_doubt
+from pages.components.class_blocks import CLASS_COLOURS, flag_block, score_rows
 from pages.components.downloads import ScanOnScreen, show_downloads
 from pages.components.limits_panel import chosen_coverage, say_left_out, show_class_set, show_withheld
 from pages.components.page import label
 from pages.components.serving import get_assessment, worth_of
-
-CLASS_COLOURS = {Diagnosis.NORMAL: "#8b949e", Diagnosis.BENIGN: "#58a6ff", Diagnosis.MALIGNANT: "#ff7b72"}
 
 
 def show_finding(
@@ -101,12 +100,6 @@ def _say_opinions(analysis: Analysis, cutoff: float, card: ModelCard | None) -> 
 
 def _class_block(analysis: Analysis) -> str:
     probabilities, diagnosis = analysis.prediction.probabilities or {}, analysis.prediction.diagnosis
-    rows = "".join(
-        f'<div class="score-row"><span>{d.value}</span>'
-        f'<span class="bar"><i style="width:{probabilities[d]:.1%};background:{CLASS_COLOURS[d]}"></i></span>'
-        f"<b>{score_text(probabilities[d])}</b></div>"
-        for d in Diagnosis
-    )
     hint = (
         "Of the whole image, not of one region. Scaled on validation scans; not the chance of cancer for this patient."
     )
@@ -114,7 +107,7 @@ def _class_block(analysis: Analysis) -> str:
         f'<div class="label">Class of the image</div>'
         f'<div class="diagnosis" style="color:{CLASS_COLOURS[diagnosis or Diagnosis.NORMAL]}">{diagnosis}</div>'
         f'<div class="label" title="{escape(hint)}">Model score '
-        f'<span class="hint" aria-label="{escape(hint)}">?</span></div>{rows}'
+        f'<span class="hint" aria-label="{escape(hint)}">?</span></div>{score_rows(probabilities)}'
     )
 
 
@@ -123,19 +116,10 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
     score = (analysis.prediction.probabilities or {})[Diagnosis.MALIGNANT]
     lines = []
     if flag is not None:
-        diagnosis = analysis.prediction.diagnosis
-        is_class = diagnosis is Diagnosis.MALIGNANT
-        mark = "⚑ Flagged for malignancy" if finding.flagged else "Not flagged for malignancy"
-        tone = "off" if not finding.flagged else "on" if is_class else "on beside"
-        though = f", though the class is {diagnosis}" if finding.flagged and not is_class else ""
-        said, cutoff = score_beside(score, flag.threshold)
         worth = ""
         if ImageWarning.INSISTED not in analysis.warnings:
             worth = say_flagged(flag, reports) + (say_left_out(analysis, analyser, reports) if finding.flagged else "")
-        lines.append(
-            f'<div class="flag {tone}"><b>{mark}{though}</b>'
-            f"<span>Score of malignant {escape(said)}; flagged from {cutoff} on. {worth}</span></div>"
-        )
+        lines.append(flag_block(score, flag.threshold, analysis.prediction.diagnosis, worth))
     band = band_of(reports, score, flag=flag.threshold if flag else None)
     if band is not None:
         scans = sum(report.scans for report in reports)
@@ -172,8 +156,3 @@ def _lesion_block(analysis: Analysis, finding: Finding) -> str:
         f'<div class="size">{size.longest:.{digits}f} × {size.perpendicular:.{digits}f} {unit}</div>'
         f'<div class="fine">{share}, {cutoff}</div>{uncalibrated}{several}'
     )
-
-
-def score_text(score: float) -> str:
-    """A score in words, as HTML."""
-    return escape(score_words(score))

@@ -52,6 +52,11 @@ def label(text: str, *, css: str = "label") -> str:
     return f'<div class="{css}">{escape(text)}</div>'
 
 
+def to_minutes(when: str) -> str:
+    """'2026-11-20 22:36' of an ISO time."""
+    return when[:16].replace("T", " ")
+
+
 def _find_model_problem(serving: Serving) -> str | None:
     """Why another model than the newest reads; None when all is well, or when there is none at all (the page
     that needs it says so)."""

@@ -14,7 +14,7 @@ from busi_core.jobs.run_folder import list_examples, read_curves, read_status, r
 from busi_core.jobs.spec import CANCELLED, DONE, FAILED, PAUSED, QUEUED, RUNNING, Job
 from busi_core.settings import Settings
 from busi_core.training.log import Epoch
-from pages.components.page import label, plain, show_error
+from pages.components.page import label, plain, show_error, to_minutes
 from pages.components.training_charts import draw_loss, draw_validation
 from pages.components.training_order import say_seconds, say_sets
 
@@ -40,7 +40,7 @@ def show_job(permit: Permit, job: Job, jobs: list[Job], settings: Settings, labe
         _show_buttons(permit, job, settings)
     on = f" on {plain(job.device)}" if job.device and job.state == RUNNING else ""
     st.caption(
-        f"Ordered by **{plain(job.who)}**, {_clock(job.created)} UTC{on}. From **{plain(spec.start)}** on "
+        f"Ordered by **{plain(job.who)}**, {to_minutes(job.created)} UTC{on}. From **{plain(spec.start)}** on "
         f"**{say_sets(spec.data_sets, labels)}**: {spec.size} px, learning rate {spec.learning_rate:g}, "
         f"{spec.batch_size} images a step, at most {spec.epochs} epochs, stopping after {spec.patience} without a "
         f"better score, seed {spec.seed}."
@@ -169,7 +169,3 @@ def _show_examples(job: Job) -> None:
         )
         picked = numbers[-1] if chosen == follow else int(str(chosen))
     st.image(str(dict(pictures)[picked]), caption=f"after epoch {picked}", width="stretch")
-
-
-def _clock(moment: str) -> str:
-    return moment[:16].replace("T", " ")

@@ -49,7 +49,8 @@ class Tray:
         refused: How many of the last addition found no room.
         frames: Which frame, from 0, was chosen of a scan with several, by the scan's id.
         cutoffs: What the reader chose as the lesion's cut-off, by the id of the reading.
-        starts: The same as it was when the page was opened: where the viewer's slider starts.
+        heat_cutoffs: The same of the heat map's.
+        starts: Both as they were when the page was opened: where the viewer's sliders start.
         generation: Counts additions; part of the uploader's key, so that it is empty again after each.
         shelf: What was explained of the scans.
         subjects: What the reader typed in as the name on a scan's report, by the scan's id.
@@ -63,7 +64,8 @@ class Tray:
     refused: int = 0
     frames: dict[str, int] = field(default_factory=dict)
     cutoffs: dict[str, float] = field(default_factory=dict)
-    starts: dict[str, float] = field(default_factory=dict)
+    heat_cutoffs: dict[str, float] = field(default_factory=dict)
+    starts: tuple[dict[str, float], dict[str, float]] = field(default_factory=lambda: ({}, {}))
     generation: int = 0
     shelf: Shelf = field(default_factory=Shelf)
     subjects: dict[str, str] = field(default_factory=dict)
@@ -108,7 +110,8 @@ class Tray:
     def clear(self) -> None:
         """Forget every scan."""
         self.scans, self.index, self.refused, self.frames, self.shelf, self.subjects = [], 0, 0, {}, Shelf(), {}
-        self.cutoffs, self.starts, self.insisted, self.doubted = {}, {}, set(), set()
+        self.cutoffs, self.heat_cutoffs, self.starts = {}, {}, ({}, {})
+        self.insisted, self.doubted = set(), set()
         self.generation += 1
 
 

@@ -19,7 +19,7 @@ from busi_core.promotion.verdict import (
     Comparison,
     Verdict,
 )
-from pages.components.page import plain
+from pages.components.page import plain, to_minutes
 
 _COLOURS = {BETTER: "#3fb950", KEPT: "#58a6ff", BROKEN: "#ff7b72", OPEN: "#ffb000"}
 _GREY = "#8b949e"
@@ -43,7 +43,7 @@ def show_verdict(verdict: Verdict) -> None:
     on = f"on {scans} ({kinds})" if verdict.comparisons else f"without figures on the {scans}"
     st.caption(
         f"{plain(verdict.candidate.version)} beside {plain(verdict.in_service.version)}, {on}, judged "
-        f"{verdict.created[:16].replace('T', ' ')} UTC. {_say_looks(verdict.looks)}"
+        f"{to_minutes(verdict.created)} UTC. {_say_looks(verdict.looks)}"
     )
     whole = [one for one in verdict.comparisons if one.rule != PART]
     parts = [one for one in verdict.comparisons if one.rule == PART]

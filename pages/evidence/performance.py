@@ -125,7 +125,12 @@ def show_cases(report: EvaluationReport, version: str) -> None:
         st.html(label(title))
         for column, result in zip(st.columns(CASES), chosen, strict=False):
             record = records[result.id]
-            analysis = analyse(record.image.read_bytes(), None, get_analyser(version), _counted=False)
+            try:
+                data = record.image.read_bytes()
+            except OSError:
+                column.html(label(f"{result.id}: its file is no longer there.", css="fine"))
+                continue
+            analysis = analyse(data, None, get_analyser(version), insist=True, _counted=False)  # as it was scored
             truth = read_truth(record, analysis.image.height, analysis.image.width)
             shown = draw_mask(analysis.image.rgb, read_finding(analysis).lesion_mask)
             column.image(shown, caption=f"{result.id}: Dice {result.dice:.2f}, {truth.mean():.1%} lesion")

@@ -30,7 +30,7 @@ from pages.components.serving import (
     servable_versions,
 )
 from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
-from pages.components.viewer import pack_scene, show_viewer
+from pages.components.viewer import HEAT_CUTOFF, pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
 FINDING_PLACES = 3  # two to leave alone and one to write into
@@ -228,8 +228,9 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
     scan_id = f"{scan.id}-{analysis.image.frame}-{analyser.identity}{'-insisted' if insist else ''}"
     place = place_of_finding(right, scan_id)
     if "viewer" not in st.session_state:  # the page was opened: what the browser had chosen went with the page before
-        tray.starts = dict(tray.cutoffs)
-    cutoff = tray.starts.get(scan_id, analysis.lesion_threshold)
+        tray.starts = dict(tray.cutoffs), dict(tray.heat_cutoffs)
+    lesion_starts, heat_starts = tray.starts
+    cutoff = lesion_starts.get(scan_id, analysis.lesion_threshold)
     scene = pack_scene(
         analysis,
         scan_id=scan_id,
@@ -239,6 +240,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         simulated=scan.simulated,
         read_first=read_first,
         lesion_cutoff=cutoff,
+        heat_cutoff=heat_starts.get(scan_id, HEAT_CUTOFF),
         heat_worth=say_peaks(get_assessment(analyser.card.version, analyser.card.sha256)),
     )
     with left:
@@ -248,6 +250,8 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         st.rerun()
     if state.lesion_cutoff is not None:
         cutoff = tray.cutoffs[scan_id] = state.lesion_cutoff
+    if state.heat_cutoff is not None:
+        tray.heat_cutoffs[scan_id] = state.heat_cutoff
     with place:
         if read_first and not state.revealed:
             st.info(

@@ -6,7 +6,7 @@ import streamlit as st
 
 from busi_core import BusiError, read_settings
 from busi_core.batch import ScanRow
-from busi_core.data.pairing import Batch, Case
+from busi_core.data.pairing import Case
 from busi_core.data.sources import list_folder, resolve_below
 from pages.components.batch_queue import (
     CHUNK_SECONDS,
@@ -160,9 +160,7 @@ def open_in_analyse(case: Case, *, simulated: bool) -> None:
 
 def open_in_compare(case: Case, *, simulated: bool) -> None:
     """Put the scan among the cases, unless it is there, and go to their page."""
-    cases = get_cases()
-    if not cases.reopen(case):
-        cases.add(Batch((case,), (), ()), simulated=simulated)
+    get_cases().take(case, simulated=simulated)
     st.switch_page("pages/reading/compare.py")
 
 

@@ -13,7 +13,6 @@ from streamlit.testing.v1 import AppTest
 from uploads import pack
 from versions import make_analyser, write_version
 
-from busi_core.data.pairing import Batch
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
@@ -141,10 +140,8 @@ def test_a_scan_opened_in_compare_twice_is_there_once(page: AppTest) -> None:
     page = upload(page, ("a.png", scan()), ("b.png", scan(seed=2))).run()
     first, second = queue_of(page).cases
     cases = CaseList()
-    for case in (first, second):
-        assert not cases.reopen(case)
-        cases.add(Batch((case,), (), ()))
-    assert cases.reopen(first)
+    for case in (first, second, first):
+        cases.take(case, simulated=False)
     assert (len(cases.cases), cases.index) == (2, 0)
 
 

@@ -85,3 +85,21 @@ def test_a_page_never_opened_holds_nothing(session: dict[str, Any]) -> None:
     get_tray().add([("a.png", png(100))], simulated=False)
     assert list(session) == ["tray"]
     assert budget.room_left(get_tray()) == 500
+
+
+def test_a_scan_opened_from_a_batch_counts_by_itself_and_outlasts_it() -> None:
+    """It does not keep the zip that it came in."""
+    data = zipped({f"{number}.png": png(100) for number in range(2)})
+    get_queue().add_uploads([("scans.zip", data)])
+    get_cases().take(get_queue().cases[1], simulated=False)
+    assert (get_queue().held, get_cases().held) == (len(data), 100)
+    get_queue().clear()
+    assert budget.held_bytes(get_cases()) == 100
+    assert get_cases().cases[0].scan.read() == png(100)
+
+
+def test_a_scan_of_a_batch_for_which_there_is_no_room_is_not_opened() -> None:
+    get_queue().add_uploads([("a.png", png(301))])
+    get_cases().take(get_queue().cases[0], simulated=False)
+    assert not get_cases().cases
+    assert "Clear a batch, cases or scans" in get_cases().notes[0]

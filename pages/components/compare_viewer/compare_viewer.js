@@ -259,7 +259,7 @@ class Compare extends Correcting {
       "hand-over": () => this.handOver(),
       full: () => this.toggleFullScreen(),
       help: () => this.toggleHelp(),
-      hide: () => ((this.hidden = !this.hidden), this.draw()),
+      hide: () => this.hide(),
       "zoom-in": () => move((view) => view.zoomAt(ZOOM_STEP)),
       "zoom-out": () => move((view) => view.zoomAt(1 / ZOOM_STEP)),
       "zoom-reset": () => move((view) => view.reset()),
@@ -270,6 +270,12 @@ class Compare extends Correcting {
   set(changes) {
     Object.assign(preferences, changes);
     this.write();
+  }
+
+  hide() {
+    this.hidden = !this.hidden;
+    this.part("hidden-note").hidden = !this.hidden;
+    this.draw();
   }
 
   /** A pane that is on screen, as [name, pane]. */
