@@ -10,6 +10,7 @@ Figures are those of `evaluation.py`, so far as the reference says enough for th
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ CLASSES = list(Diagnosis)
 NORMAL, MALIGNANT = CLASSES.index(Diagnosis.NORMAL), CLASSES.index(Diagnosis.MALIGNANT)
 BLOCK = 1024  # rows correlated at a time: 10,000 thumbnails in 40 MB
 NOT_AVAILABLE = "n/a"
+FORMULA_BEGINS = "=+-@|%＝＋－＠"
+_FORMULA_BEHIND_SEMICOLON = re.compile(rf"(;\s*)(?=[{re.escape(FORMULA_BEGINS)}])")
 FEWEST_SCANS = 10  # distinct ones, below which draws from them say little about others
 TOO_FEW, NO_SPREAD = "too few scans for an interval", "no interval: all draws agree"
 SEEN_CAUTION = (
@@ -112,14 +115,17 @@ def rows_csv(rows: Sequence[ScanRow]) -> bytes:
 
 
 def safe_cell(value: Any) -> str:
-    """Text for a cell that no spreadsheet takes for a formula (OWASP, CSV injection); numbers stay as they are."""
+    """Text for a cell that no spreadsheet takes for a formula (OWASP, CSV injection); numbers stay as they are.
+
+    Where the comma is a decimal sign a spreadsheet cuts at semicolons, so what follows one is a cell too.
+    """
     if isinstance(value, float):
         return NOT_AVAILABLE if math.isnan(value) else f"{value:.6g}"
     if not isinstance(value, str):
         return str(value)
     text = value.replace("\0", "")
-    first = text.lstrip(" \t\r\n")[:1]
-    return f"'{text}" if text[:1] in ("\t", "\r", "\n") or first in ("=", "+", "-", "@", "|", "%") else text
+    text = _FORMULA_BEHIND_SEMICOLON.sub(r"\1'", text)
+    return f"'{text}" if text[:1] in ("\t", "\r", "\n") or text.lstrip()[:1] in tuple(FORMULA_BEGINS) else text
 
 
 def _csv_cells(row: ScanRow, same_as: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The only room of the core that prints.
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the lines has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush fails no more
+        return 1
     except BusiError as error:
         print(f"busi: {shown(error.problem)} {shown(error.remedy)}", file=sys.stderr)
         return 1

@@ -40,6 +40,16 @@ READ_SYNTAXES = (*NATIVE_SYNTAXES, uid.DeflatedExplicitVRLittleEndian, *ENCAPSUL
 LOSSY_SYNTAXES = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K)
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+OTHER_KINDS = (
+    "YBR_PARTIAL_422",
+    "YBR_PARTIAL_420",
+    "YBR_ICT",
+    "YBR_RCT",
+    "XYB",
+    "HSV",
+    "ARGB",
+    "CMYK",
+)  # PS3.3 C.7.6.3.1.2
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422")
 CONTRADICTIONS = (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE"))  # PS3.3 C.7.6.1: the other way round
 TRANSFORMED = ("YBR_RCT", "YBR_ICT")  # RGB as JPEG 2000 stores it, PS3.3 C.7.6.3.1.2
@@ -216,8 +226,11 @@ def _require_known_pixels(attributes: Dataset, syntax: uid.UID) -> None:
     photometric = str(attributes.get("PhotometricInterpretation", "none"))
     colours = (*COLOURS, *TRANSFORMED) if syntax in JPEG_2000_SYNTAXES else COLOURS
     if photometric not in (*GREY, *colours, "PALETTE COLOR"):
+        kind = (
+            repr(photometric) if photometric in OTHER_KINDS else "that DICOM does not define"
+        )  # free text is not told
         raise InvalidImageError(
-            f"The DICOM file has pixels of kind {photometric[:16]!r}, which this tool does not read.", remedy=REEXPORT
+            f"The DICOM file has pixels of a kind {kind}, which this tool does not read.", remedy=REEXPORT
         )
     shape = str(attributes.get("PresentationLUTShape", ""))
     if (photometric, shape) in CONTRADICTIONS:

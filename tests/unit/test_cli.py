@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -481,3 +482,14 @@ def test_folds_are_not_checked_against_a_folder_without_the_published_list(
 ) -> None:
     assert main(["splits"]) == 1
     assert "duplicates_pawlowska_2023.csv" in capsys.readouterr().err
+
+
+def test_who_reads_only_the_first_lines_gets_no_traceback() -> None:
+    """As `busi recipes | head -1`."""
+    command = [sys.executable, "-m", "busi_core.cli", "recipes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1

@@ -893,3 +893,12 @@ def test_any_bytes_behind_the_mark_are_decoded_or_refused(tail: bytes, meta: boo
     prefix = SEEDS[0][: SEEDS[0].index(struct.pack("<HH2s", 8, 0x16, b"UI"))] if meta else bytes(128) + b"DICM"
     with pytest.raises(InvalidImageError):
         decode_image(prefix + tail)
+
+
+def test_free_text_in_the_place_of_a_kind_of_pixels_is_not_told() -> None:
+    """U16: a header may hold anything anywhere."""
+    with pytest.raises(InvalidImageError) as refusal:
+        decode_image(dicom(SCAN, PhotometricInterpretation="MUSTER ANNA 1959"))
+    assert "MUSTER" not in f"{refusal.value} {refusal.value.problem}"
+    with pytest.raises(InvalidImageError, match="'YBR_PARTIAL_420'"):
+        decode_image(dicom(SCAN, PhotometricInterpretation="YBR_PARTIAL_420"))
