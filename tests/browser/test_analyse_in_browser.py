@@ -267,6 +267,11 @@ def test_a_cutoff_chosen_by_the_reader_is_there_again_after_another_page(
     reading.settle()
     chosen = float(reading.viewer.locator("[data-part=lesion-value]").inner_text())
     expect(reading.page.get_by_text(f"cut-off {chosen:.2f}").first).to_be_visible(timeout=10_000)
+    heat = reading.slider("[data-cutoff=heat]")
+    reading.drag(heat, [0.3, 0.6])()
+    reading.settle()
+    of_heat = heat.input_value()
+    assert float(of_heat) == pytest.approx(0.6, abs=0.05)
     for page in ("Compare", "Analyse"):
         reading.page.get_by_test_id("stTopNavSection").first.click()
         reading.page.get_by_test_id("stTopNavDropdownLink").filter(has_text=page).click()
@@ -274,6 +279,7 @@ def test_a_cutoff_chosen_by_the_reader_is_there_again_after_another_page(
     reading.wait()
     expect(reading.page.get_by_text(f"cut-off {chosen:.2f}").first).to_be_visible(timeout=10_000)
     assert float(reading.viewer.locator("[data-part=lesion-value]").inner_text()) == chosen
+    expect(heat).to_have_value(of_heat)
     reading.viewer.get_by_role("button", name="Reset to model's cut-off").click()
     expect(reading.page.get_by_text(f"cut-off {chosen:.2f}")).to_have_count(0, timeout=10_000)
 

@@ -202,6 +202,21 @@ def test_b_blinks_between_truth_and_prediction_and_stops(show: Callable[..., Com
     assert shown.sent == 0
 
 
+def test_h_hides_every_mask_and_says_so(show: Callable[..., Compared]) -> None:
+    """Four bare panes would look like 'nothing outlined'."""
+    shown = show()
+    note = shown.viewer.get_by_text("MASKS HIDDEN")
+    expect(note).to_be_hidden()
+    shown.viewer.press("h")
+    expect(note).to_be_visible()
+    shown.settle()
+    bare = shown.canvas("prediction")
+    shown.page.keyboard.press("h")
+    expect(note).to_be_hidden()
+    shown.settle()
+    assert shown.canvas("prediction") != bare
+
+
 def test_who_wants_less_motion_turns_by_hand(show: Callable[..., Compared]) -> None:
     shown = show()
     shown.page.emulate_media(reduced_motion="reduce")
