@@ -1,0 +1,230 @@
+"""`busi analyse` takes care of what is not its own: files of others, corrected masks, results of another scan."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from versions import make_analyser
+
+from busi_core.errors import OutputError
+from busi_core.files import write_atomically
+from busi_core.folder import Outcome, analyse_plan, plan_paths
+from busi_core.imaging.phantom import simulate_scan
+from busi_core.service import Analyser
+from busi_core.types import Analysis, DecodedImage, Diagnosis
+
+RESULTS = {"a.json", "a_mask.png", "a_heatmap.png"}
+THEIRS = b"somebody's work"
+
+
+def make_scan(path: Path, seed: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120).png())
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return make_scan(tmp_path / "in/a.png")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run(analyser: Analyser, *paths: Path, out: Path) -> list[Outcome]:
+    return list(analyse_plan(analyser, plan_paths(paths, out)))
+
+
+def refusal(analyser: Analyser, scan: Path, out: Path) -> str:
+    """Why the one scan was refused."""
+    (outcome,) = run(analyser, scan, out=out)
+    assert isinstance(outcome.error, OutputError)
+    return str(outcome.error)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ---- files of others -----------------------------------------------------------------------------------------
+
+
+def test_a_mask_and_a_heat_map_without_a_record_are_somebodys(analyser: Analyser, scan: Path, out: Path) -> None:
+    out.mkdir()
+    for kind in ("mask", "heatmap"):
+        (out / f"a_{kind}.png").write_bytes(THEIRS)
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, scan, out=out)
+    assert {path.read_bytes() for path in out.iterdir()} == {THEIRS}
+
+
+def test_a_mask_corrected_by_hand_is_never_replaced(analyser: Analyser, scan: Path, out: Path) -> None:
+    """Neither where it was written the last time nor by another model; once it is moved away, the scan is read."""
+    other = make_scan(scan.with_name("b.png"), seed=2)
+    run(analyser, scan, other, out=out)
+    mask = out / "a_mask.png"
+    mask.write_bytes(THEIRS)
+    assert [outcome.already_done for outcome in run(analyser, scan, other, out=out)] == [True, True]
+    refused, read = run(make_analyser(version="other"), scan, other, out=out)
+    assert "a_mask.png was changed since it was written. Move it away, or choose another folder." in str(refused.error)
+    assert read.error is None
+    assert not read.already_done
+    assert mask.read_bytes() == THEIRS
+    assert json.loads((out / "a.json").read_text())["model"] == "tiny"
+    mask.rename(out / "corrected.png")
+    assert [outcome.error for outcome in run(make_analyser(version="other"), scan, out=out)] == [None]
+
+
+def test_a_picture_put_beside_a_record_of_ours_stays(analyser: Analyser, scan: Path, out: Path) -> None:
+    """Of a kind that this record has none of."""
+    run(analyser, scan, out=out)
+    (out / "a_heatmap_hirescam.png").write_bytes(THEIRS)
+    assert "a_heatmap_hirescam.png is there already" in refusal(make_analyser(version="other"), scan, out)
+    assert (out / "a_heatmap_hirescam.png").read_bytes() == THEIRS
+
+
+def test_pictures_of_an_older_record_are_replaced(analyser: Analyser, scan: Path, out: Path) -> None:
+    """Which does not know their digests."""
+    run(analyser, scan, out=out)
+    record = json.loads((out / "a.json").read_text())
+    assert set(record["input"].pop("pictures")) == {"mask", "heatmap"}
+    (out / "a.json").write_text(json.dumps(record))
+    (out / "a_mask.png").write_bytes(b"of an older program")
+    assert [outcome.error for outcome in run(make_analyser(version="other"), scan, out=out)] == [None]
+    assert Image.open(out / "a_mask.png").size == (120, 96)
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a.json", "a_heatmap.png"])
+def test_a_link_that_leads_nowhere_is_somebodys(analyser: Analyser, scan: Path, out: Path, name: str) -> None:
+    """git-annex keeps pictures so, until they are fetched."""
+    out.mkdir()
+    (out / name).symlink_to("../.annex/KEY")
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, scan, out=out)
+    assert (out / name).is_symlink()
+
+
+@pytest.mark.parametrize("claim", [b"", b"notes"])
+def test_a_file_with_the_name_of_a_claim_makes_no_mask_ours(
+    analyser: Analyser, scan: Path, out: Path, claim: bytes
+) -> None:
+    out.mkdir()
+    (out / ".a.reading").write_bytes(claim)
+    (out / "a_mask.png").write_bytes(THEIRS)
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, scan, out=out)
+    assert (out / "a_mask.png").read_bytes() == THEIRS
+    assert (out / ".a.reading").read_bytes() == claim
+
+
+@pytest.mark.parametrize("before", ["first reading", "a reading of another model"])
+@pytest.mark.parametrize("last", ["a_mask.png", "a_heatmap.png", "a.json"])
+def test_what_a_kill_left_half_written_is_taken_over(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, last: str, before: str
+) -> None:
+    if before != "first reading":
+        run(make_analyser(version="other", lesion_threshold=0.01), scan, out=out)
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == last:
+            raise KeyboardInterrupt
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("busi_core.folder.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(analyser, scan, out=out)
+    assert "a.json" not in names_in(out)
+    assert [outcome.error for outcome in run(analyser, scan, out=out)] == [None]
+    assert names_in(out) == RESULTS
+
+
+def test_a_kill_before_the_earlier_results_went_is_taken_over_too(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where somebody corrected one of them since: that one stays."""
+    run(analyser, scan, out=out)
+
+    def killed(_target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("busi_core.folder._remove_earlier", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_analyser(version="other"), scan, out=out)
+    written = (out / "a_mask.png").read_bytes()
+    (out / "a_mask.png").write_bytes(THEIRS)
+    assert "a_mask.png was changed since it was written" in refusal(analyser, scan, out)
+    assert (out / "a_mask.png").read_bytes() == THEIRS
+    (out / "a_mask.png").write_bytes(written)
+    assert [outcome.error for outcome in run(analyser, scan, out=out)] == [None]
+    assert names_in(out) == RESULTS
+
+
+@pytest.mark.parametrize("name", ["a_mask.png", "a.json", "a_heatmap.png"])
+def test_a_file_that_appears_during_the_run_is_not_written_over(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    read = Analyser.analyse_for_batch
+
+    def meanwhile(self: Analyser, image: DecodedImage) -> Analysis:
+        (out / name).write_bytes(THEIRS)
+        return read(self, image)
+
+    monkeypatch.setattr(Analyser, "analyse_for_batch", meanwhile)
+    assert f"{name} is there already and is no result of this program" in refusal(analyser, scan, out)
+    assert names_in(out) == {name}
+    assert (out / name).read_bytes() == THEIRS
+
+
+def test_a_file_that_appears_while_the_results_are_written_is_not_written_over(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(path: Path, content: bytes) -> None:
+        write_atomically(path, content)
+        if path.name == "a_mask.png":
+            (out / "a_heatmap.png").write_bytes(THEIRS)
+
+    monkeypatch.setattr("busi_core.folder.write_atomically", meanwhile)
+    assert "a_heatmap.png is there already" in refusal(analyser, scan, out)
+    assert names_in(out) == {"a_heatmap.png"}
+    assert (out / "a_heatmap.png").read_bytes() == THEIRS
+
+
+# ---- a full disk ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", ["a_mask.png", "a_heatmap.png", "a.json"])
+def test_after_a_full_disk_no_old_record_lies_beside_new_pictures(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    run(make_analyser(version="other"), scan, out=out)
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == last:
+            raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("busi_core.folder.write_atomically", full)
+        assert "No space left" in refusal(analyser, scan, out)
+    assert names_in(out) == set()
+    assert [outcome.error for outcome in run(analyser, scan, out=out)] == [None]
+    assert names_in(out) == RESULTS
+
+
+def test_a_disk_too_full_for_a_claim_leaves_the_earlier_results(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(make_analyser(version="other"), scan, out=out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(path: Path, _content: bytes) -> None:
+        raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
+
+    monkeypatch.setattr("busi_core.folder.write_atomically", full)
+    refusal(analyser, scan, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
