@@ -358,11 +358,10 @@ def _write_claim(target: Path, digests: Mapping[str, str]) -> None:
 def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: Asked) -> _Prepared:
     try:
         status = source.stat()
-        stamp: dict[str, Any] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "frame": frame}
-        stamp["read_by"] = reader
+        stamp: dict[str, Any] = {"frame": frame, "read_by": reader, **_state_of(status)}
         stamp |= {"explained": asked.record()} if asked.methods else {}
         before = _read_record(target, reader, frame, asked)
-        if before and before["bytes"] == stamp["bytes"] and before["modified_ns"] == stamp["modified_ns"]:
+        if before and all(before.get(name) == value for name, value in _state_of(status).items()):
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
         require_sensible_bytes(status.st_size)
         data = source.read_bytes()
@@ -378,6 +377,16 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
         return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
 
 
+def _state_of(status: os.stat_result) -> dict[str, int]:
+    """What is another as soon as a file changes, or one of the same size and time is moved over it."""
+    return {
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "changed_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
 def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
     """The stamp in a finished record of the same model, frame and explanations; None when there is none."""
     record = _our_record(target)
@@ -390,7 +399,7 @@ def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> 
         withheld = record["withheld"]
         kinds = () if withheld else ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
-        return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
+        return stamp if same and pictures and "blake2b" in stamp else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

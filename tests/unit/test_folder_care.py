@@ -1,6 +1,7 @@
 """`busi analyse` takes care of what is not its own: files of others, corrected masks, results of another scan."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,36 @@ def test_a_disk_too_full_for_a_claim_leaves_the_earlier_results(
     monkeypatch.setattr("busi_core.folder.write_atomically", full)
     refusal(analyser, scan, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+# ---- another scan --------------------------------------------------------------------------------------------
+
+
+def test_two_scans_of_one_size_and_time_that_change_places_are_read_again(
+    analyser: Analyser, tmp_path: Path, out: Path
+) -> None:
+    """Scanners write pictures of one size, and a copy keeps the time."""
+    first, second = tmp_path / "in/a.bmp", tmp_path / "in/b.bmp"
+    first.parent.mkdir()
+    for seed, path in enumerate((first, second)):
+        Image.fromarray(simulate_scan(Diagnosis.BENIGN, seed=seed, height=96, width=120).grey).save(path)
+        os.utime(path, (1, 1))
+    run(analyser, tmp_path / "in", out=out)
+    before = json.loads((out / "a.json").read_text())["input"]["blake2b"]
+    assert [outcome.already_done for outcome in run(analyser, tmp_path / "in", out=out)] == [True, True]
+    first.rename(tmp_path / "in/c")
+    second.rename(first)
+    (tmp_path / "in/c").rename(second)
+    assert [outcome.already_done for outcome in run(analyser, tmp_path / "in", out=out)] == [False, False]
+    assert json.loads((out / "b.json").read_text())["input"]["blake2b"] == before
+
+
+def test_a_copy_of_a_scan_is_not_read_again(analyser: Analyser, scan: Path, out: Path) -> None:
+    """Another file on the disk, of the same content."""
+    run(analyser, scan, out=out)
+    content, times = scan.read_bytes(), scan.stat()
+    scan.unlink()
+    scan.with_name("other").write_bytes(b"takes the first one's place on the disk")
+    scan.write_bytes(content)
+    os.utime(scan, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert [outcome.already_done for outcome in run(analyser, scan, out=out)] == [True]
