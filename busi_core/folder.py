@@ -248,6 +248,28 @@ def _require_free(target: Path, *, closely: bool = False) -> None:
             )
 
 
+def _require_same_scan(target: Path, stamp: Mapping[str, Any]) -> None:
+    """Refuse to replace the results of a scan that lies elsewhere and is another; a copy of it, or it anew, may."""
+    record = _our_record(target) or {}
+    before, file = _stamp_of(record), record.get("file")
+    if not isinstance(file, str) or before.get("blake2b") in (None, stamp["blake2b"]):
+        return
+    try:
+        place = before["place"] if "place" in before else _place_of(Path(file))
+    except ValueError:  # no name of a file
+        return
+    if place != stamp["place"]:
+        raise OutputError(
+            f"{_record_of(target)} is of another scan, {file}.",
+            remedy="Choose another folder, or move the results of that scan away.",
+        )
+
+
+def _place_of(file: Path) -> str:
+    """A digest of where a file lies, from whatever folder it is named; a link lies where it is, not where it leads."""
+    return _digest(os.fsencode(Path(os.path.realpath(file.parent)) / file.name))
+
+
 def _taken(file: Path) -> OutputError:
     return OutputError(
         f"{file} is there already and is no result of this program.", remedy="Move it away, or choose another folder."
@@ -368,6 +390,8 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
         stamp["blake2b"] = _digest(data)
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
+        stamp["place"] = _place_of(source)
+        _require_same_scan(target, stamp)
         _require_free(target, closely=True)
         return _Prepared(source, target, stamp, decode_image(data, frame=frame), Outcome(source, "", None))
     except (InvalidImageError, OutputError) as error:

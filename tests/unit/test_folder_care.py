@@ -262,3 +262,44 @@ def test_a_copy_of_a_scan_is_not_read_again(analyser: Analyser, scan: Path, out:
     scan.write_bytes(content)
     os.utime(scan, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert [outcome.already_done for outcome in run(analyser, scan, out=out)] == [True]
+
+
+def test_the_results_of_another_scan_of_the_same_name_are_kept(
+    analyser: Analyser, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both are named the same from their own folders, and beside a record of an older program."""
+    first, second = make_scan(tmp_path / "A/a.png", 1), make_scan(tmp_path / "B/a.png", 2)
+    other = make_scan(tmp_path / "B/b.png", 3)
+    monkeypatch.chdir(first.parent)
+    run(analyser, Path("a.png"), out=out)
+    written = {name: (out / name).read_bytes() for name in RESULTS}
+    monkeypatch.chdir(second.parent)
+    refused, read = run(analyser, Path("a.png"), other, out=out)
+    assert f"{out / 'a.json'} is of another scan, a.png. Choose another folder" in str(refused.error)
+    assert read.error is None
+    assert {name: (out / name).read_bytes() for name in RESULTS} == written
+    record = json.loads(written["a.json"]) | {"file": str(first)}
+    del record["input"]["place"]
+    (out / "a.json").write_text(json.dumps(record))
+    assert f"a.json is of another scan, {first}." in refusal(analyser, second, out)
+
+
+def test_a_scan_that_changed_is_read_again_from_whatever_folder_it_is_named(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose name is a link, as git-annex and DVC keep their files, and whose name is no text."""
+    odd = make_scan(scan.with_name(os.fsdecode(b"caf\xe9.png")))
+    (scan.parent / "link.png").symlink_to(make_scan(scan.parent.parent / "store/1.png"))
+    run(analyser, scan, odd, scan.parent / "link.png", out=out)
+    make_scan(scan, seed=2)
+    make_scan(odd, seed=2)
+    (scan.parent / "link.png").unlink()
+    (scan.parent / "link.png").symlink_to(make_scan(scan.parent.parent / "store/2.png", seed=2))
+    monkeypatch.chdir(scan.parent)
+    outcomes = run(analyser, Path("a.png"), Path(odd.name), Path("link.png"), out=out)
+    assert [(outcome.error, outcome.already_done) for outcome in outcomes] == [(None, False)] * 3
+
+
+def test_a_copy_elsewhere_of_a_scan_that_was_read_is_done(analyser: Analyser, scan: Path, out: Path) -> None:
+    run(analyser, scan, out=out)
+    assert [outcome.already_done for outcome in run(analyser, make_scan(scan.parent / "copy/a.png"), out=out)] == [True]
