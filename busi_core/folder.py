@@ -45,6 +45,7 @@ from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 _KINDS = ("mask", "heatmap", *(f"heatmap_{method}" for method in Method))  # of the pictures beside a record
 _RECORD_BEGINS = '{\n "file": '  # as `reading_record` does
 _CLAIM_BEGINS = "busi "
+_MAX_NAME_BYTES = 255  # of one name, on the disks that Linux and macOS use
 _MAX_RECORD_BYTES = 5_000_000  # one of ours has a few thousand
 _HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
@@ -115,22 +116,18 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
 
     Raises:
         OutputError: Two inputs would write the same results, a result would fall on a file that is none, or a path
-            does not exist.
+            does not exist or cannot be looked at.
         DatasetError: A folder holds no scan.
     """
     targets: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
-            found = [(file, out / file.relative_to(path).with_name(stem_of(file))) for file in _list_scans(path)]
-            if not found:
-                raise DatasetError(
-                    f"There is no scan in {path}.",
-                    remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
-                )
-        elif path.exists():
-            found = [(path, out / stem_of(path))]
-        else:
-            raise OutputError(f"{path} does not exist.", remedy="Check the path.")
+        try:
+            found = _find_scans(path, out)
+        except OSError as error:  # a name too long, a folder that may not be searched
+            raise OutputError(
+                f"{error.filename or path} cannot be looked at ({error.strerror}).",
+                remedy="Check the path and its permissions.",
+            ) from error
         for source, target in found:
             if target in targets and targets[target] != source:
                 raise OutputError(
@@ -199,6 +196,21 @@ def _sharing_cores(
         torch.set_num_threads(before)
 
 
+def _find_scans(path: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Scans of one path with their output stems; raises OSError where the system refuses to look."""
+    if not path.is_dir():
+        if not path.exists():
+            raise OutputError(f"{path} does not exist.", remedy="Check the path.")
+        return [(path, out / stem_of(path))]
+    found = [(file, out / file.relative_to(path).with_name(stem_of(file))) for file in _list_scans(path)]
+    if not found:
+        raise DatasetError(
+            f"There is no scan in {path}.",
+            remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
+        )
+    return found
+
+
 def _list_scans(folder: Path) -> list[Path]:
     """Scans below a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading."""
     shown = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
@@ -246,6 +258,18 @@ def _require_free(target: Path, *, closely: bool = False) -> None:
             raise OutputError(
                 f"{file} was changed since it was written.", remedy="Move it away, or choose another folder."
             )
+
+
+def _require_short_names(target: Path, asked: Asked) -> None:
+    """Refuse a stem whose results could not all be written, before one of them is."""
+    kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
+    files = (_record_of(target), _claim_of(target), *(_beside(target, kind) for kind in kinds))
+    longest = max(len(os.fsencode(file.name)) for file in files)
+    if longest > _MAX_NAME_BYTES:
+        raise OutputError(
+            f"The name of a result would have {longest} bytes; the system takes {_MAX_NAME_BYTES}.",
+            remedy=f"Shorten the file's name by {longest - _MAX_NAME_BYTES} bytes.",
+        )
 
 
 def _require_same_scan(target: Path, stamp: Mapping[str, Any]) -> None:
@@ -379,6 +403,7 @@ def _write_claim(target: Path, digests: Mapping[str, str]) -> None:
 
 def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: Asked) -> _Prepared:
     try:
+        _require_short_names(target, asked)
         status = source.stat()
         stamp: dict[str, Any] = {"frame": frame, "read_by": reader, **_state_of(status)}
         stamp |= {"explained": asked.record()} if asked.methods else {}
@@ -386,7 +411,8 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
         if before and all(before.get(name) == value for name, value in _state_of(status).items()):
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
         require_sensible_bytes(status.st_size)
-        data = source.read_bytes()
+        data = read_regular(source, MAX_FILE_BYTES)
+        require_sensible_bytes(len(data))  # it may have grown
         stamp["blake2b"] = _digest(data)
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
@@ -397,7 +423,9 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
     except (InvalidImageError, OutputError) as error:
         return _Prepared(source, target, {}, None, Outcome(source, "", error))
     except OSError as error:
-        refusal = InvalidImageError(f"The file cannot be opened ({error.strerror}).", remedy="Check its permissions.")
+        refusal = InvalidImageError(
+            f"The file cannot be opened ({error.strerror}).", remedy="Check what it is, and its permissions."
+        )
         return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
 
 
@@ -482,7 +510,8 @@ def _remove_earlier(target: Path) -> None:
     """Record and pictures of an earlier reading: what is not written anew must not stand beside another record."""
     try:
         for path in (_record_of(target), *(_beside(target, kind) for kind in _KINDS)):
-            path.unlink(missing_ok=True)
+            if _exists(path):  # the names of some kinds may be too long to be asked for
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"The results of an earlier reading of {target.name!r} could not be removed ({error.strerror}).",

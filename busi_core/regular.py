@@ -13,10 +13,11 @@ def read_regular(path: Path, most: int) -> bytes:
         OSError: It cannot be opened, or is a pipe, a device or a folder.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a folder", str(path))
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe, a device or a folder", str(path))
         data = file.read(min(status.st_size, most) + 1)  # no more memory than it takes
         if status.st_size < len(data) <= most:  # it grew, or lies in /proc, where each has 0 bytes
             data += file.read(most + 1 - len(data))

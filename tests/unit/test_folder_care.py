@@ -1,5 +1,6 @@
 """`busi analyse` takes care of what is not its own: files of others, corrected masks, results of another scan."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 from PIL import Image
 from versions import make_analyser
 
-from busi_core.errors import OutputError
+from busi_core.errors import InvalidImageError, OutputError
 from busi_core.files import write_atomically
 from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.regular import read_regular
 from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Diagnosis
 
@@ -303,3 +305,102 @@ def test_a_scan_that_changed_is_read_again_from_whatever_folder_it_is_named(
 def test_a_copy_elsewhere_of_a_scan_that_was_read_is_done(analyser: Analyser, scan: Path, out: Path) -> None:
     run(analyser, scan, out=out)
     assert [outcome.already_done for outcome in run(analyser, make_scan(scan.parent / "copy/a.png"), out=out)] == [True]
+
+
+# ---- pipes, devices, records without end ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["a pipe", "/dev/zero"])
+def test_a_pipe_or_device_is_refused_and_the_others_are_read(
+    analyser: Analyser, scan: Path, out: Path, device: str
+) -> None:
+    """Nobody may ever write into the pipe, and the device has no end."""
+    odd = scan.with_name("odd.png")
+    if device == "a pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to(device)
+    refused, read = run(analyser, odd, scan, out=out)
+    assert isinstance(refused.error, InvalidImageError)
+    assert "it is a pipe, a device or a folder" in refused.error.problem
+    assert read.error is None
+
+
+@pytest.mark.parametrize("name", ["a.json", "a_mask.png", ".a.reading"])
+def test_a_pipe_with_the_name_of_a_result_is_somebodys(analyser: Analyser, scan: Path, out: Path, name: str) -> None:
+    out.mkdir()
+    os.mkfifo(out / name)
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, scan, out=out)
+
+
+def test_a_pipe_in_the_place_of_a_picture_stays(analyser: Analyser, scan: Path, out: Path) -> None:
+    run(analyser, scan, out=out)
+    (out / "a_mask.png").unlink()
+    os.mkfifo(out / "a_mask.png")
+    assert "a_mask.png was changed since it was written" in refusal(analyser, scan, out)
+    assert (out / "a_mask.png").is_fifo()
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"input": ' * 100_000, "{}" + " " * 6_000_000])
+def test_a_record_nested_or_long_beyond_reason_is_somebodys(
+    analyser: Analyser, scan: Path, out: Path, content: str
+) -> None:
+    out.mkdir()
+    (out / "a.json").write_text(content)
+    with pytest.raises(OutputError, match="no result of this program"):
+        run(analyser, scan, out=out)
+    assert (out / "a.json").read_text() == content
+
+
+def test_only_so_much_of_a_file_is_read_as_may_be(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_regular(tmp_path / "a", 3) == b"1234"
+    assert read_regular(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(OSError, match="folder"):
+        read_regular(tmp_path, 5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs a file that is longer than it says")
+def test_a_file_longer_than_it_says_is_read_to_its_end() -> None:
+    assert read_regular(Path("/proc/self/status"), 1_000_000).endswith(b"\n")
+    assert len(read_regular(Path("/proc/self/status"), 20)) == 21
+
+
+# ---- paths that the system refuses ---------------------------------------------------------------------------
+
+
+def test_a_path_that_no_disk_can_hold_is_refused_in_words(analyser: Analyser, tmp_path: Path, out: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot be looked at \(File name too long\)"):
+        run(analyser, tmp_path / ("n" * 300 + ".png"), out=out)
+
+
+@pytest.mark.parametrize("given", ["in", "in/a.png"])
+def test_a_folder_that_may_not_be_searched_is_refused_in_words(
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """As the system says it to anybody but root: names may be listed, files may not be looked at."""
+    look = os.stat
+
+    def forbidden(path: Path, **options: bool) -> os.stat_result:
+        if path == scan:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    with pytest.raises(OutputError, match=r"a\.png cannot be looked at \(Permission denied\). Check the path"):
+        plan_paths([scan.parent.parent / given], out)
+
+
+@pytest.mark.parametrize("letter", ["n", "я"])
+def test_a_name_too_long_for_one_of_its_results_writes_none(
+    analyser: Analyser, scan: Path, out: Path, letter: str
+) -> None:
+    """The mask's name would fit, the heat map's not."""
+    room = 255 - len("_heatmap.png")
+    fits = make_scan(scan.with_name(letter * (room // len(letter.encode())) + ".png"))
+    too_long = make_scan(scan.with_name(letter * (room // len(letter.encode()) + 1) + ".png"))
+    outcomes = {outcome.path.name: outcome for outcome in run(analyser, scan.parent, out=out)}
+    assert "Shorten the file's name by" in str(outcomes[too_long.name].error)
+    assert outcomes[fits.name].error is None
+    assert names_in(out) == RESULTS | {f"{fits.stem}{end}" for end in (".json", "_mask.png", "_heatmap.png")}
