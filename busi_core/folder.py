@@ -6,14 +6,15 @@ One run at a time writes into a folder. While a scan's results are written a sma
 comes last and says which input and which model it is of. So a record without a claim always has its pictures, and a run
 that was killed goes on where it was: what is done is not read again, what changed since is. Of an answer withheld there
 is the record alone: an empty mask would be taken for 'no lesion'. Nothing that is not ours is written over, wherever it
-lies.
+lies: claim and record keep the digests of our pictures, and one that somebody corrected by hand is theirs.
 """
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,16 +33,20 @@ from busi_core.explain.methods import Explanation
 from busi_core.files import write_atomically
 from busi_core.findings import Finding, read_finding
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.limits import require_sensible_bytes
+from busi_core.imaging.limits import MAX_FILE_BYTES, require_sensible_bytes
 from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
 from busi_core.imaging.preprocess import upsample
 from busi_core.locks import hold_folder
+from busi_core.regular import read_regular
 from busi_core.report import read_by, reading_record
 from busi_core.service import Analyser
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
 _KINDS = ("mask", "heatmap", *(f"heatmap_{method}" for method in Method))  # of the pictures beside a record
 _RECORD_BEGINS = '{\n "file": '  # as `reading_record` does
+_CLAIM_BEGINS = "busi "
+_MAX_NAME_BYTES = 255  # of one name, on the disks that Linux and macOS use
+_MAX_RECORD_BYTES = 5_000_000  # one of ours has a few thousand
 _HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
 
@@ -111,22 +116,18 @@ def plan_paths(paths: Sequence[Path], out: Path) -> Plan:
 
     Raises:
         OutputError: Two inputs would write the same results, a result would fall on a file that is none, or a path
-            does not exist.
+            does not exist or cannot be looked at.
         DatasetError: A folder holds no scan.
     """
     targets: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir():
-            found = [(file, out / file.relative_to(path).with_name(stem_of(file))) for file in _list_scans(path)]
-            if not found:
-                raise DatasetError(
-                    f"There is no scan in {path}.",
-                    remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
-                )
-        elif path.exists():
-            found = [(path, out / stem_of(path))]
-        else:
-            raise OutputError(f"{path} does not exist.", remedy="Check the path.")
+        try:
+            found = _find_scans(path, out)
+        except OSError as error:  # a name too long, a folder that may not be searched
+            raise OutputError(
+                f"{error.filename or path} cannot be looked at ({error.strerror}).",
+                remedy="Check the path and its permissions.",
+            ) from error
         for source, target in found:
             if target in targets and targets[target] != source:
                 raise OutputError(
@@ -195,6 +196,21 @@ def _sharing_cores(
         torch.set_num_threads(before)
 
 
+def _find_scans(path: Path, out: Path) -> list[tuple[Path, Path]]:
+    """Scans of one path with their output stems; raises OSError where the system refuses to look."""
+    if not path.is_dir():
+        if not path.exists():
+            raise OutputError(f"{path} does not exist.", remedy="Check the path.")
+        return [(path, out / stem_of(path))]
+    found = [(file, out / file.relative_to(path).with_name(stem_of(file))) for file in _list_scans(path)]
+    if not found:
+        raise DatasetError(
+            f"There is no scan in {path}.",
+            remedy=f"Give a folder of DICOM or {', '.join(SUFFIXES)} files; masks (*_mask*) are no scans.",
+        )
+    return found
+
+
 def _list_scans(folder: Path) -> list[Path]:
     """Scans below a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading."""
     shown = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
@@ -210,65 +226,143 @@ def _is_scan(file: Path) -> bool:
         return False
     if file.parent.name == "Masks" and file.stem.startswith("mask_"):
         return False
-    scan = _HEATMAP_NAME.sub("", file.stem)
-    return scan == file.stem or not _is_ours(file.with_name(scan))
+    scan = file.with_name(_HEATMAP_NAME.sub("", file.stem))
+    if scan.name == file.stem:
+        return True
+    lost_its_record = not _exists(_record_of(scan)) and _exists(_beside(scan, "mask"))
+    return not lost_its_record and _known_pictures(scan) == {}
 
 
-def _require_free(target: Path) -> None:
-    """Refuse to write over a reference mask, notes of another program or another scan."""
-    if _is_ours(target):
+def _require_free(target: Path, *, closely: bool = False) -> None:
+    """Refuse to write over a reference mask, a picture corrected by hand, notes of another program or another scan.
+
+    Args:
+        target: The stem.
+        closely: Compare the pictures with what we wrote, as is done for each scan before it is read and written; else
+            those beside a record of ours are taken for ours.
+    """
+    if _exists(_record_of(target)) and _our_record(target) is None:
+        raise _taken(_record_of(target))
+    if _exists(_claim_of(target)) and _read_claim(target) is None and _read_text(_claim_of(target)) != "":
+        raise _taken(_claim_of(target))
+    known = _known_pictures(target)
+    if known is None or (known and not closely):
         return
-    others = [_beside(target, kind) for kind in _KINDS]
-    if not _is_our_record(_record_of(target)):
-        others.append(_record_of(target))
-    for file in others:
-        if _exists(file):
+    for kind in _KINDS:
+        file = _beside(target, kind)
+        if not _exists(file):
+            continue
+        if kind not in known:
+            raise _taken(file)
+        if _digest_of(file) not in known[kind]:
             raise OutputError(
-                f"{file} is there already and is no result of this program.",
-                remedy="Move it away, or choose another folder.",
+                f"{file} was changed since it was written.", remedy="Move it away, or choose another folder."
             )
 
 
-def _is_ours(target: Path) -> bool:
-    """Whether pictures of this stem are of a finished reading, or of one that was killed while it was written.
-
-    Beside the record of an answer withheld there are none of ours. Where the record was lost, a mask with a heat map
-    beside it is; a mask alone may be somebody's reference.
-    """
-    if _exists(_claim_of(target)):
-        return True
-    record = _record_of(target)
-    if not _exists(record):
-        return _exists(_beside(target, "mask")) and _exists(_beside(target, "heatmap"))
-    return _is_our_record(record) and not _is_withheld(record)
+def _require_short_names(target: Path, asked: Asked) -> None:
+    """Refuse a stem whose results could not all be written, before one of them is."""
+    kinds = ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
+    files = (_record_of(target), _claim_of(target), *(_beside(target, kind) for kind in kinds))
+    longest = max(len(os.fsencode(file.name)) for file in files)
+    if longest > _MAX_NAME_BYTES:
+        raise OutputError(
+            f"The name of a result would have {longest} bytes; the system takes {_MAX_NAME_BYTES}.",
+            remedy=f"Shorten the file's name by {longest - _MAX_NAME_BYTES} bytes.",
+        )
 
 
-def _is_our_record(path: Path) -> bool:
-    """Whether a JSON file is a record of a reading; one of ours that was cut short on its way is known by its begin."""
+def _require_same_scan(target: Path, stamp: Mapping[str, Any]) -> None:
+    """Refuse to replace the results of a scan that lies elsewhere and is another; a copy of it, or it anew, may."""
+    record = _our_record(target) or {}
+    before, file = _stamp_of(record), record.get("file")
+    if not isinstance(file, str) or before.get("blake2b") in (None, stamp["blake2b"]):
+        return
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
+        place = before["place"] if "place" in before else _place_of(Path(file))
+    except ValueError:  # no name of a file
+        return
+    if place != stamp["place"]:
+        raise OutputError(
+            f"{_record_of(target)} is of another scan, {file}.",
+            remedy="Choose another folder, or move the results of that scan away.",
+        )
+
+
+def _place_of(file: Path) -> str:
+    """A digest of where a file lies, from whatever folder it is named; a link lies where it is, not where it leads."""
+    return _digest(os.fsencode(Path(os.path.realpath(file.parent)) / file.name))
+
+
+def _taken(file: Path) -> OutputError:
+    return OutputError(
+        f"{file} is there already and is no result of this program.", remedy="Move it away, or choose another folder."
+    )
+
+
+def _known_pictures(target: Path) -> dict[str, set[str]] | None:
+    """The digests that pictures of ours may have under this stem, by their kind; None where each of them is ours.
+
+    From the claim of a reading that was killed while it was written, else from the record. Beside the record of an
+    answer withheld there are none of ours. An older record does not know its pictures: they are taken for ours.
+    """
+    claimed = _read_claim(target)
+    if claimed is not None:
+        return claimed
+    record = _our_record(target)
+    if record is None or _is_withheld(record):
+        return {}
+    pictures = _stamp_of(record).get("pictures")
+    return {kind: {str(digest)} for kind, digest in pictures.items()} if isinstance(pictures, dict) else None
+
+
+def _our_record(target: Path) -> dict[str, Any] | None:
+    """The record of a reading; empty where it was cut short on its way, None where there is none of ours."""
+    text = _read_text(_record_of(target))
+    if text is None:
+        return None
     try:
         content = json.loads(text)
     except ValueError:
-        return text.startswith(_RECORD_BEGINS)
-    return isinstance(content, dict) and {"input", "lesion_pixels"} <= set(content)
+        return {} if text.startswith(_RECORD_BEGINS) else None
+    except RecursionError:  # brackets in brackets without end
+        return None
+    return content if isinstance(content, dict) and {"input", "lesion_pixels"} <= set(content) else None
 
 
-def _is_withheld(record: Path) -> bool:
+def _stamp_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    stamp = record.get("input")
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _is_withheld(record: Mapping[str, Any]) -> bool:
+    return "lesion_pixels" in record and record["lesion_pixels"] is None
+
+
+def _read_text(path: Path) -> str | None:
+    """None of a file that cannot be opened, is too long, or is no text."""
     try:
-        return json.loads(record.read_text(encoding="utf-8"))["lesion_pixels"] is None
+        data = read_regular(path, _MAX_RECORD_BYTES)
+        return data.decode() if len(data) <= _MAX_RECORD_BYTES else None
     except (OSError, ValueError):
-        return False
+        return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _digest_of(file: Path) -> str | None:
+    """None of a file that cannot be read, which is none of ours then."""
+    try:
+        return _digest(read_regular(file, MAX_FILE_BYTES))
+    except OSError:
+        return None
 
 
 def _exists(path: Path) -> bool:
-    """False as well for a name that is too long for the disk: writing it is refused, for that scan alone."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    """Also for a link that leads nowhere. False for a name too long for the disk: that scan alone is refused."""
+    return os.path.lexists(path)
 
 
 def _record_of(target: Path) -> Path:
@@ -284,79 +378,143 @@ def _claim_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.reading")
 
 
+def _read_claim(target: Path) -> dict[str, set[str]] | None:
+    """The digests that a claim of ours names, by the kind of picture; None where there is no claim of ours."""
+    first, _, rest = (_read_text(_claim_of(target)) or "").partition("\n")
+    if not first.startswith(_CLAIM_BEGINS):
+        return None
+    known: dict[str, set[str]] = {}
+    for line in rest.splitlines():
+        kind, _, digest = line.partition(" ")
+        known.setdefault(kind, set()).add(digest)
+    return known
+
+
+def _write_claim(target: Path, digests: Mapping[str, str]) -> None:
+    """Of the pictures of an earlier reading, which are about to go, and of those to come."""
+    known = _known_pictures(target)
+    if known is None:
+        known = {kind: {_digest_of(_beside(target, kind)) or ""} for kind in _KINDS if _exists(_beside(target, kind))}
+    lines = {f"{kind} {digest}" for kind, earlier in known.items() for digest in earlier}
+    lines |= {f"{kind} {digest}" for kind, digest in digests.items()}
+    text = "\n".join([f"{_CLAIM_BEGINS}{os.getpid()}", *sorted(lines)]) + "\n"
+    write_atomically(_claim_of(target), text.encode())
+
+
 def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: Asked) -> _Prepared:
     try:
+        _require_short_names(target, asked)
         status = source.stat()
-        stamp: dict[str, Any] = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns, "frame": frame}
-        stamp["read_by"] = reader
+        stamp: dict[str, Any] = {"frame": frame, "read_by": reader, **_state_of(status)}
         stamp |= {"explained": asked.record()} if asked.methods else {}
         before = _read_record(target, reader, frame, asked)
-        if before and before["bytes"] == stamp["bytes"] and before["modified_ns"] == stamp["modified_ns"]:
+        if before and all(before.get(name) == value for name, value in _state_of(status).items()):
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
         require_sensible_bytes(status.st_size)
-        data = source.read_bytes()
-        stamp["blake2b"] = hashlib.blake2b(data, digest_size=16).hexdigest()
+        data = read_regular(source, MAX_FILE_BYTES)
+        require_sensible_bytes(len(data))  # it may have grown
+        stamp["blake2b"] = _digest(data)
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed
             return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
+        stamp["place"] = _place_of(source)
+        _require_same_scan(target, stamp)
+        _require_free(target, closely=True)
         return _Prepared(source, target, stamp, decode_image(data, frame=frame), Outcome(source, "", None))
-    except InvalidImageError as error:
+    except (InvalidImageError, OutputError) as error:
         return _Prepared(source, target, {}, None, Outcome(source, "", error))
     except OSError as error:
-        refusal = InvalidImageError(f"The file cannot be opened ({error.strerror}).", remedy="Check its permissions.")
+        refusal = InvalidImageError(
+            f"The file cannot be opened ({error.strerror}).", remedy="Check what it is, and its permissions."
+        )
         return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
+
+
+def _state_of(status: os.stat_result) -> dict[str, int]:
+    """What is another as soon as a file changes, or one of the same size and time is moved over it."""
+    return {
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "changed_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
 
 
 def _read_record(target: Path, reader: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
     """The stamp in a finished record of the same model, frame and explanations; None when there is none."""
-    if _exists(_claim_of(target)):
+    record = _our_record(target)
+    if record is None or _exists(_claim_of(target)):
         return None
     try:
-        record = json.loads(_record_of(target).read_text(encoding="utf-8"))
         stamp: dict[str, Any] = record["input"]
         same = stamp["read_by"] == reader and stamp["frame"] == frame
         same = same and (not asked.methods or stamp.get("explained") == asked.record())
         withheld = record["withheld"]
         kinds = () if withheld else ("mask", "heatmap", *(f"heatmap_{method}" for method in asked.methods))
         pictures = all(_beside(target, kind).is_file() for kind in kinds)
-        return stamp if same and pictures and {"bytes", "modified_ns", "blake2b"} <= set(stamp) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return stamp if same and pictures and "blake2b" in stamp else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation], *, taught: bool) -> str:
     finding, target = read_finding(analysis), prepared.target
-    record = reading_record(analysis, finding, file=str(prepared.source), taught=taught) | {"input": prepared.stamp}
+    pictures = {} if analysis.withheld else _draw_pictures(analysis, finding, explanations)
+    digests = {kind: _digest(picture) for kind, picture in pictures.items()}
+    stamp = prepared.stamp | ({"pictures": digests} if digests else {})
+    record = reading_record(analysis, finding, file=str(prepared.source), taught=taught) | {"input": stamp}
     if explanations:
         record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
-    has_pictures = _is_ours(target)
-    write_atomically(_claim_of(target), b"")
-    if has_pictures:
-        _remove_pictures(target)
-    if not analysis.withheld:
-        _write_pictures(target, analysis, finding, explanations)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(_record_of(target), text.encode("utf-8", "replace"))
+    _require_free(target, closely=True)  # again: somebody may have put a file there since
+    _write_claim(target, digests)
+    _replace(target, pictures, text.encode("utf-8", "replace"))
     _claim_of(target).unlink(missing_ok=True)
     return _say(analysis, finding, explanations, taught=taught)
 
 
-def _write_pictures(target: Path, analysis: Analysis, finding: Finding, explanations: Sequence[Explanation]) -> None:
-    diagnosis = analysis.prediction.diagnosis
-    write_atomically(_beside(target, "mask"), mask_png(finding.lesion_mask))
-    heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
-    write_atomically(_beside(target, "heatmap"), _draw(analysis.image, heat))
-    for one in explanations:
-        write_atomically(_beside(target, f"heatmap_{one.method}"), _draw(analysis.image, one.heatmap))
+def _replace(target: Path, pictures: Mapping[str, bytes], record: bytes) -> None:
+    """Under a claim: what an earlier reading left goes, its record first, and the new record comes last.
 
-
-def _remove_pictures(target: Path) -> None:
-    """Those of an earlier reading: what is not written anew must not stand beside another record."""
+    Raises:
+        OutputError: Something could not be written or removed; no picture of this reading stays, and no record.
+    """
+    written: list[Path] = []
+    _remove_earlier(target)
     try:
-        for kind in _KINDS:
-            _beside(target, kind).unlink(missing_ok=True)
+        for kind, picture in pictures.items():
+            _write_new(_beside(target, kind), picture)
+            written.append(_beside(target, kind))
+        _write_new(_record_of(target), record)
+    except OutputError:
+        with suppress(OSError):
+            for path in (*written, _claim_of(target)):  # the claim stays where one of ours does
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    if _exists(path):
+        raise _taken(path)
+    write_atomically(path, content)
+
+
+def _draw_pictures(analysis: Analysis, finding: Finding, explanations: Sequence[Explanation]) -> dict[str, bytes]:
+    """The pictures beside a record, by their kind."""
+    diagnosis = analysis.prediction.diagnosis
+    heat = analysis.heatmaps[diagnosis.value if diagnosis else LESION]
+    pictures = {"mask": mask_png(finding.lesion_mask), "heatmap": _draw(analysis.image, heat)}
+    return pictures | {f"heatmap_{one.method}": _draw(analysis.image, one.heatmap) for one in explanations}
+
+
+def _remove_earlier(target: Path) -> None:
+    """Record and pictures of an earlier reading: what is not written anew must not stand beside another record."""
+    try:
+        for path in (_record_of(target), *(_beside(target, kind) for kind in _KINDS)):
+            if _exists(path):  # the names of some kinds may be too long to be asked for
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The pictures of an earlier reading of {target.name!r} could not be removed ({error.strerror}).",
+            f"The results of an earlier reading of {target.name!r} could not be removed ({error.strerror}).",
             remedy="Remove them, or choose another folder.",
         ) from error
 

@@ -104,8 +104,8 @@ def test_a_touched_file_is_left_alone_and_a_changed_one_read_again(
     assert [outcome.already_done for outcome in run(analyser, scans, out)] == [True, True, False]
 
 
-@pytest.mark.parametrize("gone", ["benign/benign (1)_mask.png", "benign/benign (1).json"])
-def test_a_result_that_lost_a_file_is_made_again(analyser: Analyser, scans: Path, tmp_path: Path, gone: str) -> None:
+@pytest.mark.parametrize("gone", ["benign/benign (1)_mask.png", "benign/benign (1)_heatmap.png"])
+def test_a_result_that_lost_a_picture_is_made_again(analyser: Analyser, scans: Path, tmp_path: Path, gone: str) -> None:
     out = tmp_path / "out"
     run(analyser, scans, out)
     (out / gone).unlink()
