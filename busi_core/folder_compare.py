@@ -7,8 +7,10 @@ the model or its limits, changed, and when it could not be read.
 """
 
 import base64
+import csv
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +31,10 @@ from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
 ROWS_FILE, CSV_FILE, SUMMARY_FILE = "rows.jsonl", "compare.csv", "summary.json"
+COLUMNS = {"id", "file", "dice", "notice"}  # some of those that every compare.csv of ours had
+ENTRIES = {"schema", "notice", "scans", "summaries"}  # and of summary.json
+MAX_HEADER = 10_000  # characters of its first line, which may be a whole foreign file
+ROWS_BEGIN = b'{"key": "[\\"'  # as `_line` writes it; a full disk may cut the first line short
 FIGURES = ("dice", "iou", "precision", "recall", "hd95_px")
 
 
@@ -49,13 +55,14 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
     """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
 
     Raises:
-        OutputError: `out` cannot be written, or another run writes into it.
+        OutputError: `out` cannot be written, another run writes into it, or what would be written over is not ours.
     """
     with hold_folder(out):
         yield from _compare_cases(analyser, batch, out, jobs)
 
 
 def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> Iterator[ScanRow]:
+    _require_ours(out)
     before = _read_rows(out / ROWS_FILE)
     keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
@@ -77,6 +84,37 @@ def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> It
         raise OutputError(
             f"{ROWS_FILE!r} could not be written ({error.strerror}).", remedy="Free some space; what was done is kept."
         ) from error
+
+
+def _require_ours(out: Path) -> None:
+    """Refuse to write over a table, a summary or rows of another program."""
+    for name, is_ours in ((ROWS_FILE, _are_our_rows), (CSV_FILE, _is_our_table), (SUMMARY_FILE, _is_our_summary)):
+        file = out / name
+        try:
+            ours = not os.path.lexists(file) or (file.is_file() and is_ours(file))
+        except (OSError, ValueError, RecursionError, csv.Error):
+            ours = False
+        if not ours:
+            raise OutputError(
+                f"{file} is there already and is no result of this program.",
+                remedy="Move it away, or choose another folder.",
+            )
+
+
+def _are_our_rows(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(len(ROWS_BEGIN))
+    return begin == ROWS_BEGIN[: len(begin)]
+
+
+def _is_our_table(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return set(next(csv.reader([file.readline(MAX_HEADER)]), ())) >= COLUMNS
+
+
+def _is_our_summary(path: Path) -> bool:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(content, dict) and set(content) >= ENTRIES
 
 
 def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out: Path) -> list[Summary]:

@@ -1,0 +1,78 @@
+"""`busi compare` into a folder: nothing foreign is written over, no row is believed that is not of these files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from busi_core.cli import main
+from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE
+from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.phantom import SimulatedScan
+from busi_core.types import Diagnosis
+
+RESULTS = (ROWS_FILE, CSV_FILE, SUMMARY_FILE)
+
+
+@pytest.fixture
+def scans(tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], weights_dir: Path) -> Path:
+    """A benign and a malignant scan, each with its mask."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for diagnosis in (Diagnosis.BENIGN, Diagnosis.MALIGNANT):
+        (folder / f"{diagnosis} (1).png").write_bytes(simulated[diagnosis].png())
+        (folder / f"{diagnosis} (1)_mask.png").write_bytes(mask_png(simulated[diagnosis].mask))
+    return folder
+
+
+def compare(scans: Path, out: Path, masks: Path | None = None) -> int:
+    return main(["compare", str(scans), str(masks or scans), "--out", str(out), "--jobs", "1"])
+
+
+def dice_of(out: Path) -> list[str]:
+    return [line["dice"] for line in csv.DictReader((out / CSV_FILE).open(encoding="utf-8-sig"))]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"somebody's work\n", id="text"),
+        pytest.param(b"file;dice\r\na.png;0.9\r\n", id="another table"),
+        pytest.param(b'{"scans": 3}\n', id="another summary"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(b"\xff\xfe\0", id="bytes"),
+        pytest.param(b"\n", id="an empty line"),
+    ],
+)
+def test_what_is_no_result_is_never_written_over(
+    scans: Path, tmp_path: Path, name: str, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(content)
+    assert compare(scans, out) == 1
+    assert f"{name} is there already and is no result of this program. Move it away" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: content}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_folder_and_a_link_to_nothing_are_no_results_either(scans: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b" / name).mkdir(parents=True)
+    (tmp_path / "a" / name).symlink_to("../elsewhere")
+    assert compare(scans, tmp_path / "a") == compare(scans, tmp_path / "b") == 1
+    assert (tmp_path / "a" / name).is_symlink()
+    assert (tmp_path / "b" / name).is_dir()
+
+
+@pytest.mark.parametrize("left", [0, 3, 100])
+def test_rows_that_a_full_disk_cut_in_their_first_line_are_ours(scans: Path, tmp_path: Path, left: int) -> None:
+    out = tmp_path / "out"
+    assert compare(scans, out) == 0
+    before = dice_of(out)
+    (out / ROWS_FILE).write_bytes((out / ROWS_FILE).read_bytes()[:left])
+    assert compare(scans, out) == 0
+    assert dice_of(out) == before
+    assert len((out / ROWS_FILE).read_text().splitlines()) == json.loads((out / SUMMARY_FILE).read_text())["scans"] == 2
