@@ -25,7 +25,6 @@ from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import list_folder
 from busi_core.errors import DatasetError, OutputError
 from busi_core.files import write_atomically
-from busi_core.locks import hold_folder
 from busi_core.report import RESEARCH_USE, Summary, read_by
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
@@ -54,14 +53,12 @@ def list_cases(images: Path, masks: Path) -> Batch:
 def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2) -> Iterator[ScanRow]:
     """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
 
+    Before the first row that is new an old compare.csv and summary.json go: they would say something else than the
+    rows beside them if this run is stopped. Call it, and `write_comparison` after it, inside one `hold_folder(out)`.
+
     Raises:
-        OutputError: `out` cannot be written, another run writes into it, or what would be written over is not ours.
+        OutputError: `out` cannot be written, or what would be written over is not ours.
     """
-    with hold_folder(out):
-        yield from _compare_cases(analyser, batch, out, jobs)
-
-
-def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> Iterator[ScanRow]:
     _require_ours(out)
     before = _read_rows(out / ROWS_FILE)
     keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
@@ -77,6 +74,8 @@ def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> It
                     yield replace(kept[keys[case.id]], id=case.id)
                     continue
                 row = next(fresh)
+                if row.id == todo[0].id:
+                    _remove_tables(out)
                 file.write(_line(keys[case.id], row))
                 file.flush()
                 yield row
@@ -84,6 +83,17 @@ def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> It
         raise OutputError(
             f"{ROWS_FILE!r} could not be written ({error.strerror}).", remedy="Free some space; what was done is kept."
         ) from error
+
+
+def _remove_tables(out: Path) -> None:
+    for name in (CSV_FILE, SUMMARY_FILE):
+        try:
+            (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The {name!r} of an earlier run could not be removed ({error.strerror}).",
+                remedy="Remove it, or choose another folder.",
+            ) from error
 
 
 def _require_ours(out: Path) -> None:
@@ -118,7 +128,7 @@ def _is_our_summary(path: Path) -> bool:
 
 
 def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out: Path) -> list[Summary]:
-    """Write compare.csv and summary.json.
+    """Write compare.csv and summary.json, inside the same `hold_folder` as `compare_cases`.
 
     Raises:
         OutputError: They cannot be written.

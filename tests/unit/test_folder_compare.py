@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busi_core import folder_compare
 from busi_core.cli import main
 from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE
 from busi_core.imaging.overlay import mask_png
@@ -76,3 +77,37 @@ def test_rows_that_a_full_disk_cut_in_their_first_line_are_ours(scans: Path, tmp
     assert compare(scans, out) == 0
     assert dice_of(out) == before
     assert len((out / ROWS_FILE).read_text().splitlines()) == json.loads((out / SUMMARY_FILE).read_text())["scans"] == 2
+
+
+def stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the run were killed when its rows are there and its tables are not."""
+
+    def killed(_rows: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder_compare, "summarise", killed)
+
+
+def test_a_run_that_is_stopped_leaves_no_table_of_other_rows(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert compare(scans, out) == 0
+    (scans / "benign (1)_mask.png").write_bytes((scans / "malignant (1)_mask.png").read_bytes())
+    with monkeypatch.context() as patch:
+        stop(patch)
+        assert compare(scans, out) == 130
+    assert [path.name for path in out.iterdir()] == [ROWS_FILE]
+    assert compare(scans, out) == 0
+    assert len(dice_of(out)) == 2
+
+
+def test_a_run_with_nothing_to_do_that_is_stopped_leaves_the_tables(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert compare(scans, out) == 0
+    before = {name: (out / name).read_bytes() for name in RESULTS}
+    stop(monkeypatch)
+    assert compare(scans, out) == 130
+    assert {name: (out / name).read_bytes() for name in RESULTS} == before
