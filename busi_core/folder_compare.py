@@ -2,12 +2,13 @@
 
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 
-A finished row stays in rows.jsonl with the sizes and times of its files: it is read again only when one of those, or
-the model or its limits, changed, and when it could not be read.
+A finished row stays in rows.jsonl with the sizes and times of its files and a checksum: it is read again only when one
+of those, or the model or its limits, changed, when its line is damaged, and when it could not be read.
 """
 
 import base64
 import csv
+import hashlib
 import json
 import math
 import os
@@ -34,6 +35,8 @@ COLUMNS = {"id", "file", "dice", "notice"}  # some of those that every compare.c
 ENTRIES = {"schema", "notice", "scans", "summaries"}  # and of summary.json
 MAX_HEADER = 10_000  # characters of its first line, which may be a whole foreign file
 ROWS_BEGIN = b'{"key": "[\\"'  # as `_line` writes it; a full disk may cut the first line short
+CHECKSUM = "blake2b"  # of all else in a line
+DAMAGE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 FIGURES = ("dice", "iou", "precision", "recall", "hd95_px")
 
 
@@ -177,13 +180,18 @@ def _line(key: str, row: ScanRow) -> bytes:
         "reading": reading,
         "truth": row.truth.record(),
     }
-    return (json.dumps(content) + "\n").encode()
+    return (json.dumps(content | {CHECKSUM: _checksum(content)}) + "\n").encode()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
     """Rows that an earlier run finished, by key.
 
-    A line that a kill tore is left out, and a scan or mask that could not be read: it may be readable now.
+    A line that is torn, damaged or of an older form is left out, and a scan or mask that could not be read: it may be
+    readable now.
     """
     rows: dict[str, ScanRow] = {}
     try:
@@ -193,10 +201,12 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
     for line in lines:
         try:
             content = json.loads(line)
+            if content.pop(CHECKSUM) != _checksum(content):
+                continue
             row = _read_row(content)
             if row.reading is not None and (row.truth.problem is None or row.truth.missing):
                 rows[content["key"]] = row
-        except (ValueError, KeyError, TypeError):
+        except DAMAGE_ERRORS:
             continue
     return rows
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from busi_core.cli import main
 from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan
+from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
 RESULTS = (ROWS_FILE, CSV_FILE, SUMMARY_FILE)
@@ -111,3 +113,50 @@ def test_a_run_with_nothing_to_do_that_is_stopped_leaves_the_tables(
     stop(monkeypatch)
     assert compare(scans, out) == 130
     assert {name: (out / name).read_bytes() for name in RESULTS} == before
+
+
+def damage(line: str, *keys: str, value: object) -> str:
+    """A line of rows.jsonl with another value at one place."""
+    content = json.loads(line)
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(lambda line: damage(line, "truth", "dice", value=-7), id="a wrong figure"),
+        pytest.param(lambda line: damage(line, "truth", "dice", value=10**400), id="400 digits"),
+        pytest.param(lambda line: damage(line, "truth", "class", value=[]), id="a wrong class"),
+        pytest.param(lambda line: damage(line, "reading", "fingerprint", value="AAAAAA=="), id="a short fingerprint"),
+        pytest.param(lambda line: damage(line, "reading", "record", value=[]), id="a wrong type"),
+        pytest.param(lambda line: damage(line, "reading", "record", "probabilities", value=[1]), id="a wrong score"),
+        pytest.param(lambda line: damage(line, "blake2b", value=0), id="a wrong checksum"),
+        pytest.param(lambda line: line.replace(', "blake2b"', ', "other"'), id="an older form"),
+        pytest.param(lambda _line: '{"key": "' + "9" * 5000, id="torn"),
+        pytest.param(lambda _line: "[" * 100_000, id="deep"),
+        pytest.param(lambda _line: '{"blake2b": ' * 100_000, id="deep as an object"),
+        pytest.param(lambda _line: "9" * 5000, id="a long number"),
+        pytest.param(lambda _line: "null", id="nothing"),
+        pytest.param(lambda _line: "[]", id="a list"),
+        pytest.param(lambda _line: "\0\udcff", id="no text"),
+    ],
+)
+def test_a_damaged_row_is_read_anew_and_never_believed(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Callable[[str], str]
+) -> None:
+    out = tmp_path / "out"
+    assert compare(scans, out) == 0
+    rows, table = (out / ROWS_FILE).read_text(), (out / CSV_FILE).read_bytes()
+    first, second = rows.splitlines()
+    (out / ROWS_FILE).write_text(f"{first}\n{line(second)}\n", errors="surrogateescape")
+    read: list[str] = []
+    analyse = Analyser.analyse_for_batch
+    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda *a, **k: read.append("a scan") or analyse(*a, **k))
+    assert compare(scans, out) == 0
+    assert read == ["a scan"]
+    assert (out / CSV_FILE).read_bytes() == table
+    assert (out / ROWS_FILE).read_text() == rows
