@@ -15,10 +15,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         OutputError: The disk is full, or the folder cannot be written; what was there before stays.
     """
     # Short, for names near the system's limit; its own for every thread, as sessions of one server share a process.
-    beside = path.parent / f".{os.getpid()}-{threading.get_ident()}.new"
+    beside = path.parent / f".busi-{os.getpid()}-{threading.get_ident()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # of a killed process of the same number
+        with beside.open("xb") as file:  # never through a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -1,7 +1,10 @@
 """Locks between processes that the system lets go of when their holder ends, however it ends."""
 
+import errno
 import fcntl
 import os
+import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +13,8 @@ from pathlib import Path
 from busi_core.errors import OutputError
 
 FOLDER_LOCK = ".busi.lock"  # hidden, so that it is no scan, and gone when the run is over
+OPEN_OWN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+CONTENT = re.compile(rb"(\d{1,20}\n?)?")  # a process id; a full disk may cut it short
 GLANCE_SECONDS = 0.2  # `is_held` of another process takes the lock for an instant
 
 
@@ -27,16 +32,21 @@ class ProcessLock:
         """Take it; False when another process holds it after waiting so long.
 
         Raises:
-            OutputError: The folder cannot be written, or knows no locks.
+            OutputError: The folder cannot be written, or knows no locks, or a file of that name is no lock.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(self.path, OPEN_OWN | os.O_CREAT, 0o644)
         except OSError as error:
+            if error.errno == errno.ELOOP:  # a link, whose target may be anything
+                raise _refuse(self.path) from error
             raise OutputError(
                 f"{self.path.name!r} could not be written ({error.strerror}).",
                 remedy="Free some space or choose another folder.",
             ) from error
+        if not _is_lock(handle):
+            os.close(handle)
+            raise _refuse(self.path)
         until = time.monotonic() + wait_seconds
         while True:
             try:
@@ -73,10 +83,21 @@ class ProcessLock:
             self._handle = None
 
 
+def _is_lock(handle: int) -> bool:
+    """Whether an open file holds nothing, or what a holder writes: to take it is to write over it."""
+    return stat.S_ISREG(os.fstat(handle).st_mode) and CONTENT.fullmatch(os.pread(handle, 64, 0)) is not None
+
+
+def _refuse(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is there already and is no lock of this program.", remedy="Move it away, or choose another folder."
+    )
+
+
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock now."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, OPEN_OWN)
     except OSError:
         return False
     try:
