@@ -161,8 +161,11 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
 
 
 def _key(case: Case, reader: str) -> str:
-    """What a row depends on: names, sizes and times of its files, class, model."""
-    files = [[file.name, file.size, file.modified_ns] for file in (case.scan, *case.masks)]
+    """What a row depends on: names, sizes, times and inodes of its files, class, model.
+
+    The time that a copy or a swap of names can keep is not enough.
+    """
+    files = [[file.name, file.size, file.modified_ns, *file.stamp] for file in (case.scan, *case.masks)]
     return json.dumps([reader, case.diagnosis, files])
 
 

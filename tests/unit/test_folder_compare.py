@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def compare(scans: Path, out: Path, masks: Path | None = None) -> int:
 
 def dice_of(out: Path) -> list[str]:
     return [line["dice"] for line in csv.DictReader((out / CSV_FILE).open(encoding="utf-8-sig"))]
+
+
+def read_again(scans: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many scans another run reads."""
+    read: list[str] = []
+    analyse = Analyser.analyse_for_batch
+    with monkeypatch.context() as patch:
+        patch.setattr(Analyser, "analyse_for_batch", lambda *a, **k: read.append("a scan") or analyse(*a, **k))
+        assert compare(scans, out) == 0
+    return len(read)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -153,10 +164,33 @@ def test_a_damaged_row_is_read_anew_and_never_believed(
     rows, table = (out / ROWS_FILE).read_text(), (out / CSV_FILE).read_bytes()
     first, second = rows.splitlines()
     (out / ROWS_FILE).write_text(f"{first}\n{line(second)}\n", errors="surrogateescape")
-    read: list[str] = []
-    analyse = Analyser.analyse_for_batch
-    monkeypatch.setattr(Analyser, "analyse_for_batch", lambda *a, **k: read.append("a scan") or analyse(*a, **k))
-    assert compare(scans, out) == 0
-    assert read == ["a scan"]
+    assert read_again(scans, out, monkeypatch) == 1
     assert (out / CSV_FILE).read_bytes() == table
     assert (out / ROWS_FILE).read_text() == rows
+
+
+@pytest.mark.parametrize("kind", ["scan", "mask"])
+@pytest.mark.parametrize("way", ["swapped names", "written over"])
+def test_another_file_of_equal_size_and_time_is_read_again(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, way: str
+) -> None:
+    """As `cp -p` and `mv` leave them."""
+    out = tmp_path / "out"
+    end = ".png" if kind == "scan" else "_mask.png"
+    benign, malignant = (scans / f"{diagnosis} (1){end}" for diagnosis in ("benign", "malignant"))
+    size = max(path.stat().st_size for path in (benign, malignant))
+    for path in (benign, malignant):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, (10**9, 10**9))
+    assert compare(scans, out) == 0
+    assert read_again(scans, out, monkeypatch) == 0
+    if way == "swapped names":
+        benign.rename(scans / "kept")
+        malignant.rename(benign)
+        (scans / "kept").rename(malignant)
+    else:
+        benign.write_bytes(malignant.read_bytes())
+        os.utime(benign, (10**9, 10**9))
+    assert read_again(scans, out, monkeypatch) == (2 if way == "swapped names" else 1)
+    assert compare(scans, tmp_path / "fresh") == 0
+    assert (tmp_path / "fresh" / CSV_FILE).read_bytes() == (out / CSV_FILE).read_bytes()
