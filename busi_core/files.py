@@ -33,6 +33,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
+def remove_left_behind(folder: Path) -> None:
+    """Take away what writers left that were killed; only for who alone writes into the folder now."""
+    for rest in folder.glob(".busi-[0-9]*-[0-9]*.new"):  # as `write_atomically` names them
+        with suppress(OSError):
+            rest.unlink()
+
+
 def flush_folder(folder: Path) -> None:
     """Make a new name in a folder survive a power cut; raises OSError as the system does."""
     handle = os.open(folder, os.O_RDONLY)

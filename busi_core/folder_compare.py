@@ -47,10 +47,17 @@ def list_cases(images: Path, masks: Path) -> Batch:
         DatasetError: A folder is missing, or there is no scan.
     """
     files = list_folder(images)
-    batch = pair_files(files) if images.resolve() == masks.resolve() else pair_folders(files, list_folder(masks))
+    batch = pair_files(files) if _are_one(images, masks) else pair_folders(files, list_folder(masks))
     if not batch.cases:
         raise DatasetError(f"There is no scan in {images}.", remedy="Name the folder that holds the images.")
     return batch
+
+
+def _are_one(images: Path, masks: Path) -> bool:
+    try:
+        return images.samefile(masks)
+    except OSError:  # `list_folder` says what is wrong with it
+        return False
 
 
 def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2) -> Iterator[ScanRow]:

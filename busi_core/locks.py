@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from busi_core.errors import OutputError
+from busi_core.files import remove_left_behind
 
 FOLDER_LOCK = ".busi.lock"  # hidden, so that it is no scan, and gone when the run is over
 OPEN_OWN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -113,6 +114,8 @@ def is_held(path: Path) -> bool:
 def hold_folder(folder: Path, within: Iterable[Path] = ()) -> Iterator[None]:
     """The right to write results into a folder, for one run alone; a kill gives it back, and only then its file stays.
 
+    What killed runs left half written in these folders is taken away.
+
     Args:
         folder: Made where it is missing.
         within: Folders below it that are written to: none of them may be held by another run, as no folder above.
@@ -120,23 +123,34 @@ def hold_folder(folder: Path, within: Iterable[Path] = ()) -> Iterator[None]:
     Raises:
         OutputError: Another run writes there, or the folder cannot be written.
     """
-    own = folder.resolve()
+    own = _resolve(folder)
     lock = ProcessLock(own / FOLDER_LOCK)
     held = lock.acquire()
     while held and not lock.is_in_place():
         lock.release()
         held = lock.acquire()
     try:
-        lowest = {own, *(path.resolve() for path in within)}
+        lowest = {own, *map(_resolve, within)}
         others = {folder for path in lowest for folder in (path, *path.parents)} - {own}
         if not held or any(is_held(path / FOLDER_LOCK) for path in others):
             raise OutputError(
                 f"Another run is writing into the folder {folder}.",
                 remedy="Wait until it is done, or choose another folder.",
             )
+        for path in lowest:
+            remove_left_behind(path)
         yield
     finally:
         if held:
             with suppress(OSError):
                 lock.path.unlink()
         lock.release()
+
+
+def _resolve(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(
+            f"{folder} is a link that leads back to itself.", remedy="Remove it, or choose another folder."
+        ) from error

@@ -194,3 +194,22 @@ def test_another_file_of_equal_size_and_time_is_read_again(
     assert read_again(scans, out, monkeypatch) == (2 if way == "swapped names" else 1)
     assert compare(scans, tmp_path / "fresh") == 0
     assert (tmp_path / "fresh" / CSV_FILE).read_bytes() == (out / CSV_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("which", ["images", "masks", "out"])
+def test_a_link_to_itself_is_refused_in_words(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    folders = {"images": scans, "masks": scans, "out": tmp_path / "out"} | {which: loop}
+    assert compare(folders["images"], folders["out"], folders["masks"]) == 1
+    said = capsys.readouterr().err
+    assert ("leads back to itself" if which == "out" else "There is no folder 'loop'") in said
+    assert loop.is_symlink()
+
+
+def test_a_folder_of_masks_that_is_a_link_to_the_scans_is_the_same_folder(scans: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").symlink_to(scans)
+    assert compare(scans, tmp_path / "out", tmp_path / "masks") == 0
+    assert "n/a" not in dice_of(tmp_path / "out")

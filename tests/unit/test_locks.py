@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from busi_core.errors import OutputError
+from busi_core.files import write_atomically
 from busi_core.locks import FOLDER_LOCK, ProcessLock, hold_folder, is_held
 
 
@@ -44,3 +45,42 @@ def test_what_a_killed_run_left_is_taken(tmp_path: Path, content: bytes) -> None
     with hold_folder(tmp_path):
         assert (tmp_path / FOLDER_LOCK).read_text() == f"{os.getpid()}\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_writers_left_is_taken_away_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    for folder in (tmp_path, out, out / "below", out / "other"):
+        folder.mkdir(exist_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_atomically(folder / "record.json", b"half")
+        for name in (".notes.new", ".busi-notes.new", ".1-2.new", "busi-1-2.new"):
+            (folder / name).touch()
+    with hold_folder(out, [out / "below", out / "none"]):
+        left = {path.parent.name for path in tmp_path.rglob(".busi-[0-9]*")}
+    assert left == {tmp_path.name, "other"}
+    assert len(list(tmp_path.rglob("*.new"))) == 4 * 4 + 2
+
+
+def killed(_handle: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_while_another_run_holds_the_folder_nothing_is_taken_away(tmp_path: Path) -> None:
+    rest = tmp_path / ".busi-1-2.new"
+    with hold_folder(tmp_path):
+        rest.touch()
+        with pytest.raises(OutputError, match="Another run"), hold_folder(tmp_path):
+            pass
+        assert rest.exists()
+
+
+def test_a_folder_that_is_a_link_to_itself_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for folder, within in ((tmp_path / "loop", []), (tmp_path / "out", [tmp_path / "loop" / "below"])):
+        with pytest.raises(OutputError, match="leads back to itself"), hold_folder(folder, within):
+            pass
+    assert not list(tmp_path.rglob(FOLDER_LOCK))
