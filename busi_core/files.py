@@ -15,10 +15,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         OutputError: The disk is full, or the folder cannot be written; what was there before stays.
     """
     # Short, for names near the system's limit; its own for every thread, as sessions of one server share a process.
-    beside = path.parent / f".{os.getpid()}-{threading.get_ident()}.new"
+    beside = path.parent / f".busi-{os.getpid()}-{threading.get_ident()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # of a killed process of the same number
+        with beside.open("xb") as file:  # never through a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -30,6 +31,13 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"{path.name!r} could not be written ({error.strerror}).",
             remedy="Free some space or choose another folder.",
         ) from error
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Take away what writers left that were killed; only for who alone writes into the folder now."""
+    for rest in folder.glob(".busi-[0-9]*-[0-9]*.new"):  # as `write_atomically` names them
+        with suppress(OSError):
+            rest.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -2,13 +2,16 @@
 
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 
-A finished row stays in rows.jsonl with the sizes and times of its files: it is read again only when one of those, or
-the model or its limits, changed, and when it could not be read.
+A finished row stays in rows.jsonl with the sizes and times of its files and a checksum: it is read again only when one
+of those, or the model or its limits, changed, when its line is damaged, and when it could not be read.
 """
 
 import base64
+import csv
+import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,12 +26,17 @@ from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import list_folder
 from busi_core.errors import DatasetError, OutputError
 from busi_core.files import write_atomically
-from busi_core.locks import hold_folder
 from busi_core.report import RESEARCH_USE, Summary, read_by
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis
 
 ROWS_FILE, CSV_FILE, SUMMARY_FILE = "rows.jsonl", "compare.csv", "summary.json"
+COLUMNS = {"id", "file", "dice", "notice"}  # some of those that every compare.csv of ours had
+ENTRIES = {"schema", "notice", "scans", "summaries"}  # and of summary.json
+MAX_HEADER = 10_000  # characters of its first line, which may be a whole foreign file
+ROWS_BEGIN = b'{"key": "[\\"'  # as `_line` writes it; a full disk may cut the first line short
+CHECKSUM = "blake2b"  # of all else in a line
+DAMAGE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 FIGURES = ("dice", "iou", "precision", "recall", "hd95_px")
 
 
@@ -39,23 +47,29 @@ def list_cases(images: Path, masks: Path) -> Batch:
         DatasetError: A folder is missing, or there is no scan.
     """
     files = list_folder(images)
-    batch = pair_files(files) if images.resolve() == masks.resolve() else pair_folders(files, list_folder(masks))
+    batch = pair_files(files) if _are_one(images, masks) else pair_folders(files, list_folder(masks))
     if not batch.cases:
         raise DatasetError(f"There is no scan in {images}.", remedy="Name the folder that holds the images.")
     return batch
 
 
+def _are_one(images: Path, masks: Path) -> bool:
+    try:
+        return images.samefile(masks)
+    except OSError:  # `list_folder` says what is wrong with it
+        return False
+
+
 def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2) -> Iterator[ScanRow]:
     """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
 
+    Before the first row that is new an old compare.csv and summary.json go: they would say something else than the
+    rows beside them if this run is stopped. Call it, and `write_comparison` after it, inside one `hold_folder(out)`.
+
     Raises:
-        OutputError: `out` cannot be written, or another run writes into it.
+        OutputError: `out` cannot be written, or what would be written over is not ours.
     """
-    with hold_folder(out):
-        yield from _compare_cases(analyser, batch, out, jobs)
-
-
-def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> Iterator[ScanRow]:
+    _require_ours(out)
     before = _read_rows(out / ROWS_FILE)
     keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
@@ -70,6 +84,8 @@ def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> It
                     yield replace(kept[keys[case.id]], id=case.id)
                     continue
                 row = next(fresh)
+                if row.id == todo[0].id:
+                    _remove_tables(out)
                 file.write(_line(keys[case.id], row))
                 file.flush()
                 yield row
@@ -79,8 +95,50 @@ def _compare_cases(analyser: Analyser, batch: Batch, out: Path, jobs: int) -> It
         ) from error
 
 
+def _remove_tables(out: Path) -> None:
+    for name in (CSV_FILE, SUMMARY_FILE):
+        try:
+            (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The {name!r} of an earlier run could not be removed ({error.strerror}).",
+                remedy="Remove it, or choose another folder.",
+            ) from error
+
+
+def _require_ours(out: Path) -> None:
+    """Refuse to write over a table, a summary or rows of another program."""
+    for name, is_ours in ((ROWS_FILE, _are_our_rows), (CSV_FILE, _is_our_table), (SUMMARY_FILE, _is_our_summary)):
+        file = out / name
+        try:
+            ours = not os.path.lexists(file) or (file.is_file() and is_ours(file))
+        except (OSError, ValueError, RecursionError, csv.Error):
+            ours = False
+        if not ours:
+            raise OutputError(
+                f"{file} is there already and is no result of this program.",
+                remedy="Move it away, or choose another folder.",
+            )
+
+
+def _are_our_rows(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(len(ROWS_BEGIN))
+    return begin == ROWS_BEGIN[: len(begin)]
+
+
+def _is_our_table(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return set(next(csv.reader([file.readline(MAX_HEADER)]), ())) >= COLUMNS
+
+
+def _is_our_summary(path: Path) -> bool:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(content, dict) and set(content) >= ENTRIES
+
+
 def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out: Path) -> list[Summary]:
-    """Write compare.csv and summary.json.
+    """Write compare.csv and summary.json, inside the same `hold_folder` as `compare_cases`.
 
     Raises:
         OutputError: They cannot be written.
@@ -110,8 +168,11 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
 
 
 def _key(case: Case, reader: str) -> str:
-    """What a row depends on: names, sizes and times of its files, class, model."""
-    files = [[file.name, file.size, file.modified_ns] for file in (case.scan, *case.masks)]
+    """What a row depends on: names, sizes, times and inodes of its files, class, model.
+
+    The time that a copy or a swap of names can keep is not enough.
+    """
+    files = [[file.name, file.size, file.modified_ns, *file.stamp] for file in (case.scan, *case.masks)]
     return json.dumps([reader, case.diagnosis, files])
 
 
@@ -129,13 +190,18 @@ def _line(key: str, row: ScanRow) -> bytes:
         "reading": reading,
         "truth": row.truth.record(),
     }
-    return (json.dumps(content) + "\n").encode()
+    return (json.dumps(content | {CHECKSUM: _checksum(content)}) + "\n").encode()
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _read_rows(path: Path) -> dict[str, ScanRow]:
     """Rows that an earlier run finished, by key.
 
-    A line that a kill tore is left out, and a scan or mask that could not be read: it may be readable now.
+    A line that is torn, damaged or of an older form is left out, and a scan or mask that could not be read: it may be
+    readable now.
     """
     rows: dict[str, ScanRow] = {}
     try:
@@ -145,10 +211,12 @@ def _read_rows(path: Path) -> dict[str, ScanRow]:
     for line in lines:
         try:
             content = json.loads(line)
+            if content.pop(CHECKSUM) != _checksum(content):
+                continue
             row = _read_row(content)
             if row.reading is not None and (row.truth.problem is None or row.truth.missing):
                 rows[content["key"]] = row
-        except (ValueError, KeyError, TypeError):
+        except DAMAGE_ERRORS:
             continue
     return rows
 

@@ -90,6 +90,7 @@ def _analyse(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from busi_core.data.pairing import TABLES
     from busi_core.folder_compare import compare_cases, list_cases, write_comparison
+    from busi_core.locks import hold_folder
     from busi_core.service import Serving, choose_device
 
     settings = read_settings()
@@ -97,22 +98,24 @@ def _compare(options: argparse.Namespace) -> int:
     analyser = serving.load(options.model) if options.model else serving.current()
     batch = list_cases(options.images, options.masks)
     progress, failed, rows = Progress(len(batch.cases)), 0, []
-    for row in compare_cases(analyser, batch, options.out, jobs=options.jobs):
-        rows.append(row)
-        reason = row.problem or row.truth.problem
-        if reason:
-            failed += 1
-            progress.clear()
-            print(f"{shown(row.name)}: {shown(reason)}", file=sys.stderr)
-        progress.step(failed)
-    progress.clear()
+    with hold_folder(options.out):  # until the tables are of these rows
+        for row in compare_cases(analyser, batch, options.out, jobs=options.jobs):
+            rows.append(row)
+            reason = row.problem or row.truth.problem
+            if reason:
+                failed += 1
+                progress.clear()
+                print(f"{shown(row.name)}: {shown(reason)}", file=sys.stderr)
+            progress.step(failed)
+        progress.clear()
+        summaries = write_comparison(analyser, rows, batch, options.out)
     for mask in batch.lone_masks:
         print(f"{shown(mask.name)}: no scan came with this mask.", file=sys.stderr)
     for mask in batch.doubtful_masks:
         print(f"{shown(mask.name)}: whose mask this is cannot be told, since names say it of several.", file=sys.stderr)
     for name in (name for name in batch.left_out if not name.endswith(TABLES)):
         print(f"{shown(name)}: left out, no image by its name or first bytes.", file=sys.stderr)
-    for summary in write_comparison(analyser, rows, batch, options.out):
+    for summary in summaries:
         print(f"{summary.title}: {summary.scans}, {summary.distinct} distinct. {summary.caution}")
         for figure in summary.figures:
             print(f"  {figure.name:<34} {figure!s:<24} ({figure.scans} scans)")

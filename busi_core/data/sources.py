@@ -41,6 +41,7 @@ class SourceFile:
         read: Gives the bytes; raises InvalidImageError when it cannot.
         modified_ns: Time of the last change, of a file in a folder; 0 elsewhere.
         peek: Gives the first so many bytes without the rest, where that costs less.
+        stamp: What else tells that a file in a folder is another: time of its last change of any kind, inode.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SourceFile:
     read: Callable[[], bytes]
     modified_ns: int = 0
     peek: Callable[[int], bytes] | None = None
+    stamp: tuple[int, ...] = ()
 
     def begin(self, count: int) -> bytes:
         """The first `count` bytes, or as many as there are; none of a file that cannot be read."""
@@ -137,6 +139,7 @@ def list_folder(folder: Path) -> list[SourceFile]:
                 partial(_read_path, path),
                 status.st_mtime_ns,
                 peek=partial(read_start, path),
+                stamp=(status.st_ctime_ns, status.st_ino),
             )
         )
     return files

@@ -48,7 +48,7 @@ def test_a_disk_that_is_really_full_is_an_output_error(tmp_path: Path, monkeypat
     path.write_bytes(b"before")
     open_file = Path.open
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda _path, mode: open_file(Path("/dev/full"), mode))
+        patch.setattr(Path, "open", lambda _path, _mode: open_file(Path("/dev/full"), "wb"))
         with pytest.raises(OutputError, match="No space left"):
             write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
@@ -70,6 +70,21 @@ def test_a_target_that_cannot_be_written_is_an_output_error(tmp_path: Path, targ
         write_atomically(tmp_path / target, b"after")
     assert (tmp_path / "file").read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["record.json", "beside"])
+def test_what_a_link_leads_to_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Of the target's name, or of the name that is written first."""
+    notes, folder = tmp_path / "notes.txt", tmp_path / "folder"
+    notes.write_bytes(b"somebody's work")
+    folder.mkdir()
+    beside = f".busi-{os.getpid()}-{threading.get_ident()}.new"
+    (folder / (beside if name == "beside" else name)).symlink_to(notes)
+    write_atomically(folder / "record.json", b"after")
+    assert notes.read_bytes() == b"somebody's work"
+    assert [(file.name, file.is_symlink(), file.read_bytes()) for file in folder.iterdir()] == [
+        ("record.json", False, b"after")
+    ]
 
 
 def test_a_name_as_long_as_the_system_allows_is_written(tmp_path: Path) -> None:

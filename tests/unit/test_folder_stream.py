@@ -9,18 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from versions import make_analyser
 
-from busi_core import batch
+from busi_core import batch, folder_compare
 from busi_core.cli import main
 from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.truth import Reference
 from busi_core.errors import InvalidImageError, OutputError
 from busi_core.folder import Outcome, analyse_plan, plan_paths
-from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.report import RECORD_SCHEMA, read_by
@@ -203,15 +203,33 @@ def test_a_folder_whose_run_was_killed_is_free(analyser: Analyser, scans: Path, 
 
 
 def test_of_two_comparisons_into_one_folder_the_second_is_refused(
-    analyser: Analyser, scans: Path, tmp_path: Path
+    weights_dir: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cases = list_cases(scans, scans)
-    first = compare_cases(analyser, cases, tmp_path / "out", jobs=1)
-    next(first)
-    with pytest.raises(OutputError, match="Another run is writing"):
-        next(compare_cases(analyser, cases, tmp_path / "out", jobs=1))
-    assert len(list(first)) == 2
-    assert len(list(compare_cases(analyser, cases, tmp_path / "out", jobs=1))) == 3
+    """While the rows come, and until the tables of these rows are written."""
+    codes: list[int] = []
+    arguments = ["compare", str(scans), str(scans), "--out", str(tmp_path / "out"), "--jobs", "1"]
+
+    def meanwhile(name: str) -> None:
+        first = getattr(folder_compare, name)
+
+        def another_run(*args: Any, **options: Any) -> object:
+            monkeypatch.setattr(folder_compare, name, first)
+            codes.append(main(arguments))
+            return first(*args, **options)
+
+        monkeypatch.setattr(folder_compare, name, another_run)
+
+    for name in ("read_cases", "summarise"):
+        meanwhile(name)
+    assert main(arguments) == 0
+    assert codes == [1, 1]
+    assert capsys.readouterr().err.count("Another run is writing into the folder") == 2
+    assert main(arguments) == 0
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 @pytest.mark.slow
