@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import PurePath, PurePosixPath
 
 from busi_core.data.records import is_mask_name, natural_key, stem_of_scan
-from busi_core.data.sources import SourceFile
+from busi_core.data.sources import FolderFiles, SourceFile
 from busi_core.errors import InvalidImageError
 from busi_core.imaging.dicom import MARK_END, is_dicom
 from busi_core.types import Diagnosis
@@ -75,7 +75,8 @@ class Batch:
         left_out: Names of files that are no images by their suffix or first bytes.
         doubtful_masks: Mask files of a name that several files have, or whose scans do, so that whose each is cannot be
             told; no scan has them.
-        problems: What is wrong with a table of classes, one sentence with a remedy each.
+        problems: What is wrong with a table of classes, or could not be read of a folder, one sentence with a remedy
+            each.
     """
 
     cases: tuple[Case, ...]
@@ -167,7 +168,8 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         for number, file in enumerate(scans, start=1)
     ]
     lone = [file for key, group in masks.items() if key not in found for file in group]
-    return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others), doubtful, tables.say(cases))
+    problems = (*_problems_of(files), *tables.say(cases))
+    return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others), doubtful, problems)
 
 
 def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> Batch:
@@ -198,7 +200,13 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     rest = [*by_path.values(), *(group for key, group in beside.items() if key not in places)]
     lone = tuple(file for group in rest for file in group if id(file) not in used)
     left_out = tuple(file.name for file in (*others, *other_masks))
-    return Batch(tuple(cases), lone, left_out, doubtful, tables.say(cases))
+    problems = tuple(dict.fromkeys((*_problems_of(images), *_problems_of(masks), *tables.say(cases))))
+    return Batch(tuple(cases), lone, left_out, doubtful, problems)
+
+
+def _problems_of(files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """What could not be read of the folder that they came from."""
+    return files.problems if isinstance(files, FolderFiles) else ()
 
 
 def _by_scan(masks: Iterable[SourceFile]) -> dict[str, list[SourceFile]]:
