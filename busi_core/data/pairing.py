@@ -373,7 +373,7 @@ def _read_table(file: SourceFile, folder: str, rows: dict[str, _Row]) -> Iterato
         if not any(map(str.strip, cells.values())):
             continue
         if not name or _plain(word) not in set(Diagnosis):
-            bad.append(str(line))
+            bad.append(line)
             continue
         row = _Row(Diagnosis(_plain(word)), (f"{folder}/{case}" if folder else case) if case else None)
         before = rows.setdefault(name, row)
@@ -392,21 +392,22 @@ def _read_table(file: SourceFile, folder: str, rows: dict[str, _Row]) -> Iterato
         yield f"{table} gives more than one class to {_some(list(twice))}: none is used. Keep one row of each scan."
 
 
-def _read_cells(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, each with the number of its line; of one that cannot be read a cell alone."""
+def _read_cells(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a table, each with its line, as '3' or '3 to 5'; of one that cannot be read a cell alone."""
     lines = io.StringIO(text, newline=None)
     header = lines.readline()
     lines.seek(0)
     delimiter = ";" if header.count(";") > header.count(",") else ","
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     while True:
+        first = reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error:  # a quote that is not closed, a cell without an end: the next line is a row again
             row = ["?"]
-        yield reader.line_num, row
+        yield (f"{first} to {reader.line_num}" if reader.line_num > first else str(first)), row
 
 
 def _plain(word: str) -> str:
