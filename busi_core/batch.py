@@ -31,6 +31,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.report import ReportPictures, ReportScan, reading_record
 from busi_core.service import Analyser
+from busi_core.taught import TaughtScans
 from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, Mask, Rgb
 
 THUMBNAIL_SIDE_PX = 112
@@ -159,7 +160,7 @@ class ScanRow:
         problem: Why it could not be read; None when it was.
         reading: None when there is a problem.
         truth: What is known about it.
-        group: Scan or case that its name gives it in BUSI or BUS-BRA; None elsewhere.
+        group: Scan or case that its table or its name gives it in BUSI or BUS-BRA; None elsewhere.
     """
 
     id: str
@@ -227,7 +228,7 @@ def read_cases(
 
     def read(case: Case) -> ScanRow:
         decoded = _decode(case)
-        group = None if case.record_id is None else taught.group(case.record_id)
+        group = _group_of(case, taught)
         if decoded.image is None:
             return _make_row(decoded, None, False, group, with_pictures=with_pictures)
         known_truth = case.diagnosis is not None or (decoded.reference and decoded.reference.mask is not None)
@@ -237,6 +238,13 @@ def read_cases(
         return _make_row(decoded, analysis, known, group, with_pictures=with_pictures)
 
     return map_in_order(read, cases, jobs=jobs)
+
+
+def _group_of(case: Case, taught: TaughtScans) -> str | None:
+    """Whom a scan shows: by the published list of BUSI's copies, by the table that came with it, by its name."""
+    if case.patient is not None and not (case.record_id or "").startswith("busi/"):
+        return f"case {case.patient}"
+    return None if case.record_id is None else taught.group(case.record_id)
 
 
 def report_scan(row: ScanRow, case: Case, *, simulated: bool = False, same_as: str | None = None) -> ReportScan:

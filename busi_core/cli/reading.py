@@ -113,6 +113,8 @@ def _compare(options: argparse.Namespace) -> int:
         print(f"{shown(mask.name)}: no scan came with this mask.", file=sys.stderr)
     for mask in batch.doubtful_masks:
         print(f"{shown(mask.name)}: whose mask this is cannot be told, since names say it of several.", file=sys.stderr)
+    for problem in batch.problems:
+        print(shown(problem), file=sys.stderr)
     for name in (name for name in batch.left_out if not name.endswith(TABLES)):
         print(f"{shown(name)}: left out, no image by its name or first bytes.", file=sys.stderr)
     for summary in summaries:
@@ -122,7 +124,7 @@ def _compare(options: argparse.Namespace) -> int:
     print(f"written: {shown(options.out / 'compare.csv')} and {shown(options.out / 'summary.json')}")
     if failed:
         print(f"busi: {failed} of {len(rows)} scans could not be compared.", file=sys.stderr)
-    return 1 if failed or batch.lone_masks or batch.doubtful_masks else 0
+    return 1 if failed or batch.lone_masks or batch.doubtful_masks or batch.problems else 0
 
 
 def _count(text: str) -> int:

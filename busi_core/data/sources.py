@@ -7,6 +7,8 @@ brought. A zip is read from memory and never unpacked to a disk.
 """
 
 import io
+import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -16,7 +18,9 @@ from functools import partial
 from pathlib import Path
 
 from busi_core.errors import DatasetError, InvalidImageError
+from busi_core.imaging import limits
 from busi_core.imaging.limits import require_sensible_bytes
+from busi_core.regular import open_regular, read_regular
 
 MAX_ENTRIES = 20_000  # files of one zip or folder: BUSI has 1,578, BUS-BRA 3,755
 MAX_DIRECTORY_BYTES = 8_000_000  # of a zip's list of contents: 400 bytes for each of these entries
@@ -57,6 +61,33 @@ class SourceFile:
             return self.peek(count) if self.peek else self.read()[:count]
         except (InvalidImageError, *DAMAGE_ERRORS):
             return b""
+
+
+class FolderFiles(list[SourceFile]):
+    """The files of a folder.
+
+    Attributes:
+        problems: What of the folder is left out though it may hold scans, one sentence with a remedy each.
+    """
+
+    def __init__(self, files: Iterable[SourceFile], problems: Iterable[str] = ()) -> None:
+        super().__init__(files)
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What lies below a folder, hidden files aside.
+
+    Attributes:
+        files: Its files in the order of their paths, each with its size and times.
+        leading_out: Links that lead out of the folder, or to nothing.
+        unread: Folders that cannot be read, or not as a whole.
+    """
+
+    files: dict[Path, os.stat_result]
+    leading_out: tuple[Path, ...]
+    unread: tuple[Path, ...]
 
 
 def list_uploads(files: Iterable[tuple[str, bytes]]) -> list[SourceFile]:
@@ -110,39 +141,91 @@ def list_zip(data: bytes) -> list[SourceFile]:
     ]
 
 
-def list_folder(folder: Path) -> list[SourceFile]:
+def list_folder(folder: Path) -> FolderFiles:
     """The files below a folder, sorted by path; links that lead out of it and hidden files are left out.
 
     Raises:
-        DatasetError: There is no such folder, or it holds too many files.
+        DatasetError: There is no such folder, it cannot be read, or it holds too many files.
     """
-    if not folder.is_dir():
+    try:
+        found = folder.is_dir()
+    except OSError:  # a name that the system refuses, or a folder above it
+        found = False
+    if not found:
         raise DatasetError(f"There is no folder {folder.name!r}.", remedy="Choose another one.")
-    root = folder.resolve()
-    files: list[SourceFile] = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if is_hidden(name) or not path.is_file() or not path.resolve().is_relative_to(root):
-            continue
-        if len(files) == MAX_ENTRIES:
-            raise DatasetError(
-                f"The folder {folder.name!r} holds more than {MAX_ENTRIES} files.", remedy="Choose a part of it."
-            )
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # gone since it was listed: others work in the folder too
-            continue
-        files.append(
-            SourceFile(
-                name,
-                status.st_size,
-                partial(_read_path, path),
-                status.st_mtime_ns,
-                peek=partial(read_start, path),
-                stamp=(status.st_ctime_ns, status.st_ino),
-            )
+    walk = walk_folder(folder)
+    if folder in walk.unread and not walk.files:
+        raise DatasetError(f"The folder {folder.name!r} cannot be read.", remedy="Check its permissions.")
+    if len(walk.files) > MAX_ENTRIES:
+        raise DatasetError(
+            f"The folder {folder.name!r} holds more than {MAX_ENTRIES} files.", remedy="Choose a part of it."
         )
-    return files
+    files = [
+        SourceFile(
+            path.relative_to(folder).as_posix(),
+            status.st_size,
+            partial(read_path, path),
+            status.st_mtime_ns,
+            peek=partial(read_start, path),
+            stamp=(status.st_ctime_ns, status.st_ino),
+        )
+        for path, status in walk.files.items()
+    ]
+    unread = [
+        f"The folder {path.relative_to(folder).as_posix()!r} cannot be read as a whole: what is missing of it is left "
+        "out. Check its permissions."
+        for path in walk.unread
+    ]
+    leading_out = [
+        f"The link {path.relative_to(folder).as_posix()!r} leads out of the folder, or to nothing, and is left out. "
+        "Copy what it should lead to into the folder."
+        for path in walk.leading_out
+    ]
+    return FolderFiles(files, [*unread, *leading_out])
+
+
+def walk_folder(folder: Path) -> Walk:
+    """What lies below a folder, however deep; links to folders are not followed.
+
+    What is gone before it is looked at is left out in silence: others work in the folder too.
+    """
+    root = os.path.realpath(folder)
+    files: dict[Path, os.stat_result] = {}
+    leading_out: list[Path] = []
+    unread: dict[Path, None] = {}
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as listed:
+                entries = [entry for entry in listed if not is_hidden(entry.name)]
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                unread[place] = None
+            continue
+        for entry in entries:
+            path = place / entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                elif entry.is_symlink() and not _stays_below(path, root):
+                    leading_out.append(path)
+                elif stat.S_ISREG((status := path.stat()).st_mode):
+                    files[path] = status
+            except FileNotFoundError:
+                continue
+            except OSError:  # a folder that may be listed and not searched, a path that is too long
+                unread[place] = None
+    return Walk({path: files[path] for path in sorted(files)}, tuple(sorted(leading_out)), tuple(sorted(unread)))
+
+
+def _stays_below(link: Path, root: str) -> bool:
+    """Whether a link leads to something below a folder; one in a circle leads to nothing."""
+    try:
+        link.stat()  # refuses a circle, and a long chain, which realpath would follow to the end
+        return Path(os.path.realpath(link)).is_relative_to(root)
+    except OSError:
+        return False
 
 
 def resolve_below(root: Path, relative: str) -> Path:
@@ -224,20 +307,27 @@ def _peek_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int) ->
 def read_start(path: Path, count: int) -> bytes:
     """The first `count` bytes of a file, or as many as there are; none of one that cannot be opened."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(count)
     except OSError:
         return b""
 
 
-def _read_path(path: Path) -> bytes:
+def read_path(path: Path) -> bytes:
+    """The bytes of a file, at most as many as one upload may have, even where it grows while it is read.
+
+    Raises:
+        InvalidImageError: It is too large, cannot be opened, or is no file: a pipe, a device.
+    """
     try:
         require_sensible_bytes(path.stat().st_size)
-        return path.read_bytes()
+        data = read_regular(path, limits.MAX_FILE_BYTES)
     except OSError as error:
         raise InvalidImageError(
             f"The file cannot be opened ({error.strerror}).", remedy="Check its permissions."
         ) from error
+    require_sensible_bytes(len(data))
+    return data
 
 
 def is_hidden(name: str) -> bool:

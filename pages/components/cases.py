@@ -216,14 +216,16 @@ def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
 
 
 def say_left_over(batch: Batch) -> list[str]:
-    """What of an addition is no case, one sentence each; plain text."""
+    """What of an addition is no case, and what is wrong with it, one sentence each; plain text."""
     others = [name for name in batch.left_out if not name.endswith(TABLES)]
     kinds = (
         ("Masks without their scan:", [mask.name for mask in batch.lone_masks]),
         (DOUBTFUL, [mask.name for mask in batch.doubtful_masks]),
         ("Left out, no images by their names:", others),
     )
-    return [f"{what} {_name_some(names)}." for what, names in kinds if names]
+    said = [f"{what} {_name_some(names)}." for what, names in kinds if names]
+    more = len(batch.problems) - NAMED
+    return [*said, *batch.problems[:NAMED], *([f"{more} more problems of this kind."] if more > 0 else [])]
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from versions import make_analyser, write_version
 
 from busi_core import Diagnosis, read_finding, simulate_scan
 from busi_core.batch import measure_truth
+from busi_core.data.pairing import Batch
 from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.sources import list_uploads
 from busi_core.data.truth import read_reference
@@ -31,7 +32,7 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
 from pages.components import compare_viewer
-from pages.components.cases import CaseList
+from pages.components.cases import CaseList, say_left_over
 from pages.components.comparison_panel import class_block
 from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
@@ -406,3 +407,12 @@ def test_without_a_model_the_page_says_how_to_get_one(monkeypatch: pytest.Monkey
     page = page.button(key="compare-sample-benign").click().run()
     assert not page.exception
     assert "No model is in service" in page.error[0].value
+
+
+def test_what_is_wrong_with_a_table_of_an_upload_is_among_its_notes() -> None:
+    """One who reads on believes that all classes came; of many problems some are said and the others counted."""
+    cases = CaseList()
+    cases.add_uploads([("bus_0001-l.png", SCAN.png()), ("bus_data.csv", b"")])
+    (note,) = cases.notes
+    assert "'bus_data.csv' gives no class" in note
+    assert say_left_over(Batch((), (), (), problems=tuple("abcdefgh"))) == [*"abcde", "3 more problems of this kind."]

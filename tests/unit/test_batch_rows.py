@@ -147,6 +147,19 @@ def test_copies_and_images_of_one_case_are_one_unit_when_intervals_are_drawn(ana
     assert len(set(unit.values())) == 3
 
 
+def test_scans_of_one_case_of_their_table_are_one_unit_of_independence(analyser: Analyser) -> None:
+    """12 images of one patient are no 12 draws; of another table the same number is another patient."""
+    table = b"ID,Case,Pathology\nbus_9001-l,77,benign\nbus_9002-l,77,benign\nview 3,77,benign\nbus_9004-l,,benign\n"
+    names = [f"{folder}/{name}.png" for folder in "AB" for name in ("bus_9001-l", "bus_9002-l", "view 3")]
+    names += ["A/bus_9004-l.png", "B/bus_9004-r.png", "B/benign (7).png"]
+    scans = [simulate_scan(Diagnosis.MALIGNANT, seed=seed, height=96, width=120).png() for seed in range(len(names))]
+    rows = read(analyser, ("A/bus_data.csv", table), ("B/bus_data.csv", table), *zip(names, scans, strict=True))
+    unit = dict(zip([row.name for row in rows], distinct_scans(rows).tolist(), strict=True))
+    assert len(set(map(unit.get, names[:3]))) == len(set(map(unit.get, names[3:6]))) == 1
+    assert unit["A/bus_9004-l.png"] == unit["B/bus_9004-r.png"]
+    assert len(set(unit.values())) == 4
+
+
 def test_scans_that_taught_the_model_are_summed_up_apart(simulated: dict[Diagnosis, SimulatedScan]) -> None:
     """By the published list, 'benign (1)' may have copies: naming one of a group names them all."""
     analyser = make_analyser(trained_on=("busi/benign (2)", "bus-bra/bus_0001-l"))

@@ -18,6 +18,7 @@ from busi_core import evaluation
 from busi_core.cli import main, make_parser, measuring
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
+from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import read_limits
 from busi_core.models.checkpoint import read_card
@@ -140,6 +141,22 @@ def test_no_name_of_a_file_gives_the_terminal_orders(
         assert not line.startswith("FAKE")
     assert r"a\nFAKE: benign\x1b[31m\x1b]0;t\x07.png: " in printed.out
     assert json.loads((tmp_path / f"out/{evil}.json").read_text())["file"] == str(folder / f"{evil}.png")
+
+
+def test_compare_says_what_is_wrong_with_a_table_and_does_not_end_well(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    (folder / "a\nFAKE").mkdir(parents=True)
+    (folder / "bus_0001-l.png").write_bytes(scan.read_bytes())
+    (folder / "mask_0001-l.png").write_bytes(mask_png(np.ones((96, 120), np.bool_)))
+    (folder / "bus_data.csv").write_text("ID;Pathology\nbus_0001-l;Malignant\n")
+    assert main(["compare", str(folder), str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err == ""
+    (folder / "a\nFAKE/bus_data.csv").write_text("")
+    assert main(["compare", str(folder), str(folder), "--out", str(tmp_path / "out")]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "FAKE/bus_data.csv' gives no class: it has no columns ID and Pathology." in said
 
 
 def test_the_frame_of_a_cine_is_chosen_by_number(

@@ -1,13 +1,18 @@
 """A zip, a folder and uploads as lists of files: bounded before anything is inflated, names only data."""
 
+import errno
 import io
+import os
+import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from files import save, speckle
 
 from busi_core.data import sources
+from busi_core.data.pairing import pair_files, pair_folders
 from busi_core.data.sources import (
     END,
     END_64,
@@ -18,7 +23,10 @@ from busi_core.data.sources import (
     list_folder,
     list_uploads,
     list_zip,
+    read_path,
+    read_start,
     resolve_below,
+    walk_folder,
 )
 from busi_core.errors import DatasetError, InvalidImageError
 from busi_core.imaging import limits
@@ -188,16 +196,146 @@ def test_a_file_that_is_gone_while_its_folder_is_listed_is_left_out(
 ) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"x")
-    is_file = Path.is_file
+    look = Path.stat
 
-    def look_and_lose(path: Path) -> bool:
-        found = is_file(path)
+    def lose_and_look(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         if path.name == "a.png":
             path.unlink(missing_ok=True)
-        return found
+        return look(path, follow_symlinks=follow_symlinks)
 
-    monkeypatch.setattr(Path, "is_file", look_and_lose)
-    assert [file.name for file in list_folder(tmp_path)] == ["b.png"]
+    monkeypatch.setattr(Path, "stat", lose_and_look)
+    files = list_folder(tmp_path)
+    assert [file.name for file in files] == ["b.png"]
+    assert files.problems == ()
+
+
+def test_a_folder_that_is_gone_while_the_one_above_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(b"x")
+    list_entries = os.scandir
+
+    def lose_and_list(path: Path) -> Any:
+        if Path(path).name == "a":
+            (path / "x.png").unlink()
+            path.rmdir()
+        return list_entries(path)
+
+    monkeypatch.setattr(sources.os, "scandir", lose_and_list)
+    files = list_folder(tmp_path)
+    assert [file.name for file in files] == ["b/x.png"]
+    assert files.problems == ()
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    names = ["a/x.png", "a/y/z.png", "a.png", "a-b/x.png", "B.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    shown = [path for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert list(walk_folder(tmp_path).files) == shown
+    assert [file.name for file in list_folder(tmp_path)] == ["B.png", "a/x.png", "a/y/z.png", "a-b/x.png", "a.png"]
+
+
+def test_what_cannot_be_read_of_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user without rights meets it; tests may run as one who has all."""
+    for name in ("x.png", "locked/y.png", "unsearchable/z.png", "unsearchable/deep/w.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    list_entries, look = os.scandir, Path.stat
+
+    def refuse_to_list(path: Path) -> Any:
+        if Path(path).name in ("locked", "deep"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return list_entries(path)
+
+    def refuse_to_look(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if "unsearchable" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(sources.os, "scandir", refuse_to_list)
+    monkeypatch.setattr(Path, "stat", refuse_to_look)
+    files = list_folder(tmp_path)
+    assert [file.name for file in files] == ["x.png"]
+    assert [problem.split("'")[1] for problem in files.problems] == ["locked", "unsearchable", "unsearchable/deep"]
+    assert all("cannot be read" in problem for problem in files.problems)
+    assert pair_files(files).problems == files.problems
+    assert pair_folders(files, list_folder(tmp_path)).problems == files.problems
+    with pytest.raises(DatasetError, match="cannot be read"):
+        list_folder(tmp_path / "locked")
+
+
+def test_a_folder_may_be_deeper_than_python_calls_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        Path("a").mkdir()
+        os.chdir("a")
+    Path("x.png").write_bytes(b"x")
+    os.chdir(tmp_path)
+    try:
+        (file,) = list_folder(tmp_path)
+        assert (file.name, file.read()) == ("a/" * 1100 + "x.png", b"x")
+    finally:
+        subprocess.run(["rm", "-rf", "a"], check=True)  # what pytest cleans up with calls itself
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "loop", "none", "a\0b", "file"])
+def test_a_folder_whose_name_leads_nowhere_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="no folder"):
+        list_folder(tmp_path / name)
+
+
+def test_links_that_lead_out_are_named_and_those_that_stay_are_followed(tmp_path: Path) -> None:
+    """A mask that is a link to a store would be missing in silence."""
+    inside = tmp_path / "in"
+    for name in ("in/deep/a.png", "store/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    links = {"c.png": "deep/a.png", "d": "deep", "out.png": "../store/b.png", "out": "../store", "loop": "loop"}
+    for name, to in (links | {"gone.png": "none.png", ".hidden": "../store"}).items():
+        (inside / name).symlink_to(to)
+    files = list_folder(inside)
+    assert [file.name for file in files] == ["c.png", "deep/a.png"]
+    assert [problem.split("'")[1] for problem in files.problems] == ["gone.png", "loop", "out", "out.png"]
+    assert all("leads out of the folder" in problem for problem in files.problems)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of Unix")
+def test_what_became_a_pipe_or_a_device_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (file,) = list_folder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    for read in (file.read, lambda: read_path(Path("/dev/zero"))):
+        with pytest.raises(InvalidImageError, match="no file but a pipe or a device"):
+            read()
+    assert file.begin(4) == read_start(Path("/dev/zero"), 4) == b""
+
+
+def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x" * 30)
+    look = os.fstat
+    told = [3]  # the size that it had when it was opened
+
+    def look_before_it_grew(file: int) -> Any:
+        found = list(look(file))
+        found[6] = told[0]
+        return os.stat_result(found)
+
+    monkeypatch.setattr(sources.os, "fstat", look_before_it_grew)
+    assert read_path(path) == b"x" * 30
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 20)
+    with pytest.raises(InvalidImageError, match="at most"):
+        read_path(path)
+    told[0] = 30
+    with pytest.raises(InvalidImageError, match="at most"):
+        read_path(path)
 
 
 def test_a_folder_gives_its_files_with_their_times_and_no_link_that_leads_out(tmp_path: Path) -> None:
