@@ -25,7 +25,7 @@ import torch
 from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES, is_nameless_dicom, record_id_of, stem_of
 from busi_core.data.records import is_mask_name, natural_key
-from busi_core.data.sources import is_hidden, read_start
+from busi_core.data.sources import read_start, walk_folder
 from busi_core.errors import BusiError, DatasetError, ExplanationError, InvalidImageError, OutputError
 from busi_core.explain.catalogue import DEEPEST, WORDS, Method
 from busi_core.explain.gradcam import LESION
@@ -212,11 +212,19 @@ def _find_scans(path: Path, out: Path) -> list[tuple[Path, Path]]:
 
 
 def _list_scans(folder: Path) -> list[Path]:
-    """Scans below a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading."""
-    shown = (file for file in folder.rglob("*") if not is_hidden(file.relative_to(folder).as_posix()))
-    return sorted(
-        (file for file in shown if file.is_file() and _is_scan(file)), key=lambda file: natural_key(str(file))
-    )
+    """Scans below a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading.
+
+    Raises:
+        DatasetError: Some of it cannot be read, so that scans could be missing.
+    """
+    walk = walk_folder(folder)
+    if walk.unread:
+        raise DatasetError(
+            f"The folder {walk.unread[0]} cannot be read as a whole.",
+            remedy="Check its permissions, or name the other folders one by one.",
+        )
+    files = (*walk.files, *(link for link in walk.leading_out if link.is_file()))
+    return sorted(filter(_is_scan, files), key=lambda file: natural_key(str(file)))
 
 
 def _is_scan(file: Path) -> bool:

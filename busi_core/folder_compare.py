@@ -159,6 +159,7 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
         "masks_without_a_scan": [file.name for file in batch.lone_masks],
         "masks_in_doubt": [file.name for file in batch.doubtful_masks],
         "left_out": list(batch.left_out),
+        "problems": list(batch.problems),
         "summaries": [summary.record() for summary in summaries],
     }
     write_atomically(out / CSV_FILE, rows_csv(rows))
@@ -168,12 +169,12 @@ def write_comparison(analyser: Analyser, rows: list[ScanRow], batch: Batch, out:
 
 
 def _key(case: Case, reader: str) -> str:
-    """What a row depends on: names, sizes, times and inodes of its files, class, model.
+    """What a row depends on: names, sizes, times and inodes of its files, class, case, model.
 
     The time that a copy or a swap of names can keep is not enough.
     """
     files = [[file.name, file.size, file.modified_ns, *file.stamp] for file in (case.scan, *case.masks)]
-    return json.dumps([reader, case.diagnosis, files])
+    return json.dumps([reader, case.diagnosis, case.patient, files])
 
 
 def _line(key: str, row: ScanRow) -> bytes:

@@ -42,8 +42,8 @@ class ProcessLock:
             if error.errno == errno.ELOOP:  # a link, whose target may be anything
                 raise _refuse(self.path) from error
             raise OutputError(
-                f"{self.path.name!r} could not be written ({error.strerror}).",
-                remedy="Free some space or choose another folder.",
+                f"The folder {self.path.parent.name!r} cannot be written to ({error.strerror}).",
+                remedy="Check that it is a folder, its permissions and its free space, or choose another one.",
             ) from error
         if not _is_lock(handle):
             os.close(handle)

@@ -130,7 +130,8 @@ def read_registry(weights_dir: Path) -> Registry:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnavailableError(
             "No model is in service: weights/registry.json is missing or damaged.",
-            remedy="Restore the weights folder from the repository, or train a model with 'busi train'.",
+            remedy="Check BUSI_WEIGHTS_DIR, restore the weights folder from the repository, or train a model with "
+            "'busi train' and name it to 'busi serve'.",
         ) from error
     if is_newer:
         raise ModelUnavailableError(

@@ -17,9 +17,10 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
         OSError: It cannot be opened, or is a pipe, a device or a folder.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a folder", str(path))
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe, a device or a folder", str(path))
         yield file
 
 

@@ -58,21 +58,21 @@ def read_settings() -> Settings:
         ModelUnavailableError: BUSI_DEVICE is none of 'auto', 'cpu', 'cuda'.
     """
     shared = PROJECT_ROOT.parent / "shared"
-    device = os.environ.get("BUSI_DEVICE", "auto")
+    device = os.environ.get("BUSI_DEVICE") or "auto"  # compose passes on an empty one
     if device not in ("auto", "cpu", "cuda"):
         raise ModelUnavailableError(f"BUSI_DEVICE is {device!r}.", remedy="Set it to auto, cpu or cuda.")
     batch = os.environ.get("BUSI_BATCH_ROOT")
     corrections = os.environ.get("BUSI_CORRECTIONS_DIR")
     demo = os.environ.get("BUSI_DEMO") == "1"
     return Settings(
-        weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR", PROJECT_ROOT / "weights")),
-        data_root=Path(os.environ.get("BUSI_DATA_ROOT", shared / "data")),
-        encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR", shared / "weights")),
+        weights_dir=Path(os.environ.get("BUSI_WEIGHTS_DIR") or PROJECT_ROOT / "weights"),
+        data_root=Path(os.environ.get("BUSI_DATA_ROOT") or shared / "data"),
+        encoder_dir=Path(os.environ.get("BUSI_ENCODER_DIR") or shared / "weights"),
         device=device,
         corrections_dir=Path(corrections) if corrections and not demo else None,
         batch_root=Path(batch) if batch and not demo else None,
-        state_dir=Path(os.environ.get("BUSI_STATE_DIR", PROJECT_ROOT / "state")),
+        state_dir=Path(os.environ.get("BUSI_STATE_DIR") or PROJECT_ROOT / "state"),
         jobs_database=os.environ.get("BUSI_JOBS_DATABASE") or None,
-        promotion_protocol=Path(os.environ.get("BUSI_PROMOTION_PROTOCOL", PROJECT_ROOT / "promotion.toml")),
+        promotion_protocol=Path(os.environ.get("BUSI_PROMOTION_PROTOCOL") or PROJECT_ROOT / "promotion.toml"),
         demo=demo,
     )

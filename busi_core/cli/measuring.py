@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from busi_core.cli.terminal import Commands, show_count
+from busi_core.cli.terminal import Commands, count_from_one, show_count
 from busi_core.errors import DatasetError
 from busi_core.settings import read_settings
 
@@ -25,7 +25,10 @@ def add_commands(commands: Commands) -> None:
     )
     evaluate.add_argument("--no-bus-bra", action="store_true", help="leave out BUS-BRA's test fold")
     evaluate.add_argument(
-        "--simulated", type=int, metavar="N", help="instead: how many of N simulated scans a class are read right"
+        "--simulated",
+        type=count_from_one,
+        metavar="N",
+        help="instead: how many of N simulated scans a class are read right",
     )
     evaluate.add_argument(
         "--all", action="store_true", help="also what it knows of its limits: sets, refusal, doubt, heat maps, marks"
@@ -176,11 +179,11 @@ def _card(options: argparse.Namespace) -> int:
     weights_dir = read_settings().weights_dir
     version = check_version_name(options.model) if options.model else read_registry(weights_dir).in_service
     folder = weights_dir / version
+    found = read_card(folder)
     reports, crossed = read_reports(folder), read_cross_validation(folder)
     if options.figures:
         print(format_figures([*reports, *crossed]))
     else:
-        found = read_card(folder)
         assessed = read_assessment(folder, version=found.version, sha256=found.sha256)
         print(format_model_card(found, reports, assessed, crossed, read_limits(folder, found)), end="")
     return 0

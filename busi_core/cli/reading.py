@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from busi_core.cli.terminal import Commands, Progress, shown
+from busi_core.cli.terminal import Commands, Progress, count_from_one, shown
 from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.settings import read_settings
+
+MAX_JOBS = 64
 
 
 def add_commands(commands: Commands) -> None:
@@ -14,11 +16,11 @@ def add_commands(commands: Commands) -> None:
     analyse = commands.add_parser("analyse", help="read scans: mask, class and heat map as files")
     analyse.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders; *_mask* are skipped")
     analyse.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    analyse.add_argument("--frame", type=_count_frame, metavar="N", help="frame of a file with several, from 1")
+    analyse.add_argument("--frame", type=count_from_one, metavar="N", help="frame of a file with several, from 1")
     analyse.add_argument("--model", metavar="VERSION", help="another version than the one in service")
     analyse.add_argument(
         "--jobs",
-        type=_count,
+        type=_count_jobs,
         default=2,
         metavar="N",
         help="scans read side by side (default 2)",
@@ -53,7 +55,7 @@ def add_commands(commands: Commands) -> None:
         help="compare.csv, summary.json and rows.jsonl, from which a stopped run goes on, go here",
     )
     compare.add_argument("--model", metavar="VERSION", help="another version than the one in service")
-    compare.add_argument("--jobs", type=_count, default=2, metavar="N", help="scans read side by side (default 2)")
+    compare.add_argument("--jobs", type=_count_jobs, default=2, metavar="N", help="scans read side by side (default 2)")
     compare.set_defaults(run=_compare)
 
 
@@ -127,15 +129,8 @@ def _compare(options: argparse.Namespace) -> int:
     return 1 if failed or batch.lone_masks or batch.doubtful_masks or batch.problems else 0
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:
-        raise argparse.ArgumentTypeError(f"must be 1 to 64, got {text}")
-    return number
-
-
-def _count_frame(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"frames are counted from 1, got {text}")
+def _count_jobs(text: str) -> int:
+    number = count_from_one(text)
+    if number > MAX_JOBS:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MAX_JOBS}, got {text}")
     return number

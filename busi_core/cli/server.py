@@ -34,9 +34,13 @@ def _hash_password(_: argparse.Namespace) -> int:
     from busi_core.access.password import hash_password
     from busi_core.errors import AccessDeniedError
 
-    password = getpass("Password (it does not show): ")
-    hashed = hash_password(password)
-    if getpass("The same again: ") != password:
+    try:
+        password = getpass("Password (it does not show): ")
+        hashed = hash_password(password)
+        again = getpass("The same again: ")
+    except EOFError as error:
+        raise AccessDeniedError("No password was typed.", remedy="Run the command at a terminal.") from error
+    if again != password:
         raise AccessDeniedError("The two differ.", remedy="Run the command again.")
     print(hashed)
     return 0

@@ -16,6 +16,13 @@ def shown(text: object) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in str(text))
 
 
+def count_from_one(text: str) -> int:
+    """An option that is a whole number, 1 or more: people count from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
 def show_count(done: int, total: int) -> None:
     """How many are done, on one line of a terminal; nothing where the output is a file."""
     if sys.stderr.isatty():

@@ -101,7 +101,13 @@ def add_commands(commands: Commands) -> None:
     train.add_argument("--teacher-share", type=float, metavar="S", help="of the loss that is about their answer")
     train.add_argument("--augmentation", choices=("ultrasound", "ultrasound-wide", "none"), help="of training scans")
     train.add_argument("--precision", choices=("bf16", "fp32"))
-    train.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where checkpoints and logs go")
+    train.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where checkpoints and logs go (default: runs, here)",
+    )
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.set_defaults(run=_train)
 
@@ -133,16 +139,24 @@ def add_commands(commands: Commands) -> None:
     reproduce.add_argument(
         "--seeds", type=int, nargs="+", choices=range(5), default=[0, 1, 2], metavar="K", help="of leak"
     )
-    reproduce.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
     reproduce.add_argument(
-        "--out", type=Path, default=Path("docs"), metavar="DIR", help="for reproduction.md and .json"
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs, here)"
+    )
+    reproduce.add_argument(
+        "--out",
+        type=Path,
+        default=Path("docs"),
+        metavar="DIR",
+        help="for reproduction.md and .json (default: docs, here)",
     )
     reproduce.set_defaults(run=_reproduce)
 
     sweep = commands.add_parser("sweep", help="the ablation of unet-roi-segnet: learning rates and filters")
     sweep.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
     sweep.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
-    sweep.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    sweep.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs, here)"
+    )
     sweep.set_defaults(run=_sweep)
 
 
@@ -164,6 +178,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
 
 def _train(options: argparse.Namespace) -> int:
     from busi_core.registry import check_version_name
+    from busi_core.training.state import CHECKPOINT_FILE
     from busi_core.training_run import Listener, train_version
 
     settings = read_settings()
@@ -171,6 +186,11 @@ def _train(options: argparse.Namespace) -> int:
     run = options.runs / check_version_name(options.version)
     if recipe.is_tissue:
         return _train_tissue(options, recipe, run)
+    if not options.resume and (run / CHECKPOINT_FILE).exists():
+        raise TrainingError(
+            f"There is a run of the name {options.version!r} already.",
+            remedy="Go on with it by --resume, take another name, or remove its folder.",
+        )
 
     def count(split: "Split") -> None:
         print(
@@ -267,8 +287,10 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    from busi_core.study.budget import BUDGETS
     from busi_core.study.reproduce import run_sweep
 
+    replace(BUDGETS["full"], **_given(options, "epochs", "size"))  # refuses what no run can have
     for name, figures in run_sweep(read_settings(), options.runs, say, epochs=options.epochs, size=options.size):
         shown = ", ".join(
             f"{figure} {value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})" for figure, value in figures

@@ -20,6 +20,7 @@ import numpy as np
 from busi_core.data.duplicates import PublishedScan, group_scans, pairs_within
 from busi_core.data.records import Record, natural_key
 from busi_core.errors import DatasetError
+from busi_core.files import write_atomically
 from busi_core.types import Diagnosis
 
 FOLDS = 5
@@ -93,9 +94,13 @@ def make_folds(
 
 
 def write_folds(scans: Sequence[Scan], path: Path = FOLDS_FILE) -> None:
-    """Write one line a scan."""
+    """Write one line a scan.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     lines = ",\n".join(json.dumps(asdict(scan)) for scan in scans)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_atomically(path, f"[\n{lines}\n]\n".encode())
 
 
 def read_folds(path: Path = FOLDS_FILE) -> list[Scan]:

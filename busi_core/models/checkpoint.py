@@ -158,6 +158,11 @@ def read_card(folder: Path) -> ModelCard:
         content["second_opinion"] = opinion and SecondOpinion(**_with_tuples(opinion))
         return ModelCard(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not folder.is_dir():
+            raise ModelUnavailableError(
+                f"There is no model version {folder.name!r}.",
+                remedy="Check its name, or restore its folder from the repository.",
+            ) from error
         raise ModelUnavailableError(
             f"The card of model {folder.name!r} is missing, damaged or incomplete.",
             remedy="Restore the folder from the repository, or put another version into service.",

@@ -185,7 +185,8 @@ def read_protocol(path: Path = PROJECT_ROOT / "promotion.toml") -> Protocol:
     except OSError as error:
         raise PromotionError(
             f"The rules of the gate, {path.name!r}, cannot be read.",
-            remedy="Restore the file from the repository; without it nothing is put into service.",
+            remedy="Restore the file from the repository, or correct BUSI_PROMOTION_PROTOCOL; without it nothing is "
+            "put into service.",
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise PromotionError(

@@ -338,7 +338,7 @@ def test_a_training_whose_data_set_was_removed_is_not_called_an_error_of_the_pro
         (small("next", size=100), "size 100"),
         (small("next", epochs=0), "0 epochs"),
         (small("next", patience=0), "0 without getting better"),
-        (small("next", start="gone"), "card of model 'gone' is missing"),
+        (small("next", start="gone"), "no model version 'gone'"),
         (small("next", batch_size=1), "batch_size"),
         (small("next", learning_rate=-1.0), "learning_rate must be positive"),
     ],

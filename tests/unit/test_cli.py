@@ -23,6 +23,7 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import read_limits
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import read_registry
+from busi_core.settings import read_settings
 from busi_core.taught import read_taught
 from busi_core.types import Diagnosis
 
@@ -209,7 +210,7 @@ def test_another_version_than_the_one_in_service_reads_on_request(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "none"], "card of model 'none' is missing"),
+        (["--model", "none"], "no model version 'none'"),
         (["--model", "../tiny"], "cannot be the name of a model version"),
     ],
 )
@@ -285,7 +286,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
         (["--normal-repeats", "0"], "normal_repeats"),
         (["--data", "oasis"], "'oasis' is unknown"),
         (["--encoder", "resnet19"], "resnet19"),
-        (["--start", "none"], "card of model 'none' is missing"),
+        (["--start", "none"], "no model version 'none'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -510,3 +511,55 @@ def test_who_reads_only_the_first_lines_gets_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
+
+
+def test_a_run_that_was_begun_is_not_begun_anew_by_mistake(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], simulated_busi: Path
+) -> None:
+    (tmp_path / "runs/x").mkdir(parents=True)
+    (tmp_path / "runs/x/checkpoint.safetensors").write_bytes(b"of many hours")
+    assert main(["train", "x", *SMALL_RUN, "--runs", str(tmp_path / "runs")]) == 1
+    assert "Go on with it by --resume" in capsys.readouterr().err
+    assert (tmp_path / "runs/x/checkpoint.safetensors").read_bytes() == b"of many hours"
+
+
+@pytest.mark.parametrize(("option", "value"), [("--size", "33"), ("--epochs", "0")])
+def test_a_sweep_that_cannot_be_is_refused_before_it_trains(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert main(["sweep", "--runs", str(tmp_path / "runs"), option, value]) == 1
+    assert option in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--simulated", "0"],
+        ["evaluate", "--simulated", "-3"],
+        ["analyse", "x", "--out", "o", "--jobs", "abc"],
+        ["analyse", "x", "--out", "o", "--frame", "0"],
+    ],
+)
+def test_what_is_counted_is_counted_from_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "must be a whole number from 1 on" in capsys.readouterr().err
+
+
+def test_the_figures_of_a_version_that_is_not_there_are_no_empty_table(
+    weights_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["card", "--model", "nope", "--figures"]) == 1
+    assert "no model version 'nope'" in capsys.readouterr().err
+
+
+def test_a_setting_left_empty_is_one_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a compose file passes on what is not set: the folder where one stands must not become the state folder."""
+    names = ("WEIGHTS_DIR", "STATE_DIR", "DATA_ROOT", "ENCODER_DIR", "PROMOTION_PROTOCOL", "DEVICE")
+    for name in names:
+        monkeypatch.delenv(f"BUSI_{name}", raising=False)
+    usual = read_settings()
+    for name in names:
+        monkeypatch.setenv(f"BUSI_{name}", "")
+    assert read_settings() == usual

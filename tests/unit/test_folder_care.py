@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from versions import make_analyser
 
-from busi_core.errors import InvalidImageError, OutputError
+from busi_core.errors import BusiError, InvalidImageError, OutputError
 from busi_core.files import write_atomically
 from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.imaging.phantom import simulate_scan
@@ -375,9 +375,15 @@ def test_a_path_that_no_disk_can_hold_is_refused_in_words(analyser: Analyser, tm
         run(analyser, tmp_path / ("n" * 300 + ".png"), out=out)
 
 
-@pytest.mark.parametrize("given", ["in", "in/a.png"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("in", r"in cannot be read as a whole\. Check its permissions"),
+        ("in/a.png", r"a\.png cannot be looked at \(Permission denied\)\. Check the path"),
+    ],
+)
 def test_a_folder_that_may_not_be_searched_is_refused_in_words(
-    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, given: str
+    analyser: Analyser, scan: Path, out: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
 ) -> None:
     """As the system says it to anybody but root: names may be listed, files may not be looked at."""
     look = os.stat
@@ -388,7 +394,7 @@ def test_a_folder_that_may_not_be_searched_is_refused_in_words(
         return look(path, **options)
 
     monkeypatch.setattr(os, "stat", forbidden)
-    with pytest.raises(OutputError, match=r"a\.png cannot be looked at \(Permission denied\). Check the path"):
+    with pytest.raises(BusiError, match=said):
         plan_paths([scan.parent.parent / given], out)
 
 

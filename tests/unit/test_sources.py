@@ -312,7 +312,7 @@ def test_what_became_a_pipe_or_a_device_is_refused_and_never_waited_for(tmp_path
     (tmp_path / "a.png").unlink()
     os.mkfifo(tmp_path / "a.png")
     for read in (file.read, lambda: read_path(Path("/dev/zero"))):
-        with pytest.raises(InvalidImageError, match="no file but a pipe or a device"):
+        with pytest.raises(InvalidImageError, match="a pipe, a device or a folder"):
             read()
     assert file.begin(4) == read_start(Path("/dev/zero"), 4) == b""
 
