@@ -4,6 +4,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from busi_core.errors import OutputError
 
@@ -18,8 +19,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     beside = path.parent / f".busi-{os.getpid()}-{threading.get_ident()}.new"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)  # of a killed process of the same number
-        with beside.open("xb") as file:  # never through a link
+        with _open_new(beside) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -31,6 +31,15 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"{path.name!r} could not be written ({error.strerror}).",
             remedy="Free some space or choose another folder.",
         ) from error
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    """Never through a link; what a killed process of the same number left goes."""
+    try:
+        return path.open("xb")
+    except FileExistsError:
+        path.unlink()
+        return path.open("xb")
 
 
 def remove_left_behind(folder: Path) -> None:

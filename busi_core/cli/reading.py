@@ -82,11 +82,13 @@ def _analyse(options: argparse.Namespace) -> int:
         else:
             print(f"{shown(outcome.path)}: {outcome.summary}")
         progress.step(failed, counts=not outcome.already_done)
+    for folder in plan.unread:
+        print(f"{shown(folder)}: this folder cannot be read. Check its permissions.", file=sys.stderr)
     if before:
         print(f"busi: {before} files were done before and left alone.", file=sys.stderr)
     if failed:
         print(f"busi: {failed} files could not be read.", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or plan.unread else 0
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -1,12 +1,15 @@
 """The command line as a person uses it: what it prints, what it writes, and how it ends."""
 
 import argparse
+import errno
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from versions import write_version
 
 from busi_core import evaluation
 from busi_core.cli import main, make_parser, measuring
+from busi_core.data import sources
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
 from busi_core.imaging.overlay import mask_png
@@ -563,3 +567,21 @@ def test_a_setting_left_empty_is_one_not_given(monkeypatch: pytest.MonkeyPatch) 
     for name in names:
         monkeypatch.setenv(f"BUSI_{name}", "")
     assert read_settings() == usual
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_go_on(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scan.parent / "locked").mkdir()
+    look = os.scandir
+
+    def forbidden(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(sources.os, "scandir", forbidden)
+    assert main(["analyse", str(scan.parent), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert f"{scan.name}: " in printed.out
+    assert "locked: this folder cannot be read. Check its permissions." in printed.err

@@ -200,7 +200,7 @@ def test_a_full_disk_is_reported_for_each_file_and_leaves_no_record_without_its_
             raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
         write_atomically(path, content)
 
-    monkeypatch.setattr("busi_core.folder.write_atomically", write_while_there_is_room)
+    monkeypatch.setattr("busi_core.folder_results.write_atomically", write_while_there_is_room)
     outcomes = read(analyser, scans, out=tmp_path / "out")
     assert all(isinstance(outcome.error, OutputError) for outcome in outcomes)
     assert len(outcomes) == 3

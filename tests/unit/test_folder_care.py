@@ -137,7 +137,7 @@ def test_what_a_kill_left_half_written_is_taken_over(
         write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("busi_core.folder.write_atomically", killed)
+        patch.setattr("busi_core.folder_results.write_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             run(analyser, scan, out=out)
     assert "a.json" not in names_in(out)
@@ -155,7 +155,7 @@ def test_a_kill_before_the_earlier_results_went_is_taken_over_too(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("busi_core.folder._remove_earlier", killed)
+        patch.setattr("busi_core.folder_results._remove_earlier", killed)
         with pytest.raises(KeyboardInterrupt):
             run(make_analyser(version="other"), scan, out=out)
     written = (out / "a_mask.png").read_bytes()
@@ -191,7 +191,7 @@ def test_a_file_that_appears_while_the_results_are_written_is_not_written_over(
         if path.name == "a_mask.png":
             (out / "a_heatmap.png").write_bytes(THEIRS)
 
-    monkeypatch.setattr("busi_core.folder.write_atomically", meanwhile)
+    monkeypatch.setattr("busi_core.folder_results.write_atomically", meanwhile)
     assert "a_heatmap.png is there already" in refusal(analyser, scan, out)
     assert names_in(out) == {"a_heatmap.png"}
     assert (out / "a_heatmap.png").read_bytes() == THEIRS
@@ -212,7 +212,7 @@ def test_after_a_full_disk_no_old_record_lies_beside_new_pictures(
         write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("busi_core.folder.write_atomically", full)
+        patch.setattr("busi_core.folder_results.write_atomically", full)
         assert "No space left" in refusal(analyser, scan, out)
     assert names_in(out) == set()
     assert [outcome.error for outcome in run(analyser, scan, out=out)] == [None]
@@ -228,7 +228,7 @@ def test_a_disk_too_full_for_a_claim_leaves_the_earlier_results(
     def full(path: Path, _content: bytes) -> None:
         raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
 
-    monkeypatch.setattr("busi_core.folder.write_atomically", full)
+    monkeypatch.setattr("busi_core.folder_results.write_atomically", full)
     refusal(analyser, scan, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -378,7 +378,7 @@ def test_a_path_that_no_disk_can_hold_is_refused_in_words(analyser: Analyser, tm
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("in", r"in cannot be read as a whole\. Check its permissions"),
+        ("in", r"in cannot be read\. Check its permissions"),
         ("in/a.png", r"a\.png cannot be looked at \(Permission denied\)\. Check the path"),
     ],
 )

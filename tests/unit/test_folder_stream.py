@@ -15,7 +15,7 @@ import pytest
 import torch
 from versions import make_analyser
 
-from busi_core import batch, folder_compare
+from busi_core import batch, folder_compare, folder_results
 from busi_core.cli import main
 from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.truth import Reference
@@ -290,36 +290,32 @@ def test_a_reading_among_the_scans_that_was_killed_is_made_again(
     analyser: Analyser, tmp_path: Path, simulated: dict[Diagnosis, SimulatedScan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures without a record are someone's reference masks, unless our claim lies beside them."""
-    import busi_core.folder as folder
-
     (tmp_path / "a.png").write_bytes(simulated[Diagnosis.BENIGN].png())
-    write = folder.write_atomically
+    write = folder_results.write_atomically
 
     def killed(path: Path, content: bytes) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(folder, "write_atomically", killed)
+    monkeypatch.setattr(folder_results, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
         run(analyser, tmp_path, tmp_path)
-    monkeypatch.setattr(folder, "write_atomically", write)
+    monkeypatch.setattr(folder_results, "write_atomically", write)
     assert [outcome.error for outcome in run(analyser, tmp_path, tmp_path)] == [None]
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.json", "a_mask.png", "a_heatmap.png"}
 
 
 def killed_while(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the process were killed when it is about to write a file that ends so."""
-    import busi_core.folder as folder
-
-    write = folder.write_atomically
+    write = folder_results.write_atomically
 
     def killed(path: Path, content: bytes) -> None:
         if path.name.endswith(written):
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(folder, "write_atomically", killed)
+    monkeypatch.setattr(folder_results, "write_atomically", killed)
 
 
 def test_pictures_of_a_killed_reading_are_no_scans(
