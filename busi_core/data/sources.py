@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from busi_core.errors import DatasetError, InvalidImageError
 from busi_core.imaging import limits
@@ -336,3 +336,8 @@ def is_hidden(name: str) -> bool:
         (part.startswith(".") and part not in (".", "..")) or part in ("__MACOSX", "Thumbs.db")
         for part in name.replace("\\", "/").split("/")
     )
+
+
+def path_of(name: str) -> PurePosixPath:
+    """The name of a file as a path to compare and to take apart, on every system alike; never one to open."""
+    return PurePosixPath(name.replace("\\", "/").replace("\0", "_"))
