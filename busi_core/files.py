@@ -1,5 +1,6 @@
 """Write a file so that a reader, a kill or a full disk never meets half of it."""
 
+import errno
 import os
 import threading
 from contextlib import suppress
@@ -27,9 +28,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise OutputError(
             f"{path.name!r} could not be written ({error.strerror}).",
-            remedy="Free some space or choose another folder.",
+            remedy=f"{'Free some space' if is_full else 'Check the folder and its permissions'}, or choose another.",
         ) from error
 
 

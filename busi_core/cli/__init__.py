@@ -4,6 +4,7 @@ The only room of the core that prints.
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -24,8 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who read the lines has ended, as `head` does
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush fails no more
+        if error.errno == errno.ENOSPC:  # a closed pipe is no fault: who read the lines has ended, as `head` does
+            print("busi: what is said here could not be written (the disk is full).", file=sys.stderr)
         return 1
     except BusiError as error:
         print(f"busi: {shown(error.problem)} {shown(error.remedy)}", file=sys.stderr)

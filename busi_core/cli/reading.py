@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from busi_core.cli.terminal import Commands, Progress, count_from_one, shown
+from busi_core.errors import ExplanationError
 from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.settings import read_settings
 
@@ -38,7 +39,6 @@ def add_commands(commands: Commands) -> None:
     )
     analyse.add_argument(
         "--layer",
-        default=DEEPEST,
         metavar="NAME",
         help="explain at this layer: deepest (default), encoder-4 and so on, or decoder (for the mask)",
     )
@@ -63,12 +63,17 @@ def _analyse(options: argparse.Namespace) -> int:
     from busi_core.folder import Asked, analyse_plan, plan_paths
     from busi_core.service import Serving, choose_device
 
+    if (options.of or options.layer) and not options.explain:
+        raise ExplanationError(
+            "--of and --layer say what is explained, and where; nothing is to be explained.",
+            remedy="Add --explain with a method, or leave them out.",
+        )
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))
     analyser = serving.load(options.model) if options.model else serving.current()
     plan = plan_paths(options.paths, options.out)
     progress, failed, before = Progress(len(plan.targets)), 0, 0
-    asked = Asked(tuple(dict.fromkeys(map(Method, options.explain))), options.of, options.layer)
+    asked = Asked(tuple(dict.fromkeys(map(Method, options.explain))), options.of, options.layer or DEEPEST)
     frame = None if options.frame is None else options.frame - 1  # people and DICOM count from 1
     for outcome in analyse_plan(analyser, plan, frame=frame, jobs=options.jobs, asked=asked):
         progress.clear()

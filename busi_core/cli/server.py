@@ -3,14 +3,16 @@
 import argparse
 import sys
 
-from busi_core.cli.terminal import Commands
+from busi_core.cli.terminal import Commands, seconds_from_zero
 
 
 def add_commands(commands: Commands) -> None:
     """Add them to the parser."""
     worker = commands.add_parser("worker", help="run the trainings that were queued, on this machine, until stopped")
     worker.add_argument("--device", metavar="NAME", help="cpu, cuda:0, ...; default: a process for each device")
-    worker.add_argument("--until-idle", type=float, metavar="SECONDS", help="end when nothing was queued for so long")
+    worker.add_argument(
+        "--until-idle", type=seconds_from_zero, metavar="SECONDS", help="end when nothing was queued for so long"
+    )
     worker.set_defaults(run=_worker)
 
     hash_password = commands.add_parser(

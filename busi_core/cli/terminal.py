@@ -1,6 +1,7 @@
 """What the commands share: names as a terminal may show them, how many are done, the type of the list of commands."""
 
 import argparse
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,6 +22,17 @@ def count_from_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
     return int(text)
+
+
+def seconds_from_zero(text: str) -> float:
+    """An option that is a time in seconds, 0 or more."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 on, got {text}")
+    return seconds
 
 
 def show_count(done: int, total: int) -> None:

@@ -101,13 +101,7 @@ def add_commands(commands: Commands) -> None:
     train.add_argument("--teacher-share", type=float, metavar="S", help="of the loss that is about their answer")
     train.add_argument("--augmentation", choices=("ultrasound", "ultrasound-wide", "none"), help="of training scans")
     train.add_argument("--precision", choices=("bf16", "fp32"))
-    train.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where checkpoints and logs go (default: runs, here)",
-    )
+    _add_runs(train)
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.set_defaults(run=_train)
 
@@ -139,9 +133,7 @@ def add_commands(commands: Commands) -> None:
     reproduce.add_argument(
         "--seeds", type=int, nargs="+", choices=range(5), default=[0, 1, 2], metavar="K", help="of leak"
     )
-    reproduce.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs, here)"
-    )
+    _add_runs(reproduce)
     reproduce.add_argument(
         "--out",
         type=Path,
@@ -154,10 +146,18 @@ def add_commands(commands: Commands) -> None:
     sweep = commands.add_parser("sweep", help="the ablation of unet-roi-segnet: learning rates and filters")
     sweep.add_argument("--epochs", type=int, metavar="N", help="at most so many a stage")
     sweep.add_argument("--size", type=int, metavar="PX", help="side of the input, a multiple of 32")
-    sweep.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs, here)"
-    )
+    _add_runs(sweep)
     sweep.set_defaults(run=_sweep)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="where checkpoints and logs go (default: runs, here)",
+    )
 
 
 def recipe_of(options: argparse.Namespace) -> "Recipe":
@@ -184,6 +184,11 @@ def _train(options: argparse.Namespace) -> int:
     settings = read_settings()
     recipe = recipe_of(options)
     run = options.runs / check_version_name(options.version)
+    if options.tissue and not recipe.is_tissue:
+        raise TrainingError(
+            f"The recipe {recipe.name} learns from scans, not from tissue.",
+            remedy="Leave --tissue out, or take the recipe for tissue; 'busi recipes' lists them.",
+        )
     if recipe.is_tissue:
         return _train_tissue(options, recipe, run)
     if not options.resume and (run / CHECKPOINT_FILE).exists():

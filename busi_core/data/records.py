@@ -75,8 +75,9 @@ def read_busi(folder: Path) -> list[Record]:
 
     Raises:
         DatasetError: One message naming every file that breaks a rule: a lesion image without a mask,
-            a mask without its image, a class folder missing or empty.
+            a mask without its image, a class folder missing or empty; or there is no such folder.
     """
+    _require_folder(folder)
     problems: list[str] = []
     records: list[Record] = []
     for diagnosis in Diagnosis:
@@ -105,8 +106,9 @@ def read_bus_bra(folder: Path) -> list[Record]:
 
     Raises:
         DatasetError: One message naming every image or mask that the tables list and the folder lacks and
-            every row that makes no sense, or a table that is missing or has other columns.
+            every row that makes no sense, or a table that is missing or has other columns; or there is no such folder.
     """
+    _require_folder(folder)
     folds = {row["ID"]: row["kFold"] for row in _read_table(folder / "5-fold-cv.csv", ("ID", "kFold"))}
     columns = ("ID", "Case", "Pathology", "BIRADS", "Device")
     problems: list[str] = []
@@ -183,6 +185,13 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             f"The table {path.name!r} lacks {', '.join(missing)}.", remedy="Use the table as it was published."
         )
     return rows
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DatasetError(
+            f"There is no folder {folder}.", remedy="Put the data set there, or say by BUSI_DATA_ROOT where it lies."
+        )
 
 
 def _require_sound(folder: Path, layout: str, problems: Iterable[str]) -> None:

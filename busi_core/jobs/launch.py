@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from busi_core.errors import OutputError
+from busi_core.errors import JobError, OutputError
 from busi_core.jobs.lifeline import start_child, stop_child
 from busi_core.jobs.spec import QUEUED, RUNNING, Job
 from busi_core.jobs.worker import is_busy, list_devices, lock_path, serve
@@ -75,13 +75,15 @@ def run_workers(*, device: str | None = None, idle_seconds: float | None = None)
         False when another process does that already.
 
     Raises:
-        JobError: The database of the jobs cannot be reached.
+        JobError: This machine has no such device, or the database of the jobs cannot be reached.
         OutputError: The state folder cannot be written.
     """
-    os.environ.update(read_settings().environment())  # what is started runs in another folder
-    if device is not None:
-        return serve(device, idle_seconds=idle_seconds)
     settings = read_settings()
+    os.environ.update(settings.environment())  # what is started runs in another folder
+    if device is not None:
+        if device != "cpu" and device not in (here := list_devices(settings)):
+            raise JobError(f"There is no device {device!r} here.", remedy=f"This machine has {', '.join(here)}.")
+        return serve(device, idle_seconds=idle_seconds)
     lock = ProcessLock(lock_path(settings, ALL))
     if not lock.acquire():
         return False

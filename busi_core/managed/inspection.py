@@ -89,6 +89,7 @@ class Inspection:
             scans=_relate(self._looks, self._known),
             lone_masks=tuple(mask.name for mask in (*batch.lone_masks, *batch.doubtful_masks)),
             left_out=batch.left_out,
+            problems=batch.problems,
             compared=self._known.sets,
             test_parts_missing=self._known.test_parts_missing,
             confirmed=self._intake.confirmed,

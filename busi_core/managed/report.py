@@ -126,6 +126,7 @@ class InspectionReport:
         scans: One row a scan, in natural order of the names.
         lone_masks: Names of mask files whose scan did not come.
         left_out: Names of files that are no images by their suffix or first bytes.
+        problems: What is wrong with a table of classes, or could not be read of a folder, a sentence each.
         compared: Known sets that every scan was compared with, and how many images each has.
         test_parts_missing: Parts of the locked test set that are not at hand; nothing is accepted then.
         confirmed: Ids of scans of which somebody said before that no patient text is burned in.
@@ -137,6 +138,7 @@ class InspectionReport:
     scans: tuple[ScanReport, ...]
     lone_masks: tuple[str, ...]
     left_out: tuple[str, ...]
+    problems: tuple[str, ...]
     compared: tuple[tuple[str, int], ...]
     test_parts_missing: tuple[str, ...]
     confirmed: Set[str]
@@ -155,6 +157,7 @@ class InspectionReport:
             "test_parts_missing": list(self.test_parts_missing),
             "masks_without_scan": list(self.lone_masks),
             "left_out": list(self.left_out),
+            "problems": list(self.problems),
             "scans": [asdict(scan) for scan in self.scans],
         }
 

@@ -137,6 +137,9 @@ def list_sets(state_dir: Path, *, with_removed: bool = False) -> list[ManagedSet
     """Every set that can be trained on, newest first; those taken out of use only when asked for.
 
     A set whose manifest is missing or damaged is passed over here; `find_damaged` names it.
+
+    Raises:
+        DatasetError: The folder of the administration is none.
     """
     found = [managed for managed in _read_all(state_dir) if managed is not None]
     usable = [managed for managed in found if with_removed or managed.removed is None]
@@ -315,6 +318,13 @@ def _find_same_content(root: Path, managed: ManagedSet) -> ManagedSet | None:
 
 
 def _list_folders(root: Path) -> list[Path]:
+    """Folders of versions; none where nothing was accepted yet.
+
+    Raises:
+        DatasetError: The folder of the administration is none.
+    """
+    if root.parent.exists() and not root.parent.is_dir():
+        raise DatasetError(f"{root.parent} is no folder.", remedy="Set BUSI_STATE_DIR to a folder.")
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if VERSION_NAME.fullmatch(path.name) and path.is_dir())

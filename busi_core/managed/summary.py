@@ -82,6 +82,7 @@ def find_cautions(report: InspectionReport) -> list[str]:
             f"The locked test set is not all at hand ({part} is missing), so copies of its scans cannot be found. "
             "Nothing can be accepted until it is there."
         )
+    cautions += report.problems
     for flag in MARK_FLAGS:
         sentence = _say_difference(flag, rows)
         if sentence:

@@ -269,6 +269,9 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["train", "x", "--precision", "fp16"],
         ["evaluate", "--test-fold", "-1"],
         ["serve"],
+        ["worker", "--until-idle", "nan"],
+        ["worker", "--until-idle", "-1"],
+        ["worker", "--until-idle", "soon"],
     ],
     ids=" ".join,
 )
@@ -291,6 +294,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
         (["--data", "oasis"], "'oasis' is unknown"),
         (["--encoder", "resnet19"], "resnet19"),
         (["--start", "none"], "no model version 'none'"),
+        (["--tissue", "tiles"], "from scans, not from tissue"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -515,6 +519,34 @@ def test_who_reads_only_the_first_lines_gets_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+def test_where_lines_cannot_be_written_that_is_said_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "busi_core.cli", "recipes"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "busi: what is said here could not be written (the disk is full).\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("option", [["--of", "benign"], ["--layer", "encoder-4"]], ids=" ".join)
+def test_what_says_how_to_explain_is_not_ignored_where_nothing_is_explained(
+    weights_dir: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    assert main(["analyse", str(scan), "--out", str(tmp_path / "out"), *option]) == 1
+    assert "Add --explain" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_that_is_not_there_is_told_from_one_that_is_damaged(
+    weights_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "elsewhere"))
+    assert main(["splits"]) == 1
+    said = capsys.readouterr().err
+    assert f"There is no folder {tmp_path / 'elsewhere' / 'busi'}." in said
+    assert "BUSI_DATA_ROOT" in said
 
 
 def test_a_run_that_was_begun_is_not_begun_anew_by_mistake(

@@ -102,6 +102,14 @@ def test_several_masks_are_merged_and_said() -> None:
     assert report.scans[0].lesion_pixels == 600 + 100
 
 
+def test_what_is_wrong_with_a_table_of_classes_is_said_before_anything_is_accepted() -> None:
+    report = report_on(three_classes(1) | {"bus_0001-l.png": SCAN, "bus_data.csv": b"ID,Pathology\nbus_0001-l,?\n"})
+    (problem,) = report.problems
+    assert "line 2" in problem
+    assert problem in find_cautions(report)
+    assert Flag.NO_CLASS in flags(report, "bus_0001-l.png")
+
+
 def test_masks_without_a_scan_and_other_files_are_named() -> None:
     report = report_on(three_classes(1) | {"benign/lost_mask.png": MASK_FILE, "notes.txt": b"x"})
     assert report.lone_masks == ("benign/lost_mask.png",)

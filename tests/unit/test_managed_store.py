@@ -62,6 +62,12 @@ def test_an_accepted_set_says_what_it_holds_whence_and_by_whom(settings: Setting
     assert [managed.count(diagnosis) for diagnosis in Diagnosis] == [2, 2, 2]
 
 
+def test_a_folder_of_the_administration_that_is_a_file_is_no_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"")
+    with pytest.raises(DatasetError, match="Set BUSI_STATE_DIR to a folder"):
+        list_sets(tmp_path / "state")
+
+
 def test_training_reads_it_as_any_other_set(settings: Settings) -> None:
     files = three_classes(1)
     managed = keep(settings, report_on(files))

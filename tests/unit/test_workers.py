@@ -13,7 +13,7 @@ import pytest
 from dbos._error import DBOSException
 from sqlalchemy.exc import OperationalError
 
-from busi_core.errors import OutputError
+from busi_core.errors import JobError, OutputError
 from busi_core.jobs import launch, worker
 from busi_core.jobs.run_folder import Order
 from busi_core.jobs.spec import JobSpec
@@ -119,6 +119,12 @@ def test_the_one_worker_of_a_machine_finds_them_too(
     monkeypatch.setattr(launch, "serve", lambda *_args, **_options: bool(found.update(os.environ)) or True)
     assert launch.run_workers()
     assert found["BUSI_STATE_DIR"] == str(tmp_path / "here")
+
+
+def test_a_device_that_is_not_there_is_refused_by_name_and_waits_for_nothing(machine: Machine) -> None:
+    with pytest.raises(JobError, match=r"no device 'cuda:7' here\. This machine has cuda:0, cuda:1"):
+        launch.run_workers(device="cuda:7", idle_seconds=0)
+    assert machine.started == []
 
 
 def test_the_pause_before_a_restart_doubles_up_to_some_minutes() -> None:
