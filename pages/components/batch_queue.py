@@ -14,16 +14,16 @@ from typing import Any
 
 import streamlit as st
 
-from busi_core import Analyser, Diagnosis, InvalidImageError, simulate_scan
+from busi_core import Analyser, Diagnosis, simulate_scan
 from busi_core.batch import ScanRow, read_cases
 from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import Batch, Case, pair_files
-from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.data.sources import SourceFile, list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.report import Summary
-from pages.components.budget import QUEUE_KEY, OpenZip, count_kept, room_left, say_full
-from pages.components.cases import cap_uploads, say_left_over
+from pages.components.budget import QUEUE_KEY, room_left, say_full
 from pages.components.metrics import Outcome, count_reading
+from pages.components.uploads import cap_uploads, open_uploads, say_left_over
 
 MAX_CASES = 2_000  # scans of one batch; a row keeps 10 KB
 CHUNK_SECONDS = 3.0  # of reading in one run of the fragment
@@ -85,27 +85,18 @@ class BatchQueue:
             files: As (name, bytes).
             is_folder: They are a whole folder, in which files other than scans may lie.
         """
-        files, self.notes = cap_uploads(files)
-        size = sum(len(data) for _, data in files)
-        if size > room_left(self):
+        self.notes = []
+        files = cap_uploads(files, self.notes)
+        if sum(len(data) for _, data in files) > room_left(self):
             self.notes = [say_full(self)]
             self.generation += 1
             return
         first = len(self.cases)
-        loose: list[SourceFile] = []
-        zips: list[OpenZip] = []
-        for name, data in files:
-            if not is_zip(data):
-                loose += list_uploads([(name, data)])
-                continue
-            try:
-                zips.append(OpenZip(len(data), list_zip(data)))
-            except InvalidImageError as error:
-                self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        self._add(pair_files(loose, keep_all=not is_folder))
-        for packed in zips:  # each by itself: the same path in two of them is two scans
+        given = open_uploads(files, self.notes)
+        self._add(pair_files(given.loose, keep_all=not is_folder))
+        for packed in given.zips:  # each by itself: the same path in two of them is two scans
             self._add(pair_files(packed.files))
-        self.held += count_kept(loose, zips, self.cases[first:])
+        self.held += given.bytes_kept(self.cases[first:])
 
     def add_files(self, files: Sequence[SourceFile]) -> None:
         """Append the files of a folder on the server, and begin."""

@@ -4,24 +4,16 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import streamlit as st
 
 from busi_core import Diagnosis, InvalidImageError, simulate_scan
-from busi_core.data.pairing import TABLES, Batch, Case, pair_files, pair_folders
-from busi_core.data.sources import SourceFile, is_zip, list_uploads, list_zip
+from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
+from busi_core.data.sources import SourceFile, list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.types import Grey
-from pages.components.budget import CASES_KEY, OpenZip, count_kept, room_left, say_full
-
-MAX_UPLOADS = 1_000  # files chosen one by one; the browser's list of them freezes the page for minutes from some more
-NAMED = 5  # files that a note names
-DOUBTFUL = (
-    "Several files have the same name, so that whose masks these are cannot be told, and none is used; give them other "
-    "names, or add them one after the other:"
-)
-Upload: TypeAlias = tuple[str, bytes]  # name as the browser gave it, content
+from pages.components.budget import CASES_KEY, room_left, say_full
+from pages.components.uploads import Upload, cap_uploads, open_uploads, say_left_over
 
 
 @dataclass
@@ -84,21 +76,19 @@ class CaseList:
             is_folder: The scans are a whole folder, in which other files may lie.
         """
         self.notes = []
-        scans, masks = self._cap(scans), self._cap(masks)
+        scans, masks = cap_uploads(scans, self.notes), cap_uploads(masks, self.notes)
         if sum(len(data) for _, data in [*scans, *masks]) > room_left(self):
             self.notes = [say_full(self)]
             return
         first = len(self.cases)
-        loose, zips = self._unpack(scans)
-        loose_apart, zips_apart = self._unpack(masks)
-        apart = [*loose_apart, *(file for packed in zips_apart for file in packed.files)]
-        if apart:
-            self.add(_pair([*loose, *(file for packed in zips for file in packed.files)], apart))
+        given, apart = open_uploads(scans, self.notes), open_uploads(masks, self.notes)
+        if apart.files:
+            self.add(_pair(given.files, apart.files))
         else:
-            self.add(pair_files(loose, keep_all=not is_folder))
-            for packed in zips:  # each by itself: the same path in two of them is two scans
+            self.add(pair_files(given.loose, keep_all=not is_folder))
+            for packed in given.zips:  # each by itself: the same path in two of them is two scans
                 self.add(pair_files(packed.files))
-        self.held += count_kept([*loose, *loose_apart], [*zips, *zips_apart], self.cases[first:])
+        self.held += given.bytes_kept(self.cases[first:]) + apart.bytes_kept(self.cases[first:])
         self.open(min(first, len(self.cases) - 1))
 
     def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
@@ -134,25 +124,6 @@ class CaseList:
         self.frames, self.cutoffs, self.session, self.kept, self.held = {}, {}, secrets.token_hex(), set(), 0
         self.generation += 1
 
-    def _cap(self, files: Sequence[Upload]) -> Sequence[Upload]:
-        kept, note = cap_uploads(files)
-        self.notes += note
-        return kept
-
-    def _unpack(self, files: Sequence[Upload]) -> tuple[list[SourceFile], list[OpenZip]]:
-        """Files chosen one by one, and those out of each zip; a zip that cannot be read leaves a note."""
-        loose: list[SourceFile] = []
-        zips: list[OpenZip] = []
-        for name, data in files:
-            if not is_zip(data):
-                loose += list_uploads([(name, data)])
-                continue
-            try:
-                zips.append(OpenZip(len(data), list_zip(data)))
-            except InvalidImageError as error:
-                self.notes.append(f"{name}: {error.problem} {error.remedy}")
-        return loose, zips
-
 
 def _copy(file: SourceFile) -> SourceFile:
     """The file without what it lies in, a zip perhaps; one that cannot be read stays as it is, and says so later."""
@@ -172,15 +143,6 @@ def _is_same(one: Case, other: Case) -> bool:
         return all(file is same or file.read() == same.read() for file, same in zip(files, others, strict=True))
     except InvalidImageError:
         return False
-
-
-def cap_uploads(files: Sequence[Upload]) -> tuple[Sequence[Upload], list[str]]:
-    """The first files of one drop, and a note when there were more."""
-    left_out = len(files) - MAX_UPLOADS
-    note = (
-        f"{MAX_UPLOADS:,} files are taken at once: {left_out} more were left out. Make a zip of them, or add them next."
-    )
-    return files[:MAX_UPLOADS], [note] if left_out > 0 else []
 
 
 def get_cases() -> CaseList:
@@ -213,22 +175,3 @@ def _pair(scans: list[SourceFile], masks: list[SourceFile]) -> Batch:
         (case,) = alone.cases
         return replace(alone, cases=(replace(case, masks=(*case.masks, *masks)),))
     return pair_folders(scans, masks)
-
-
-def say_left_over(batch: Batch) -> list[str]:
-    """What of an addition is no case, and what is wrong with it, one sentence each; plain text."""
-    others = [name for name in batch.left_out if not name.endswith(TABLES)]
-    kinds = (
-        ("Masks without their scan:", [mask.name for mask in batch.lone_masks]),
-        (DOUBTFUL, [mask.name for mask in batch.doubtful_masks]),
-        ("Left out, no images by their names:", others),
-    )
-    said = [f"{what} {_name_some(names)}." for what, names in kinds if names]
-    more = len(batch.problems) - NAMED
-    return [*said, *batch.problems[:NAMED], *([f"{more} more problems of this kind."] if more > 0 else [])]
-
-
-def _name_some(names: Sequence[str]) -> str:
-    """The first of many names, and how many more there are."""
-    listed = ", ".join(names[:NAMED])
-    return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"

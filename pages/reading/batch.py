@@ -25,10 +25,11 @@ from pages.components.batch_view import (
     show_summary,
     show_table,
 )
-from pages.components.cases import MAX_UPLOADS, get_cases
+from pages.components.cases import get_cases
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import current_analyser, get_analyser
 from pages.components.tray import get_tray
+from pages.components.uploads import MAX_UPLOADS
 
 STRIP_SECONDS = 0.6  # between two drawings of the last thumbnails
 POLL_SECONDS = 0.5  # how often the browser asks for the next piece of work

@@ -15,7 +15,7 @@ from busi_core.data.truth import Reference, read_reference
 from busi_core.report import Report
 from busi_core.taught import KnownBy
 from busi_core.types import Analysis, Grey, ImageWarning
-from pages.components.cases import MAX_UPLOADS, CaseList, get_cases, scan_key, simulate_case
+from pages.components.cases import CaseList, get_cases, scan_key, simulate_case
 from pages.components.compare_viewer import ShownReading, chosen_cutoffs, forget_drafts, pack_case, show_comparison
 from pages.components.comparison_panel import ask_to_keep, show_reading, show_report
 from pages.components.downloads import ScanOnScreen, ask_subject, safe_stem, single_report, typed_subject
@@ -28,6 +28,7 @@ from pages.components.serving import (
     servable_versions,
     worth_of,
 )
+from pages.components.uploads import MAX_UPLOADS
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
 NO_SECOND = ""

@@ -32,10 +32,11 @@ from busi_core.report_pdf import draw_report
 from busi_core.settings import read_settings
 from busi_core.taught import write_taught
 from pages.components import compare_viewer
-from pages.components.cases import CaseList, say_left_over
+from pages.components.cases import CaseList
 from pages.components.comparison_panel import class_block
 from pages.components.downloads import ScanOnScreen, single_report
 from pages.components.serving import get_serving
+from pages.components.uploads import say_left_over
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages/reading/compare.py"
