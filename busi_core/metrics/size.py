@@ -87,10 +87,13 @@ def measure_lesion(mask: Mask, *, column_mm: float = 1.0, row_mm: float = 1.0) -
 
 def _largest_region(mask: Mask) -> tuple[Mask, tuple[int, int, int, int], int, int]:
     """The region with the most pixels, cut out; its box; its pixels; how many regions there are."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    marked_left, marked_top, width, height = cv2.boundingRect(mask.view(np.uint8))  # what lies outside costs time
+    marked = mask[marked_top : marked_top + height, marked_left : marked_left + width]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8), connectivity=8)
     label = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())  # label 0 is what lies outside
     left, top, width, height, pixels = (int(figure) for figure in stats[label])
     cut_out = labels[top : top + height, left : left + width] == label
+    left, top = left + marked_left, top + marked_top
     return cut_out, (left, top, left + width, top + height), pixels, count - 1
 
 
