@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from busi_core.imaging.phantom import simulate_scan as simulate_scan
     from busi_core.models.checkpoint import ModelCard as ModelCard
     from busi_core.service import Analyser as Analyser
-    from busi_core.service import Serving as Serving
     from busi_core.service import choose_device as choose_device
+    from busi_core.serving import Serving as Serving
     from busi_core.settings import read_settings as read_settings
     from busi_core.types import Analysis as Analysis
     from busi_core.types import DecodedImage as DecodedImage
@@ -47,7 +47,7 @@ _HOMES = {
     "InvalidImageError": "errors",
     "ModelCard": "models.checkpoint",
     "ModelUnavailableError": "errors",
-    "Serving": "service",
+    "Serving": "serving",
     "choose_device": "service",
     "decode_image": "imaging.decode",
     "read_finding": "findings",

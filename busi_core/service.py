@@ -17,10 +17,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -35,12 +34,9 @@ from busi_core.explain.methods import Explanation, Progress, evidence_of, raw_ex
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import Box, place_on_box, prepare, prepare_image
-from busi_core.limits import LIMITS_FILE, Limits, read_limits
+from busi_core.limits import Limits, read_limits
 from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.models.checkpoint import (
-    CARD_FILE,
-    MODEL_FILE,
-    SECOND_OPINION_FILE,
     ModelCard,
     load_readers,
     load_version,
@@ -51,13 +47,11 @@ from busi_core.models.interpret import class_scores, interpret, pixel_cutoff
 from busi_core.models.network import LesionNet, Network, Outputs
 from busi_core.models.reading import arrange_for_reading
 from busi_core.models.second_opinion import agree
-from busi_core.registry import check_version_name, read_registry
-from busi_core.taught import TAUGHT_FILE, TaughtScans, read_taught
+from busi_core.taught import TaughtScans, read_taught
 from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, ImageWarning, Likeness, Prediction
 
 logger = logging.getLogger(__name__)
 
-_Seen: TypeAlias = tuple[str, tuple[int, ...]]  # a version's name and the stamp of its files
 _Result = TypeVar("_Result")
 
 # On a graphics card all readings pass in this one thread, whoever asks: torch keeps cuDNN's plans by thread, and a
@@ -439,66 +433,3 @@ def _identify(card: ModelCard, limits: Limits | None, taught: TaughtScans) -> st
     """Of all that decides what is said of a scan: the card, which names the weights; the limits; what taught them."""
     decides = [asdict(card), limits.checksum() if limits else None, sorted(taught.hashes)]
     return hashlib.blake2b(json.dumps(decides).encode(), digest_size=16).hexdigest()
-
-
-class Serving:
-    """The analyser of the version in service, loaded once however many sessions ask, renewed when it changes.
-
-    When a new version cannot be loaded, the one before stays and `problem` says why; it is tried again once its
-    files have changed.
-    """
-
-    def __init__(self, weights_dir: Path, device: torch.device) -> None:
-        self._weights_dir = weights_dir
-        self._device = device
-        self._lock = threading.Lock()
-        self._analyser: Analyser | None = None
-        self._loaded: _Seen | None = None
-        self._refused: tuple[_Seen, ModelUnavailableError] | None = None
-
-    @property
-    def problem(self) -> ModelUnavailableError | None:
-        """Why the version that the registry names is not the one that answers; None when it is."""
-        return self._refused[1] if self._refused else None
-
-    def current(self) -> Analyser:
-        """The analyser that answers now.
-
-        Raises:
-            ModelUnavailableError: None could be loaded, and none was in service before.
-        """
-        with self._lock:
-            seen: _Seen = ("", ())
-            try:
-                wanted = read_registry(self._weights_dir).in_service
-                seen = (wanted, self.stamp(wanted))
-                if self._analyser is not None and seen == self._loaded:
-                    self._refused = None
-                elif self._analyser is None or self._refused is None or self._refused[0] != seen:
-                    self._analyser = self.load(wanted)
-                    self._loaded, self._refused = seen, None
-            except ModelUnavailableError as error:
-                if self._analyser is None:
-                    raise
-                if self._refused is None or self._refused[0] != seen:
-                    logger.warning("the version in service stays %s: %s", self._analyser.card.version, error)
-                self._refused = (seen, error)
-            return self._analyser
-
-    def load(self, version: str) -> Analyser:
-        """Load any version by name, for a comparison.
-
-        Raises:
-            ModelUnavailableError: There is no such version or it fails a check.
-        """
-        folder = self._weights_dir / check_version_name(version)
-        return Analyser.load(folder, self._device)
-
-    def stamp(self, version: str) -> tuple[int, ...]:
-        """Another one whenever a file of the version is replaced, edited or removed."""
-        found: tuple[int, ...] = ()
-        for name in (CARD_FILE, MODEL_FILE, SECOND_OPINION_FILE, LIMITS_FILE, TAUGHT_FILE):
-            with suppress(OSError):
-                status = (self._weights_dir / version / name).stat()
-                found += (status.st_ino, status.st_mtime_ns, status.st_size)
-        return found

@@ -62,7 +62,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from busi_core.data.records import read_bus_bra, read_busi
     from busi_core.data.splits import BUS_BRA_TEST_FOLD, split_bus_bra, split_busi
     from busi_core.evaluation import evaluate, format_table, write_reports
-    from busi_core.service import Serving, choose_device
+    from busi_core.service import choose_device
+    from busi_core.serving import Serving
 
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))
@@ -110,7 +111,8 @@ def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
     from busi_core.data.records import read_bus_bra, read_busi
     from busi_core.data.splits import split_bus_bra, split_busi
     from busi_core.evaluation import evaluate, format_table
-    from busi_core.service import Serving, choose_device
+    from busi_core.service import choose_device
+    from busi_core.serving import Serving
 
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))

@@ -61,7 +61,8 @@ def add_commands(commands: Commands) -> None:
 
 def _analyse(options: argparse.Namespace) -> int:
     from busi_core.folder import Asked, analyse_plan, plan_paths
-    from busi_core.service import Serving, choose_device
+    from busi_core.service import choose_device
+    from busi_core.serving import Serving
 
     if (options.of or options.layer) and not options.explain:
         raise ExplanationError(
@@ -100,7 +101,8 @@ def _compare(options: argparse.Namespace) -> int:
     from busi_core.data.pairing import TABLES
     from busi_core.folder_compare import compare_cases, list_cases, write_comparison
     from busi_core.locks import hold_folder
-    from busi_core.service import Serving, choose_device
+    from busi_core.service import choose_device
+    from busi_core.serving import Serving
 
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))

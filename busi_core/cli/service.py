@@ -87,7 +87,8 @@ def _rollback(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from busi_core.audit import open_audit
     from busi_core.registry import put_into_service
-    from busi_core.service import Serving, choose_device
+    from busi_core.service import choose_device
+    from busi_core.serving import Serving
 
     settings = read_settings()
     Serving(settings.weights_dir, choose_device("cpu")).load(options.version)  # refused where it could not answer

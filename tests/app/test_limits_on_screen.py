@@ -22,7 +22,8 @@ from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE
 from busi_core.registry import REGISTRY_FILE, read_registry
 from busi_core.report import TAUGHT
-from busi_core.service import Serving, choose_device
+from busi_core.service import choose_device
+from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis, ImageWarning
 from busi_core.worth import say_peaks

@@ -37,7 +37,8 @@ from busi_core.registry import (
     put_into_service,
     read_registry,
 )
-from busi_core.service import Serving, choose_device
+from busi_core.service import choose_device
+from busi_core.serving import Serving
 from busi_core.types import Analysis, Diagnosis
 
 CPU = torch.device("cpu")

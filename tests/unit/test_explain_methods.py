@@ -28,7 +28,8 @@ from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.imaging.preprocess import prepare
 from busi_core.models.network import LesionNet
 from busi_core.registry import read_registry
-from busi_core.service import Analyser, Serving
+from busi_core.service import Analyser
+from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Analysis, Diagnosis
 

@@ -36,7 +36,8 @@ from busi_core.registry import put_into_service
 from busi_core.report import Report, reading_record
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.scan import truth_lines
-from busi_core.service import Analyser, Serving, choose_device
+from busi_core.service import Analyser, choose_device
+from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
 from busi_core.taught import KnownBy, write_taught
 from busi_core.types import Diagnosis, ImageWarning, Likeness, Prediction

@@ -33,7 +33,7 @@ from busi_core.promotion.promote import promote, roll_back
 from busi_core.promotion.record import DESCRIPTION, IMPACT, PROTOCOL, read_record
 from busi_core.promotion.verdict import NON_INFERIOR, REFUSED, WORSE, Verdict
 from busi_core.registry import BY_HAND, PROMOTED, ROLLED_BACK, Registry, put_into_service, read_registry
-from busi_core.service import Serving
+from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Analysis, Diagnosis
 

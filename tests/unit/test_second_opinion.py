@@ -49,7 +49,8 @@ from busi_core.models.second_opinion import SecondOpinion, agree
 from busi_core.promotion.judge import _load
 from busi_core.report import Report, ReportScan, reading_record
 from busi_core.report_pdf import draw_report
-from busi_core.service import Analyser, Serving
+from busi_core.service import Analyser
+from busi_core.serving import Serving
 from busi_core.settings import Settings, read_settings
 from busi_core.taught import read_taught, write_taught
 from busi_core.types import Analysis, Diagnosis, ImageWarning, Prediction

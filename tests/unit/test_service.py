@@ -23,7 +23,8 @@ from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.models.network import LesionNet
 from busi_core.models.reading import ReadingNet
-from busi_core.service import Analyser, Serving
+from busi_core.service import Analyser
+from busi_core.serving import Serving
 from busi_core.types import Analysis, Diagnosis, ImageWarning
 
 CPU = torch.device("cpu")
