@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from versions import SIDE_64, TINY, make_analyser, make_card, make_network, make_weights
 
-from busi_core.errors import ExplanationError, InvalidImageError
+from busi_core.errors import ExplanationError, InvalidImageError, ModelUnavailableError
 from busi_core.explain.catalogue import Method
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
@@ -23,7 +23,7 @@ from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.models.network import LesionNet
 from busi_core.models.reading import ReadingNet
-from busi_core.service import Analyser
+from busi_core.service import Analyser, choose_device
 from busi_core.serving import Serving
 from busi_core.types import Analysis, Diagnosis, ImageWarning
 
@@ -307,6 +307,16 @@ def test_on_a_full_card_layers_are_listed_and_an_explanation_is_refused_in_words
     assert [layer.name for layer in crowded.layers()] == [layer.name for layer in make_analyser().layers()]
     with pytest.raises(ExplanationError, match="memory is too full"):
         crowded.explain(analysis, Method.GRAD_CAM, of="malignant")
+
+
+def test_a_graphics_card_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(ModelUnavailableError, match="No CUDA device"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == CPU
 
 
 def test_whoever_asks_a_graphics_card_reads_in_one_thread_and_the_cpu_in_the_askers_own(
