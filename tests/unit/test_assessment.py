@@ -89,6 +89,16 @@ def test_the_share_that_the_sets_hold_is_counted_by_class_and_in_doubt(limits: L
     assert figures["90% set of one class"].estimate == pytest.approx(6 / 7)
 
 
+def test_a_share_that_all_few_scans_hold_is_no_certainty_and_a_size_is_no_share(limits: Limits) -> None:
+    results = [result(number, Diagnosis.MALIGNANT, (0.0, 0.1, 0.9)) for number in range(4)]
+    report = summarise(make_card(make_weights()), results, test_set="made up")
+    figures = {figure.name: figure for figure in assess_sets([report], limits)}
+    held, sizes = figures["90% set holds the truth, malignant"], figures["90% set, classes in it"]
+    assert (held.estimate, held.high) == (1, 1)
+    assert held.low == pytest.approx(0.51, abs=0.01)
+    assert (sizes.low, sizes.high) == (1, 1)
+
+
 def test_flagged_scans_whose_set_leaves_malignant_out_are_counted(limits: Limits) -> None:
     """The set keeps malignant from 0.7 on where another class is likely."""
     results = [
@@ -139,12 +149,12 @@ def test_images_of_one_case_are_drawn_together(
     """By image an interval would be too narrow: two images of one case are not two cases."""
     drawn: list[tuple[list[int], int]] = []
 
-    def spy(values: NDArray[np.float64], groups: NDArray[np.intp]) -> Interval:
+    def spy(values: NDArray[np.float64], groups: NDArray[np.intp], *, is_share: bool) -> Interval:
         drawn.append((groups.tolist(), values.size))
         return Interval(0.0, 0.0, 0.0)
 
     monkeypatch.setattr(assessment, "foreign_pictures", lambda _: [])
-    monkeypatch.setattr(assessment, "bootstrap_interval", spy)
+    monkeypatch.setattr(assessment, "mean_interval", spy)
     analyser = make_panel(class_below=1.0) if part == "second opinion" else make_analyser()
     assert assess_all(part, analyser, limits, shared)
     with_lesion = [number for number, record in enumerate(shared) if record.diagnosis is not Diagnosis.NORMAL]
