@@ -101,7 +101,7 @@ def assess(
         *assess_opinions(analyser, tests, on_step),
         *assess_marks(analyser, name, records, on_step),
         *assess_doubt(analyser, name, records, on_step),
-        *assess_heatmaps(analyser, network, name, lesions[:HEATMAP_SCANS], on_step),
+        *assess_heatmaps(analyser, network, name, _spread(lesions, HEATMAP_SCANS), on_step),
     ]
 
 
@@ -334,6 +334,11 @@ def assess_heatmaps(
     ]
 
 
+def _spread(records: Sequence[Record], count: int) -> list[Record]:
+    """So many of them, evenly over the whole list: a data set lists its classes one after the other."""
+    return [records[place * len(records) // count] for place in range(count)] if len(records) > count else [*records]
+
+
 def write_assessment(folder: Path, figures: Sequence[Figure], *, version: str, sha256: str) -> None:
     """Write assessment.json beside the weights of the version that it is about.
 
@@ -402,7 +407,7 @@ def _number_scans(records: Sequence[Record]) -> NDArray[np.intp]:
 def _format(value: Interval) -> str:
     if math.isnan(value.estimate):
         return "n/a"
-    return f"{value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})"
+    return f"{value.estimate:.3f} ({value.low:.3f} to {value.high:.3f})"  # some are below 0
 
 
 def _scrambled_copy(network: Network, analyser: Analyser, generator: torch.Generator) -> Network:

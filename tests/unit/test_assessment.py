@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,26 @@ def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits:
     again = read_assessment(tmp_path / "tiny", version="tiny", sha256=card.sha256)
     assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
     assert "### Marks" in format_assessment(again)
+
+
+def test_heat_maps_are_looked_at_on_lesions_of_every_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: Limits, records: list[Record]
+) -> None:
+    """A data set lists its classes one after the other, so the first scans would be of one class alone."""
+    in_order = sorted(records, key=lambda record: list(Diagnosis).index(record.diagnosis))
+    seen: list[Diagnosis] = []
+
+    def spy(*arguments: Any) -> list[Figure]:
+        seen.extend(record.diagnosis for record in arguments[3])
+        return []
+
+    for name in ("refusal", "opinions", "marks", "doubt"):
+        monkeypatch.setattr(assessment, f"assess_{name}", lambda *_: [])
+    monkeypatch.setattr(assessment, "assess_heatmaps", spy)
+    monkeypatch.setattr(assessment, "HEATMAP_SCANS", 2)
+    write_version(tmp_path, "tiny")
+    assess(make_panel(limits=limits), tmp_path / "tiny", [], {"made up": in_order})
+    assert seen == [Diagnosis.BENIGN, Diagnosis.MALIGNANT]
 
 
 def test_second_opinions_are_counted_apart_from_sure_readings(records: list[Record]) -> None:
