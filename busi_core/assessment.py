@@ -35,8 +35,9 @@ from busi_core.foreign import foreign_pictures
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.preprocess import prepare_image
 from busi_core.limits import Limits
-from busi_core.metrics.bootstrap import Interval, bootstrap_interval
+from busi_core.metrics.bootstrap import Interval
 from busi_core.metrics.conformal import class_set
+from busi_core.metrics.proportion import mean_interval
 from busi_core.metrics.segmentation import count_overlap
 from busi_core.models.checkpoint import load_version
 from busi_core.models.network import Network, build_network
@@ -100,7 +101,7 @@ def assess(
         *assess_opinions(analyser, tests, on_step),
         *assess_marks(analyser, name, records, on_step),
         *assess_doubt(analyser, name, records, on_step),
-        *assess_heatmaps(analyser, network, name, lesions[:HEATMAP_SCANS], on_step),
+        *assess_heatmaps(analyser, network, name, _spread(lesions, HEATMAP_SCANS), on_step),
     ]
 
 
@@ -161,11 +162,9 @@ def assess_sets(reports: Sequence[EvaluationReport], limits: Limits) -> list[Fig
                 if mine.any():
                     said = f"{name} holds the truth, {part}"
                     figures.append(_figure("sets", said, report.test_set, held[mine], groups[mine]))
-            for said, values in (
-                (f"{name}, classes in it", sizes),
-                (f"{name} of one class", (sizes == 1).astype(float)),
-            ):
-                figures.append(_figure("sets", said, report.test_set, values, groups))
+            figures.append(_figure("sets", f"{name}, classes in it", report.test_set, sizes, groups, is_share=False))
+            alone = (sizes == 1).astype(float)
+            figures.append(_figure("sets", f"{name} of one class", report.test_set, alone, groups))
     return figures
 
 
@@ -248,8 +247,8 @@ def assess_marks(
     groups = _number_scans(records)
     return [
         _figure("marks", "class moves when calipers and text are drawn in", test_set, np.array(moved), groups),
-        _figure("marks", "mean shift of the score of malignant", test_set, np.array(shift), groups),
-        _figure("marks", "Dice of the lesion before and after", test_set, np.array(overlap), groups),
+        _figure("marks", "mean shift of the score of malignant", test_set, np.array(shift), groups, is_share=False),
+        _figure("marks", "Dice of the lesion before and after", test_set, np.array(overlap), groups, is_share=False),
     ]
 
 
@@ -271,11 +270,12 @@ def assess_doubt(
         firm.append(doubt.evidence_agreement)
         _tell(on_step, f"doubt on {test_set}", number, len(records))
     all_scans = _number_scans(records)
-    lesions = all_scans[np.array(has_lesion)]
+    lesions, wide = all_scans[np.array(has_lesion)], "width of the area interval, of the true area"
+    agreed = "agreement of heat maps over six readings"
     return [
-        _figure("doubt", "width of the area interval, of the true area", test_set, np.array(width), lesions),
+        _figure("doubt", wide, test_set, np.array(width), lesions, is_share=False),
         _figure("doubt", AREA_HELD, test_set, np.array(within), lesions),
-        _figure("doubt", "agreement of heat maps over six readings", test_set, np.array(firm), all_scans),
+        _figure("doubt", agreed, test_set, np.array(firm), all_scans, is_share=False),
     ]
 
 
@@ -328,7 +328,15 @@ def assess_heatmaps(
         note(PEAK_INSIDE, math.nan if fit.peak_inside is None else float(fit.peak_inside))
         _tell(on_step, f"heat maps on {test_set}", number, len(records))
     groups = _number_scans(records)
-    return [_figure("heat maps", name, test_set, np.array(values), groups) for name, values in columns.items()]
+    return [
+        _figure("heat maps", name, test_set, np.array(values), groups, is_share=name == PEAK_INSIDE)
+        for name, values in columns.items()
+    ]
+
+
+def _spread(records: Sequence[Record], count: int) -> list[Record]:
+    """So many of them, evenly over the whole list: a data set lists its classes one after the other."""
+    return [records[place * len(records) // count] for place in range(count)] if len(records) > count else [*records]
 
 
 def write_assessment(folder: Path, figures: Sequence[Figure], *, version: str, sha256: str) -> None:
@@ -380,8 +388,10 @@ def _read_figure(row: dict[str, Any]) -> Figure:
     return Figure(**values)
 
 
-def _figure(part: str, name: str, on: str, values: NDArray[np.float64], groups: NDArray[Any]) -> Figure:
-    interval = bootstrap_interval(values, groups)
+def _figure(
+    part: str, name: str, on: str, values: NDArray[np.float64], groups: NDArray[Any], *, is_share: bool = True
+) -> Figure:
+    interval = mean_interval(values, groups, is_share=is_share)
     cases = int((~np.isnan(values)).sum())
     return Figure(part, name, on, cases, interval.estimate, interval.low, interval.high)
 
@@ -397,7 +407,7 @@ def _number_scans(records: Sequence[Record]) -> NDArray[np.intp]:
 def _format(value: Interval) -> str:
     if math.isnan(value.estimate):
         return "n/a"
-    return f"{value.estimate:.3f} ({value.low:.3f}-{value.high:.3f})"
+    return f"{value.estimate:.3f} ({value.low:.3f} to {value.high:.3f})"  # some are below 0
 
 
 def _scrambled_copy(network: Network, analyser: Analyser, generator: torch.Generator) -> Network:

@@ -33,6 +33,7 @@ from busi_core.metrics.classification import (
     roc_auc,
     sensitivity_at_specificity,
 )
+from busi_core.metrics.proportion import mean_interval
 from busi_core.metrics.segmentation import MISSED_BELOW_DICE, count_overlap, hd95
 from busi_core.models.checkpoint import EVALUATION_FILE, ModelCard, read_card
 from busi_core.service import Analyser
@@ -40,6 +41,7 @@ from busi_core.types import Diagnosis
 
 SCHEMA = 1
 CLASSES = list(Diagnosis)
+SHARES = ("lesions missed", "normals given a mask", "accuracy (3 classes)")  # a scan has it, or has it not
 SCORE_BANDS = (0.0, 0.05, 0.2, 0.5, 0.8, 1.0)  # 'scored like this': bands of the score of malignant
 IntArray = NDArray[np.int64]
 
@@ -278,11 +280,15 @@ def summarise(card: ModelCard, results: Sequence[ScanResult], *, test_set: str) 
         "sensitivity at 90 % specificity": sensitivity,
         CALIBRATION_ERROR: lambda i: expected_calibration_error(scores[i], truth[i]),
     }
-    table = {name: bootstrap_interval(values, groups) for name, values in measured.items()}
+    table = {name: mean_interval(values, groups, is_share=name in SHARES) for name, values in measured.items()}
     undefined = Interval(math.nan, math.nan, math.nan)
     for name, values in of_class.items():
-        is_distance = name == CALIBRATION_ERROR
-        table[name] = bootstrap_interval(values, groups, is_distance=is_distance) if gives_class else undefined
+        if not gives_class:
+            table[name] = undefined
+        elif callable(values):
+            table[name] = bootstrap_interval(values, groups, is_distance=name == CALIBRATION_ERROR)
+        else:
+            table[name] = mean_interval(values, groups, is_share=name in SHARES)
     flag = None
     if card.malignancy and gives_class:
         point = operating_point(scores[:, CLASSES.index(Diagnosis.MALIGNANT)], malignant, card.malignancy.threshold)

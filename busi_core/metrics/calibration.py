@@ -3,6 +3,7 @@
     class_logits, truth (validation) --fit_temperature--> T > 0
     class_logits, T --softmax--> probabilities (n, classes)
     probabilities, truth (scored) --reliability_curve--> bins --> expected_calibration_error
+    probabilities --calibration_error_by_chance--> what that error would be were all of them true
 
 References:
     Guo et al., "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599.
@@ -106,8 +107,7 @@ def reliability_curve(probabilities: ClassMatrix, truth: Labels, bins: int = BIN
         raise ValueError(f"there must be at least 1 bin, got {bins}")
     confidence = probabilities.max(axis=1).astype(np.float64)
     is_right = probabilities.argmax(axis=1) == truth
-    less_sure = np.searchsorted(np.sort(confidence), confidence, side="left")  # rank from 0; equals share one
-    _, bin_of, count = np.unique(less_sure * bins // max(truth.size, 1), return_inverse=True, return_counts=True)
+    bin_of, count = _deal_bins(confidence, bins)
     return ReliabilityCurve(
         count=count.astype(np.int64),
         confidence=np.bincount(bin_of, weights=confidence, minlength=count.size) / count,
@@ -118,7 +118,8 @@ def reliability_curve(probabilities: ClassMatrix, truth: Labels, bins: int = BIN
 def expected_calibration_error(probabilities: ClassMatrix, truth: Labels, bins: int = BINS) -> float:
     """Mean gap between how sure the model was and how often it was right, over equal-mass bins.
 
-    Even a perfect model scores above 0 on few images: compare only on the same images and bins.
+    Even a perfect model scores above 0 on few images (`calibration_error_by_chance`): compare only on the same images
+    and bins.
 
     Args:
         probabilities: (n, classes) in [0, 1].
@@ -135,6 +136,38 @@ def expected_calibration_error(probabilities: ClassMatrix, truth: Labels, bins: 
     if curve.count.size == 0:
         return float("nan")
     return float(np.average(np.abs(curve.right - curve.confidence), weights=curve.count))
+
+
+def calibration_error_by_chance(
+    probabilities: ClassMatrix, bins: int = BINS, *, draws: int = 1000, seed: int = 0
+) -> float:
+    """The expected calibration error of a model whose scores are all true, on images that it is as sure of.
+
+    A share of a few images is seldom the chance behind it, and all such gaps add up: say it beside the error itself.
+
+    Args:
+        probabilities: (n, classes) in [0, 1].
+        bins: As for the error.
+        draws: How many times the images are drawn right or wrong, each by its own confidence.
+        seed: Of the random numbers.
+
+    Returns:
+        The mean over the draws, in [0, 1]; NaN without images.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    if confidence.size == 0:
+        return float("nan")
+    bin_of, count = _deal_bins(confidence, bins)
+    is_right = np.random.default_rng(seed).random((draws, confidence.size)) < confidence
+    gaps = (is_right - confidence) @ np.eye(count.size)[bin_of]  # (draws, bins), each summed over its images
+    return float(np.abs(gaps).sum(axis=1).mean() / confidence.size)
+
+
+def _deal_bins(confidence: NDArray[np.float64], bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The bin of each image, from the least sure; and how many images each holds. Equally sure images share one."""
+    less_sure = np.searchsorted(np.sort(confidence), confidence, side="left")  # rank from 0
+    _, bin_of, count = np.unique(less_sure * bins // max(confidence.size, 1), return_inverse=True, return_counts=True)
+    return bin_of, count
 
 
 def _require_labels(rows: ClassMatrix, truth: Labels) -> None:

@@ -8,7 +8,9 @@ References:
 
 from math import sqrt
 
-from busi_core.metrics.bootstrap import Interval
+import numpy as np
+
+from busi_core.metrics.bootstrap import Groups, Interval, Values, bootstrap_interval
 
 Z_95 = 1.959963984540054  # 97.5th percentile of the normal distribution
 
@@ -28,6 +30,24 @@ def share_interval(count: int, total: int) -> Interval:
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 / (1 + z2 / total) * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def mean_interval(values: Values, groups: Groups, *, is_share: bool) -> Interval:
+    """Mean over images and its 95 % interval by bootstrap over groups; of a share that is 0 or 1, by Wilson.
+
+    There all draws agree, and an interval of no width would claim certainty. A group counts once: its images say the
+    same, and are no further evidence.
+
+    Args:
+        values: (images,) NaN where an image has none.
+        groups: (images,) the scan or case of each image.
+        is_share: The values are 0 or 1.
+    """
+    interval = bootstrap_interval(values, groups)
+    if not (is_share and interval.low == interval.high and interval.estimate in (0.0, 1.0)):
+        return interval
+    distinct = np.unique(groups[~np.isnan(values)]).size
+    return share_interval(round(interval.estimate) * distinct, distinct)
 
 
 def share_difference(first: Interval, second: Interval) -> Interval:

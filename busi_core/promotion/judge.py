@@ -104,7 +104,7 @@ def judge(
         scans_needed=decision.scans_needed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=current_commit(),
-        looks=_count_looks(settings.weights_dir, candidate, protocol),
+        looks=_count_looks(settings.weights_dir, candidate),
     )
     if on_verdict:
         on_verdict(verdict)
@@ -260,14 +260,9 @@ def _numbers_in(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
-def _count_looks(weights_dir: Path, candidate: str, protocol: Protocol) -> int:
-    """How many other versions have a verdict under these rules."""
-    judged = {
-        file.parent.name
-        for file in weights_dir.glob("*/verdict-*.json")
-        if read_verdict(file.parent, file.name.removeprefix("verdict-").removesuffix(".json"), protocol)
-    }
-    return len(judged - {candidate})
+def _count_looks(weights_dir: Path, candidate: str) -> int:
+    """How many other versions here were judged, also by a verdict that no longer holds; those that are gone are not."""
+    return len({file.parent.name for file in weights_dir.glob("*/verdict-*.json")} - {candidate})
 
 
 def _file_checksum(path: Path) -> str:

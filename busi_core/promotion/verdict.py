@@ -87,7 +87,8 @@ class Verdict:
         scans_needed: The most that any open figure needs; None when none is open.
         created: ISO 8601, UTC.
         commit: Of the code that judged.
-        looks: How many versions were judged on these locked scans before this one; each look wears them out.
+        looks: How many versions that lie here were judged on these locked scans before this one, at the least; each
+            look wears them out.
     """
 
     candidate: Contender

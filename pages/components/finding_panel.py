@@ -123,12 +123,14 @@ def _show_flag(analysis: Analysis, finding: Finding, analyser: Analyser, reports
     band = band_of(reports, score, flag=flag.threshold if flag else None)
     if band is not None:
         scans = sum(report.scans for report in reports)
+        malignant = sum(report.counts[Diagnosis.MALIGNANT] for report in reports)
         low, high = (
             f"{edge:.3f}" if flag and edge == flag.threshold else f"{edge:.2f}" for edge in (band.low, band.high)
         )
         said = (
             f"Of the {scans:,} test scans, {band.scans:,} were scored like this (malignant {low} to {high}): "
-            f"<b>{band.malignant:,} of {band.scans:,} were malignant</b>."
+            f"<b>{band.malignant:,} of {band.scans:,} were malignant</b>. Of all {scans:,} it is {malignant:,} "
+            f"({malignant / scans:.0%}): where fewer scans are malignant, so are fewer of those like this."
             if band.scans
             else f"None of the {scans:,} test scans was scored like this."
         )

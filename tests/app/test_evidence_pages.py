@@ -1,6 +1,7 @@
 """Performance and Systems as a person meets them: with a whole study, a partial one, and none."""
 
 import json
+import re
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
@@ -213,6 +214,14 @@ def test_every_figure_of_a_table_is_said_in_words(name: str) -> None:
     figures = [figure for table in page.table if "figure" in table.value for figure in table.value["figure"]]
     assert len(figures) > 10
     assert all(f"**{figure}**: " in texts(page) for figure in figures)
+
+
+def test_what_flatters_a_figure_or_is_left_out_of_it_is_said_in_words() -> None:
+    page = AppTest.from_file(str(ROOT / "pages/evidence/performance.py"), default_timeout=TIMEOUT_SECONDS).run()
+    (said,) = [block.value for block in page.markdown if "**lesion Dice**" in block.value]
+    assert "without the lesions on which nothing is outlined" in said
+    assert "at a cut-off that is read off these very scans, which is a little too kind" in said
+    assert re.search(r"on so few scans 0\.0\d\d where every score is true", said)
 
 
 @pytest.mark.parametrize("name", ["about", "performance"])

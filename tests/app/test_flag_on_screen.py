@@ -79,3 +79,17 @@ def test_the_flag_is_worth_what_it_was_on_scans_that_chose_nothing() -> None:
     said = " ".join(str(block.value) for block in page.run().get("html"))
     assert f"It flags {found} of {len(malignant)} malignant test scans, and" in said
     assert "which chose this cut-off" not in said
+
+
+def test_how_many_scans_like_this_were_malignant_stands_beside_how_many_of_all_were() -> None:
+    """A share among test scans is no chance of cancer: it falls with the share of cancers where the tool is used."""
+    get_serving.clear()
+    version = read_registry(PROJECT_ROOT / "weights").in_service
+    results = [one for report in read_reports(PROJECT_ROOT / "weights" / version) for one in report.results]
+    malignant = sum(one.truth == "malignant" for one in results)
+    page = AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+    page.file_uploader[0].set_value([("scan.png", SCAN, "image/png")])
+    said = " ".join(str(block.value) for block in page.run().get("html"))
+    assert "were scored like this" in said
+    assert f"Of all {len(results)} it is {malignant} ({malignant / len(results):.0%})" in said
+    assert "where fewer scans are malignant, so are fewer of those like this" in said

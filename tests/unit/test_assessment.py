@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,16 @@ def test_the_share_that_the_sets_hold_is_counted_by_class_and_in_doubt(limits: L
     assert figures["90% set of one class"].estimate == pytest.approx(6 / 7)
 
 
+def test_a_share_that_all_few_scans_hold_is_no_certainty_and_a_size_is_no_share(limits: Limits) -> None:
+    results = [result(number, Diagnosis.MALIGNANT, (0.0, 0.1, 0.9)) for number in range(4)]
+    report = summarise(make_card(make_weights()), results, test_set="made up")
+    figures = {figure.name: figure for figure in assess_sets([report], limits)}
+    held, sizes = figures["90% set holds the truth, malignant"], figures["90% set, classes in it"]
+    assert (held.estimate, held.high) == (1, 1)
+    assert held.low == pytest.approx(0.51, abs=0.01)
+    assert (sizes.low, sizes.high) == (1, 1)
+
+
 def test_flagged_scans_whose_set_leaves_malignant_out_are_counted(limits: Limits) -> None:
     """The set keeps malignant from 0.7 on where another class is likely."""
     results = [
@@ -139,12 +150,12 @@ def test_images_of_one_case_are_drawn_together(
     """By image an interval would be too narrow: two images of one case are not two cases."""
     drawn: list[tuple[list[int], int]] = []
 
-    def spy(values: NDArray[np.float64], groups: NDArray[np.intp]) -> Interval:
+    def spy(values: NDArray[np.float64], groups: NDArray[np.intp], *, is_share: bool) -> Interval:
         drawn.append((groups.tolist(), values.size))
         return Interval(0.0, 0.0, 0.0)
 
     monkeypatch.setattr(assessment, "foreign_pictures", lambda _: [])
-    monkeypatch.setattr(assessment, "bootstrap_interval", spy)
+    monkeypatch.setattr(assessment, "mean_interval", spy)
     analyser = make_panel(class_below=1.0) if part == "second opinion" else make_analyser()
     assert assess_all(part, analyser, limits, shared)
     with_lesion = [number for number, record in enumerate(shared) if record.diagnosis is not Diagnosis.NORMAL]
@@ -197,6 +208,26 @@ def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits:
     again = read_assessment(tmp_path / "tiny", version="tiny", sha256=card.sha256)
     assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
     assert "### Marks" in format_assessment(again)
+
+
+def test_heat_maps_are_looked_at_on_lesions_of_every_class(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: Limits, records: list[Record]
+) -> None:
+    """A data set lists its classes one after the other, so the first scans would be of one class alone."""
+    in_order = sorted(records, key=lambda record: list(Diagnosis).index(record.diagnosis))
+    seen: list[Diagnosis] = []
+
+    def spy(*arguments: Any) -> list[Figure]:
+        seen.extend(record.diagnosis for record in arguments[3])
+        return []
+
+    for name in ("refusal", "opinions", "marks", "doubt"):
+        monkeypatch.setattr(assessment, f"assess_{name}", lambda *_: [])
+    monkeypatch.setattr(assessment, "assess_heatmaps", spy)
+    monkeypatch.setattr(assessment, "HEATMAP_SCANS", 2)
+    write_version(tmp_path, "tiny")
+    assess(make_panel(limits=limits), tmp_path / "tiny", [], {"made up": in_order})
+    assert seen == [Diagnosis.BENIGN, Diagnosis.MALIGNANT]
 
 
 def test_second_opinions_are_counted_apart_from_sure_readings(records: list[Record]) -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 
 from busi_core.metrics.calibration import (
     ReliabilityCurve,
+    calibration_error_by_chance,
     expected_calibration_error,
     fit_temperature,
     reliability_curve,
@@ -144,6 +145,24 @@ def test_no_images_have_no_bins_and_no_calibration_error() -> None:
     nothing = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
     assert reliability_curve(*nothing).count.size == 0
     assert math.isnan(expected_calibration_error(*nothing))
+
+
+@pytest.mark.parametrize("images", [86, 366])
+def test_scores_that_are_true_show_the_error_that_chance_makes_of_so_many(images: int) -> None:
+    generator = np.random.default_rng(1)
+    probabilities = softmax(generator.standard_normal((images, 3)) * 2)
+    shown = [
+        expected_calibration_error(probabilities, (row[:, None] > probabilities.cumsum(axis=1)).sum(axis=1))
+        for row in generator.random((400, images))
+    ]
+    assert calibration_error_by_chance(probabilities) == pytest.approx(np.mean(shown), abs=0.003)
+
+
+def test_the_more_images_the_less_chance_makes_and_of_none_it_makes_nothing() -> None:
+    probabilities = softmax(np.random.default_rng(2).standard_normal((50, 3)))
+    few, many = calibration_error_by_chance(probabilities), calibration_error_by_chance(np.tile(probabilities, (20, 1)))
+    assert 0 < many < few / 3
+    assert math.isnan(calibration_error_by_chance(np.zeros((0, 3))))
 
 
 def test_a_temperature_from_no_images_is_refused() -> None:

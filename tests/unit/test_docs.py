@@ -5,14 +5,18 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from busi_core.assessment import ASSESSMENT_FILE, read_assessment
 from busi_core.cli import make_parser
 from busi_core.cross_validation import CROSS_VALIDATION_FILE, read_cross_validation
+from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
 from busi_core.limits import read_limits
-from busi_core.model_card import format_figures, format_model_card
+from busi_core.metrics.calibration import calibration_error_by_chance
+from busi_core.metrics.proportion import share_interval
+from busi_core.model_card import LIMITS, format_figures, format_model_card
 from busi_core.models.checkpoint import EVALUATION_FILE, read_card
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.registry import read_registry
@@ -46,6 +50,29 @@ def test_the_model_card_is_that_of_the_version_in_service(version: Path) -> None
     assessed = read_assessment(version, version=found.version, sha256=found.sha256)
     limits, crossed = read_limits(version, found), read_cross_validation(version)
     assert card == format_model_card(found, read_reports(version), assessed, crossed, limits)
+
+
+def test_the_readme_says_of_how_many_lesions_and_what_chance_makes_of_the_calibration_error(version: Path) -> None:
+    reports = [*read_reports(version), *read_cross_validation(version)]
+    beside = " ".join(README.split("<!-- /figures -->")[1].split("**Another hospital**")[0].split())
+    lesions = [[one for one in report.results if one.truth != "normal"] for report in reports]
+    assert ", ".join(f"{sum(one.has_mask for one in some)} of {len(some)}" for some in lesions) in beside
+    for report in reports:
+        chance = calibration_error_by_chance(np.array([one.probabilities for one in report.results]))
+        assert f"{chance:.3f}".removeprefix("0") in beside
+
+
+def test_the_readme_says_how_little_is_known_of_normals(version: Path) -> None:
+    normals = README.split("**Normals**")[1].split("**What is possible**")[0]
+    for report in [*read_reports(version), *read_cross_validation(version)]:
+        given = [one.has_mask for one in report.results if one.truth == "normal"]
+        share = share_interval(sum(given), len(given))
+        assert not given or f"{share.low:.3f} to {share.high:.3f}".replace("0.", ".") in normals
+
+
+def test_the_card_counts_the_scans_that_are_in_no_test() -> None:
+    scans = read_folds()
+    assert f"({sum(scan.fold is None for scan in scans)} of {len(scans)} scans)" in " ".join(LIMITS)
 
 
 @pytest.mark.parametrize("folder", [card.parent for card in sorted(WEIGHTS.glob("*/card.json"))], ids=lambda p: p.name)

@@ -121,6 +121,13 @@ def test_every_figure_lies_in_its_interval(report: EvaluationReport) -> None:
         assert interval.low <= interval.estimate <= interval.high, name
 
 
+def test_that_no_lesion_was_missed_is_no_certainty() -> None:
+    """All draws of a share that is 0 agree, and so few scans prove nothing."""
+    found = summarise(CARD, [one for one in RESULTS if one.dice > 0.01], test_set="x").table["lesions missed"]
+    assert (found.estimate, found.low) == (0, 0)
+    assert found.high > 0.3
+
+
 def test_the_flag_is_scored_at_its_own_threshold(report: EvaluationReport) -> None:
     assert report.flag == {
         "threshold": 0.3,

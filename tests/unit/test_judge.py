@@ -241,6 +241,16 @@ def test_every_look_at_the_locked_scans_is_counted(gate: Gate) -> None:
         assert judge(name, gate.settings, gate.protocol).looks == number
 
 
+def test_a_look_stays_one_when_its_verdict_no_longer_holds(gate: Gate) -> None:
+    """Rules that are applied in another way void a verdict; the scans were looked at all the same."""
+    copy_version(gate.weights_dir, "tiny", "one")
+    judge("one", gate.settings, gate.protocol)
+    (verdict,) = (gate.weights_dir / "one").glob("verdict-*.json")
+    verdict.write_text(verdict.read_text().replace('"outcome": "', '"outcome": "formerly '))
+    copy_version(gate.weights_dir, "tiny", "two")
+    assert judge("two", gate.settings, gate.protocol).looks == 1
+
+
 def test_a_judgement_that_the_versions_change_under_is_none(gate: Gate) -> None:
     write_version(gate.weights_dir, "next", seed=1)
 
