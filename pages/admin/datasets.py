@@ -115,7 +115,7 @@ if examination.accepted in {managed.id for managed in list_sets(read_settings().
         f"Kept as {plain(str(examination.accepted))}. It can be chosen for training now.", icon=":material/check:"
     )
 upper = st.container()
-st.subheader("Accepted versions")
+st.header("Accepted versions")
 show_versions(permit)
 with upper:  # drawn last, as examining takes its time
     if examination.intake is None:

@@ -37,7 +37,7 @@ def show_in_service(permit: Permit, registry: Registry) -> None:
     """Which version reads scans now, since when and by whom; and the way back, at one click."""
     last = registry.history[-1] if registry.history else None
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(f"In service: {plain(registry.in_service)}", width="content", anchor=False)
+        st.header(f"In service: {plain(registry.in_service)}", width="content", anchor=False)
         if last is not None and last.before:
             st.button(
                 f"Roll back to {plain(last.before)}",
@@ -233,7 +233,7 @@ def show_roll_back(permit: Permit, row: VersionRow, registry: Registry) -> None:
 
 def show_history(registry: Registry) -> None:
     """Who put what into service, the latest first, with the record of each promotion."""
-    st.subheader("History")
+    st.header("History")
     if not registry.history:
         st.caption("No change since they are recorded.")
         return

@@ -49,7 +49,7 @@ def compare(jobs: list[Job]) -> None:
     """All trainings as a table, and their curves over each other."""
     curves = {job.id: read_curves(job) for job in jobs}
     best = {id: max(epochs, key=lambda epoch: epoch.score) for id, epochs in curves.items() if epochs}
-    st.subheader("All trainings", anchor=False)
+    st.header("All trainings", anchor=False)
     st.dataframe(
         {
             "version": [job.spec.version for job in jobs],
@@ -103,7 +103,7 @@ except BusiError as error:
 with st.container(key="order-and-watch"):  # on a phone what runs stands above the form (page.css)
     order, watch = st.columns([1, 2], gap="large")
 with order:
-    st.subheader("New training", anchor=False)
+    st.header("New training", anchor=False)
     show_order_form(permit, settings, jobs)
 with watch:
     alive = any(job.state in (QUEUED, RUNNING) for job in jobs)

@@ -74,9 +74,13 @@ def draw_leak(effects: Sequence[Mapping[str, Any]], title: str) -> go.Figure:
 def draw_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], value: str, title: str) -> go.Figure:
     """A value of the training log over epochs, one line a run."""
     figure = go.Figure()
-    for name, curve in curves.items():
+    for number, (name, curve) in enumerate(curves.items()):
         figure.add_scatter(
-            x=[line["epoch"] for line in curve], y=[line[value] for line in curve], mode="lines+markers", name=name
+            x=[line["epoch"] for line in curve],
+            y=[line[value] for line in curve],
+            mode="lines+markers",
+            marker={"symbol": number},  # told apart without colours too
+            name=name,
         )
     _dress(figure, height=400, x="epoch", y=title)
     return figure.update_layout(legend={"y": -0.2, "yanchor": "top"})  # many runs need many lines, on a phone above all
@@ -124,14 +128,14 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the image;
 def draw_dice_by_size(points: Sequence[tuple[float, float, str, str]]) -> go.Figure:
     """Dice of each lesion over its share of the image: (share, Dice, class, id)."""
     figure = go.Figure()
-    for name, colour in (("benign", BLUE), ("malignant", RED)):
+    for name, colour, symbol in (("benign", BLUE, "circle"), ("malignant", RED, "diamond")):
         of_class = [point for point in points if point[2] == name]
         figure.add_scatter(
             x=[share for share, *_ in of_class],
             y=[dice for _, dice, *_ in of_class],
             text=[scan for *_, scan in of_class],
             mode="markers",
-            marker={"size": 8, "color": colour, "opacity": 0.75},
+            marker={"size": 8, "color": colour, "symbol": symbol, "opacity": 0.75},
             hovertemplate="%{text}: Dice %{y:.2f}, %{x:.1%} of the image<extra></extra>",
             name=name,
         )

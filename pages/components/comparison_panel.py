@@ -63,10 +63,11 @@ def lesion_table(comparison: Comparison | None, cutoff: float) -> str:
         return f'{title}<div class="size">{said}</div>{extra}'
     rows = "".join(_lesion_row(lesion) for lesion in comparison.lesions)
     return (
-        f'{title}<table class="plain"><thead><tr><th>Lesion</th><th></th><th>Dice</th><th>Recall</th>'
+        f'{title}<div class="wide"><table class="plain"><thead><tr><th>Lesion</th><th>Found?</th><th>Dice</th>'
+        f"<th>Recall</th>"
         f'<th title="95 % of the two borders lie within this many pixels of each other">HD95</th>'
         f'<th title="Average distance of the two borders">Mean gap</th><th>Pixels</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table>{extra}"
+        f"<tbody>{rows}</tbody></table></div>{extra}"
     )
 
 

@@ -22,7 +22,7 @@ ALL, CLEAN = "All that can be accepted", "Only the clean ones"
 
 def show_decision(examination: Examination, report: InspectionReport, permit: Permit) -> None:
     """The choice, what follows from it, and its name."""
-    st.subheader("Accept")
+    st.header("Accept")
     if not any(_list_acceptable(report)):
         st.html(
             label(f"No scan of it can be accepted. {_say_reasons(plan_acceptance(report, set(), set()))}", css="fine")

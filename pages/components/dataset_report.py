@@ -54,8 +54,8 @@ def _class_table(report: InspectionReport) -> str:
     )
     return (
         '<div class="label">By class. Shares are of distinct scans, with 95 % intervals</div><div class="wide">'
-        "<table class='plain'><thead><tr><th></th><th>scans</th><th>distinct</th><th>usable</th><th>mask files</th>"
-        f"<th>empty masks</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        "<table class='plain'><thead><tr><th>class</th><th>scans</th><th>distinct</th><th>usable</th>"
+        f"<th>mask files</th><th>empty masks</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -90,7 +90,7 @@ def _finding_table(report: InspectionReport) -> str:
     )
     return (
         "<div class='label'>Findings</div><table class='plain wrapped'>"
-        f"<thead><tr><th></th><th>scans</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<thead><tr><th>finding</th><th>scans</th><th>what it means</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

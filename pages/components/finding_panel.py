@@ -106,8 +106,8 @@ def _class_block(analysis: Analysis) -> str:
     return (
         f'<div class="label">Class of the image</div>'
         f'<div class="diagnosis" style="color:{CLASS_COLOURS[diagnosis or Diagnosis.NORMAL]}">{diagnosis}</div>'
-        f'<div class="label" title="{escape(hint)}">Model score '
-        f'<span class="hint" aria-label="{escape(hint)}">?</span></div>{score_rows(probabilities)}'
+        f'<details class="label"><summary title="{escape(hint)}">Model score <span class="hint">?</span></summary>'
+        f"<span>{escape(hint)}</span></details>{score_rows(probabilities)}"
     )
 
 

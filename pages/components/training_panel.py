@@ -35,7 +35,7 @@ def show_job(permit: Permit, job: Job, jobs: list[Job], settings: Settings, labe
     icon, colour, word = STATES[job.state]
     epochs, spec = read_curves(job), job.spec
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(plain(spec.version), width="content", anchor=False)
+        st.header(plain(spec.version), width="content", anchor=False)
         st.badge(word, icon=icon, color=colour)
         _show_buttons(permit, job, settings)
     on = f" on {plain(job.device)}" if job.device and job.state == RUNNING else ""

@@ -32,7 +32,7 @@ reports = get_reports(card.version)
 if not reports:
     st.warning("This version has not been evaluated. Do not rely on it.")
 for report in reports:
-    st.subheader(f"On scans it never saw: {report.test_set}")
+    st.header(f"On scans it never saw: {report.test_set}")
     counts = ", ".join(f"{count:,} {name}" for name, count in report.counts.items())
     st.caption(f"{report.scans:,} scans ({counts}); scans with a copy in training: {report.copies_in_training:,}")
     show_figures(report)
@@ -43,7 +43,7 @@ for report in get_cross_validation(card.version):
         f"{dice.estimate:.3f} ({dice.low:.3f} – {dice.high:.3f}), AUC {auc.estimate:.3f} "
         f"({auc.low:.3f} – {auc.high:.3f}). All figures: Performance."
     )
-st.subheader("What it cannot know")
+st.header("What it cannot know")
 st.markdown("\n".join(f"- {limit}" for limit in LIMITS))
 with st.expander("Model card"):
     st.markdown(f"Encoder: {plain(card.encoder_source)}. Code {plain(card.commit)}. SHA-256 `{card.sha256}`")

@@ -58,12 +58,12 @@ def show_class_curves(report: EvaluationReport) -> None:
     left, right = st.columns(2)
     curve = roc_curve(malignancy_score(np.array([r.probabilities for r in lesions])), truth)
     with left:
-        st.subheader("Malignant against benign")
+        st.header("Malignant against benign")
         st.plotly_chart(
             draw_roc(curve.sensitivity.tolist(), curve.specificity.tolist(), None), config=CONFIG, key="roc"
         )
     with right:
-        st.subheader("As sure as right?")
+        st.header("As sure as right?")
         st.plotly_chart(draw_reliability(report.reliability), config=CONFIG, key="reliability")
 
 
@@ -88,7 +88,7 @@ def say_flag(report: EvaluationReport) -> str:
 
 def show_dice(report: EvaluationReport) -> None:
     """Dice over the lesion's size."""
-    st.subheader("Dice and the size of the lesion")
+    st.header("Dice and the size of the lesion")
     points = [
         (r.lesion_share, r.dice, r.truth, r.id) for r in report.results if not math.isnan(r.dice) and r.lesion_share
     ]
@@ -110,7 +110,7 @@ def find_records() -> dict[str, Record]:
 
 def show_cases(report: EvaluationReport, version: str) -> None:
     """The best and the worst lesions, read again from the data folder; never kept in the project."""
-    st.subheader("The worst and the best")
+    st.header("The worst and the best")
     records = find_records()
     lesions = sorted(
         (r for r in report.results if not math.isnan(r.dice) and r.lesion_share and r.id in records),

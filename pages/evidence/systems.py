@@ -27,7 +27,7 @@ PAPERS = {
 
 def show_leak(leaks: list[Mapping[str, Any]]) -> None:
     """What a leak buys, as a picture, and how it was measured."""
-    st.subheader("The price of a leak")
+    st.header("The price of a leak")
     if not leaks:
         st.info("Not measured here yet. Command: `busi reproduce --budget cpu --only leak`", icon=":material/terminal:")
         return
@@ -104,7 +104,7 @@ def product_row(study: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def show_table(study: Mapping[str, Any]) -> None:
     """Printed beside ours, filtered by paper and figure, with the intervals drawn."""
-    st.subheader("Printed beside ours")
+    st.header("Printed beside ours")
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     papers = left.pills("Paper", list(PAPERS), format_func=PAPERS.__getitem__, selection_mode="multi", key="papers")
     figure = right.selectbox("Figure", FIGURES, key="system-figure")
@@ -166,7 +166,7 @@ def show_curves(rows: list[Mapping[str, Any]]) -> None:
     curves = {row["recipe"]: row["curve"] for row in rows if row["state"] == TRAINED and row["curve"]}
     if not curves:
         return
-    st.subheader("Training curves")
+    st.header("Training curves")
     left, right = st.columns(2)
     left.plotly_chart(draw_curves(curves, "loss", "training loss"), config=CONFIG, key="curve-loss")
     right.plotly_chart(draw_curves(curves, "dice", "validation Dice"), config=CONFIG, key="curve-dice")
@@ -174,7 +174,7 @@ def show_curves(rows: list[Mapping[str, Any]]) -> None:
 
 def show_contradictions() -> None:
     """What the papers print that cannot be true or is missing."""
-    st.subheader("What cannot be true, or is missing")
+    st.header("What cannot be true, or is missing")
     st.html(label("Computed from the printed figures: whether they can belong to one table of counts.", css="fine"))
     points = find_contradictions()
     st.dataframe(

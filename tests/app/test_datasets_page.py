@@ -65,7 +65,7 @@ def examine(page: AppTest, files: dict[str, bytes]) -> AppTest:
     (uploader,) = page.file_uploader
     uploader.set_value(("set.zip", pack(files), "application/zip")).run()
     for _ in range(60):
-        if any(heading.value == "Accept" for heading in page.subheader):
+        if any(heading.value == "Accept" for heading in page.header):
             return page
         page.run()
     raise AssertionError(texts(page))
@@ -264,7 +264,7 @@ def test_a_folder_of_the_server_is_examined(page: AppTest) -> None:
     page.selectbox(key="dataset-folder").set_value(1).run()
     page.button(key="dataset-read-folder").click().run()
     for _ in range(30):
-        if page.subheader and page.subheader[0].value == "Accept":
+        if page.header and page.header[0].value == "Accept":
             break
         page.run()
     assert "repeats a scan of" in texts(page)

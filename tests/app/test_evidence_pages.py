@@ -20,6 +20,7 @@ from busi_core.study import reproduce
 from busi_core.study.document import format_reproduction
 from busi_core.study.leak import measure_leak
 from pages.components import serving
+from pages.components.charts import draw_curves, draw_dice_by_size
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 120
@@ -32,7 +33,7 @@ def open_systems() -> AppTest:
 
 
 def texts(page: AppTest) -> str:
-    blocks = [*page.get("html"), *page.markdown, *page.info, *page.subheader, *page.warning]
+    blocks = [*page.get("html"), *page.markdown, *page.info, *page.header, *page.warning]
     return " ".join(str(block.value) for block in blocks)
 
 
@@ -244,3 +245,22 @@ def test_the_worst_and_best_cases_are_shown_only_when_asked_for(data_root: Path)
     assert not page.exception
     assert "Worst" in texts(page)
     assert "Best" in texts(page)
+
+
+@pytest.mark.parametrize("page", ["about", "performance", "systems"])
+def test_headings_go_down_one_step_at_a_time(page: str) -> None:
+    """Who reads by ear goes from heading to heading: below the title (h1) comes a header (h2), not a subheader (h3)."""
+    shown = AppTest.from_file(str(ROOT / f"pages/evidence/{page}.py"), default_timeout=TIMEOUT_SECONDS).run()
+    assert not shown.exception
+    assert shown.title
+    assert shown.header
+    assert not shown.subheader
+
+
+def test_classes_and_runs_are_told_apart_without_colours() -> None:
+    points = [(0.1, 0.9, "benign", "1"), (0.1, 0.9, "malignant", "2")]
+    curves = {name: [{"epoch": 1, "dice": 0.5}] for name in ("one", "another", "a third")}
+    for figure in (draw_dice_by_size(points), draw_curves(curves, "dice", "Dice")):
+        symbols = [trace.marker.symbol for trace in figure.data]
+        assert None not in symbols
+        assert len(set(symbols)) == len(symbols)

@@ -64,7 +64,7 @@ def open_page(version: str | None = None) -> AppTest:
 
 
 def texts(page: AppTest) -> str:
-    blocks = [*page.markdown, *page.caption, *page.info, *page.error, *page.success, *page.warning, *page.subheader]
+    blocks = [*page.markdown, *page.caption, *page.info, *page.error, *page.success, *page.warning, *page.header]
     return " ".join(str(block.value) for block in blocks).replace("\\", "")
 
 

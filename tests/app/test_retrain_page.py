@@ -79,7 +79,7 @@ def open_page() -> AppTest:
 
 
 def texts(page: AppTest) -> str:
-    kinds = [page.title, page.subheader, page.markdown, page.error, page.info, page.success, page.caption, page.code]
+    kinds = [page.title, page.header, page.markdown, page.error, page.info, page.success, page.caption, page.code]
     return "\n".join(str(block.value) for kind in kinds for block in kind)
 
 

@@ -216,7 +216,7 @@ def test_a_bad_file_is_explained_and_the_others_are_read(
     bad.write_text("not an image")
     reading = open_app()
     reading.upload(simulated, bad)
-    reading.page.get_by_role("option", name="2 of 2: notes.png").click()
+    reading.page.get_by_role("option", name="2 of 2: notes.png, not readable").click()
     expect(reading.page.get_by_test_id("stAlert").filter(has_text="notes.png")).to_be_visible(timeout=15_000)
     expect(reading.page.get_by_text("Traceback")).to_have_count(0)
     reading.page.keyboard.press("ArrowLeft")
@@ -399,6 +399,20 @@ def test_what_is_chosen_and_the_main_button_can_be_read(open_app: Callable[..., 
                 button.hover()
                 reading.page.wait_for_timeout(400)  # colours fade
             assert button.locator("p").evaluate(CONTRAST) >= 4.5, (name, hovered)
+    change = reading.page.get_by_role("button", name="Change")
+    change.click()
+    reading.page.wait_for_timeout(400)
+    assert change.locator("p").evaluate(CONTRAST) >= 4.5
+
+
+def test_what_a_score_is_can_be_read_without_a_mouse(open_app: Callable[..., Reading], simulated: Path) -> None:
+    reading = open_app(PHONE)
+    reading.upload(simulated)
+    said = reading.page.get_by_text("not the chance of cancer for this patient")
+    expect(said).to_be_hidden()
+    reading.page.get_by_text("Model score ?").focus()
+    reading.page.keyboard.press("Enter")
+    expect(said).to_be_visible()
 
 
 def test_the_filmstrip_is_one_tab_stop_and_arrows_go_through_it(

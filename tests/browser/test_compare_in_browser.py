@@ -552,6 +552,47 @@ def test_a_file_name_is_shown_as_text(show: Callable[..., Compared], name: str) 
     assert shown.page.evaluate("window.hurt") is None
 
 
+@pytest.mark.parametrize("width", [320, 720, 1000], ids="{} px".format)
+def test_at_every_width_the_head_names_the_scan_and_says_what_it_taught(
+    show: Callable[..., Compared], width: int
+) -> None:
+    """720 px are a screen of 1440 at 200 %."""
+    shown = show(viewport=(width, 800), taught="2026.1-test")
+    expect(shown.viewer.get_by_text("TAUGHT THE MODEL")).to_be_visible()
+    for part in ("[data-part=name]", "[data-part=taught]"):
+        words = shown.viewer.locator(part)
+        box, head = words.bounding_box(), shown.viewer.locator(".who").bounding_box()
+        assert box is not None
+        assert head is not None
+        assert box["width"] > 60, part
+        assert box["x"] + box["width"] <= head["x"] + head["width"] + 1, part
+
+
+def test_handing_a_mask_over_leaves_the_full_screen_behind_which_the_page_would_ask(
+    show: Callable[..., Compared],
+) -> None:
+    shown = show()
+    shown.page.keyboard.press("e")
+    shown.viewer.get_by_role("button", name="Full screen").click()
+    shown.page.wait_for_function("document.fullscreenElement")
+    shown.viewer.get_by_role("button", name="Keep for retraining…").click()
+    shown.settle()
+    assert shown.said()["edited"]
+    assert shown.page.evaluate("document.fullscreenElement") is None
+
+
+def test_the_split_line_and_the_brush_say_where_they_are(show: Callable[..., Compared]) -> None:
+    shown = show()
+    shown.page.keyboard.press("3")
+    divider = shown.page.get_by_test_id("divider")
+    divider.focus()
+    shown.page.keyboard.press("Home")
+    expect(divider).to_have_attribute("aria-valuetext", "truth on the left 0 %")
+    shown.page.keyboard.press("e")
+    expect(shown.viewer.locator("[data-brush]")).to_have_attribute("aria-valuetext", "18 px")
+    assert shown.viewer.get_by_role("toolbar").count() == 0  # its arrows would be its own, and here they step
+
+
 def test_every_picture_says_what_it_shows(show: Callable[..., Compared]) -> None:
     shown = show()
     labels = shown.viewer.locator("canvas").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")

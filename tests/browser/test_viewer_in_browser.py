@@ -231,6 +231,108 @@ def test_read_first_covers_the_finding_until_it_is_asked_for(show: Callable[...,
     assert shown.sent == 1
 
 
+def test_a_slider_says_what_stands_beside_it(show: Callable[..., Harness]) -> None:
+    """A screen reader says '55 %' and not '0.55', and the words beside are not said again."""
+    shown = show()
+    rows = shown.viewer.locator(".row:has(input[type=range])")
+    assert rows.count() == 8
+    for row in rows.all():
+        slider, words = row.locator("input[type=range]"), row.locator("output")
+        slider.focus()
+        shown.page.keyboard.press("ArrowRight")
+        assert slider.get_attribute("aria-valuetext") == words.inner_text() != ""
+        assert slider.get_attribute("aria-label")
+        assert words.get_attribute("aria-live") == "off"
+
+
+def test_what_is_read_out_is_read_out_once(show: Callable[..., Harness]) -> None:
+    """The scan's name and the lesion's area are live; another layer writes neither of them again."""
+    shown = show(count="2")
+    live = shown.viewer.locator("[aria-live=polite], [role=status]")
+    assert live.count() == 2
+    live.evaluate_all(
+        """places => {
+            window.heard = [];
+            const hear = (changes) => window.heard.push(...changes.map(({ target }) => target.textContent));
+            const watch = new MutationObserver(hear);
+            for (const place of places) watch.observe(place, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    shown.slider("[data-pref=fillOpacity]").focus()
+    shown.page.keyboard.press("ArrowRight")
+    shown.settle()
+    assert shown.page.evaluate("window.heard") == []
+    shown.slider("[data-cutoff=lesion]").focus()
+    for _ in range(20):
+        shown.page.keyboard.press("ArrowRight")
+    shown.settle()
+    assert all(words.startswith("Lesion area ") for words in shown.page.evaluate("window.heard"))
+    shown.page.evaluate("window.heard = []")
+    shown.viewer.focus()
+    shown.page.keyboard.press("ArrowRight")
+    shown.wait_for_scan(1)
+    assert {"2 of 2", "benign (2).png"} <= set(shown.page.evaluate("window.heard"))
+
+
+def test_names_hold_the_words_that_are_seen_and_no_control_lies_in_another(show: Callable[..., Harness]) -> None:
+    """WCAG 2.2, 2.5.3 and 4.1.2."""
+    shown = show(viewport=(390, 844), touch=True)
+    assert shown.viewer.locator("summary button, summary input").count() == 0
+    shown.viewer.get_by_text("Image", exact=True).click()
+    shown.slider("[data-pref=brightness]").fill("2")
+    shown.viewer.get_by_role("button", name="Reset", exact=True).click()
+    expect(shown.slider("[data-pref=brightness]")).to_have_value("1")
+    wide = show()
+    wide.viewer.get_by_role("button", name="Zoom in").click()
+    expect(wide.viewer.get_by_role("button", name="125 % show the whole scan")).to_be_visible()
+
+
+def test_a_double_click_zooms_in_and_out_again(show: Callable[..., Harness]) -> None:
+    """A finger alone has no other way to come nearer on a phone (WCAG 2.2, 2.5.1)."""
+    shown = show(viewport=(390, 844), touch=True)
+    zoom, stage = shown.viewer.locator("[data-part=zoom]"), shown.page.get_by_test_id("stage-scan")
+    for expected in ("250 %", "100 %"):
+        stage.dblclick()
+        expect(zoom).to_have_text(expected)
+
+
+def test_the_list_of_keys_takes_the_focus_and_gives_it_back(show: Callable[..., Harness]) -> None:
+    shown = show()
+    button, keys = shown.viewer.get_by_role("button", name="Keys"), shown.viewer.get_by_role("dialog", name="Keys")
+    button.focus()
+    shown.page.keyboard.press("Enter")
+    expect(keys).to_be_focused()
+    shown.page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    expect(button).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [320, 720, 1000], ids="{} px".format)
+def test_at_every_width_the_head_names_the_scan_and_offers_every_button(
+    show: Callable[..., Harness], width: int
+) -> None:
+    """320 px are a screen of 1280 at 400 %."""
+    shown = show(viewport=(width, 800), count="3")
+    name, viewer = shown.viewer.locator("[data-part=name]"), shown.viewer.bounding_box()
+    assert viewer is not None
+    assert name.evaluate("name => name.clientWidth > 60 && name.scrollWidth <= name.clientWidth")
+    for button in shown.viewer.locator(".bar button:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert viewer["x"] <= box["x"]
+        assert box["x"] + box["width"] <= viewer["x"] + viewer["width"]
+
+
+def test_where_the_system_chooses_the_colours_what_is_chosen_is_seen(show: Callable[..., Harness]) -> None:
+    shown = show()
+    shown.page.emulate_media(forced_colors="active")
+    colour = "button => getComputedStyle(button).backgroundColor"
+    both, scan = (shown.viewer.get_by_role("button", name=name, exact=True) for name in ("Both", "Scan"))
+    assert both.evaluate(colour) != scan.evaluate(colour)
+    for kept in (".ramp", ".tick", ".stage"):
+        assert shown.viewer.locator(kept).first.evaluate("one => getComputedStyle(one).forcedColorAdjust") == "none"
+
+
 def test_made_up_scans_are_tagged_and_panes_are_named(show: Callable[..., Harness]) -> None:
     shown = show(simulated="1")
     expect(shown.viewer.get_by_text("SIMULATED")).to_be_visible()

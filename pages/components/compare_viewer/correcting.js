@@ -64,6 +64,7 @@ class Correcting extends Painting {
     slider.value = 2 * radius;
     slider.style.setProperty("--share", (2 * radius - slider.min) / (slider.max - slider.min));
     this.part("brush-value").textContent = `${2 * radius} px`;
+    slider.setAttribute("aria-valuetext", this.part("brush-value").textContent);
     this.button("undo").disabled = current.done.length === 0;
     this.button("redo").disabled = current.undone.length === 0;
     let pixels = 0;
@@ -88,6 +89,7 @@ class Correcting extends Painting {
 
   /** Give the mask to the page, which asks who, and whether patient text is in the scan. */
   async handOver() {
+    await this.leaveFullScreen();
     const { header, readings } = this.case;
     const { mask, width, height, cutoff, step } = this.editor.current; // the cut-off that it began from
     this.editor.current.handed = { number: (handedOver += 1), step };

@@ -104,7 +104,9 @@ class Painting extends Figures {
     this.startSplit();
     const divider = this.root.querySelector(".divider");
     divider.style.setProperty("--split", preferences.split ?? 50);
-    divider.setAttribute("aria-valuenow", Math.round(preferences.split ?? 50));
+    const share = Math.round(preferences.split ?? 50);
+    divider.setAttribute("aria-valuenow", share);
+    divider.setAttribute("aria-valuetext", `truth on the left ${share} %`);
     const shown = this.blinking ? this.blinkShows : null;
     this.root.toggleAttribute("data-blinking", Boolean(this.blinking));
     this.button("blink").setAttribute("aria-pressed", Boolean(this.blinking));

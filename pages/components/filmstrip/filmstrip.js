@@ -17,7 +17,7 @@ export default function (component) {
     button.setAttribute("role", "option");
     button.setAttribute("aria-selected", String(index === header.current));
     button.title = `${index + 1} of ${header.tiles.length}: ${tile.name}`;
-    button.setAttribute("aria-label", button.title);
+    button.setAttribute("aria-label", tile.length ? button.title : `${button.title}, not readable`);
     if (tile.length) {
       const image = document.createElement("img");
       image.src = URL.createObjectURL(new Blob([bytes.slice(offset, offset + tile.length)], { type: "image/jpeg" }));

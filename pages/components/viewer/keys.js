@@ -8,7 +8,10 @@ function fillSlider(slider, value, words) {
   if (Number(slider.value) !== value) slider.value = value;
   const share = (value - slider.min) / (slider.max - slider.min);
   slider.style.setProperty("--share", share);
-  slider.closest(".row").querySelector("output").textContent = words(value);
+  slider.setAttribute("aria-valuetext", words(value)); // '55 %', where the slider itself holds 0.55
+  const output = slider.closest(".row").querySelector("output");
+  output.textContent = words(value);
+  output.ariaLive = "off"; // the slider has said it
 }
 
 const WRITES = 'textarea, select, [contenteditable=""], [contenteditable="true"], [role="combobox"], [role="dialog"] *';

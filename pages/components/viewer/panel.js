@@ -47,7 +47,7 @@ class Panel extends Shell {
   writeHeader() {
     const { header } = this.scene;
     this.writePlace(header);
-    this.part("version").textContent = header.model_version;
+    this.put("version", header.model_version);
     this.canvas.scan.setAttribute("aria-label", header.label);
     this.canvas.under.setAttribute("aria-label", header.label);
     this.canvas.overlay.setAttribute("aria-label", `What model ${header.model_version} draws on it`);
@@ -111,7 +111,7 @@ class Panel extends Shell {
     const quiet = this.covered || withheld;
     const heatmap = this.scene.heatmap(this.heatOf);
     const area = withheld ? "no answer" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
-    this.part("area").textContent = this.covered ? "" : area;
+    this.put("area", this.covered ? "" : area);
     if (quiet) this.part("pointer").textContent = "";
     if (!heatmap) return;
     const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";

@@ -4,6 +4,7 @@
 
 const MAX_ZOOM = 16;
 const ZOOM_STEP = 1.25;
+const NEAR = 2.5; // what a double click goes to
 const LESION_COLOUR = "#4fd8ff";
 const OUTLINE_PX = 1.75; // on the screen, at any zoom
 const HALO_PX = 4;
@@ -158,8 +159,10 @@ function listenToGestures(stages, view, { moved, pointed }, signal) {
     on("pointerup", lift);
     on("pointercancel", lift);
     on("pointerleave", () => pointed(stage, null));
-    on("dblclick", () => {
-      view.reset();
+    on("dblclick", (event) => {
+      const { x, y } = place(event);
+      if (view.zoom > 1.001) view.reset();
+      else view.zoomAt(NEAR, x, y); // who has one finger alone has no other way on a phone
       moved();
     });
   }

@@ -27,6 +27,12 @@ class Shell {
     return this.root.querySelector(`[data-action="${action}"]`);
   }
 
+  /** Write what is read out when it changes (aria-live): the same words again are not said again. */
+  put(name, text) {
+    const part = this.part(name);
+    if (part.textContent !== text) part.textContent = text;
+  }
+
   /** Listen until the component goes; `onKey` gets what is not typed into a field. */
   listenToShell({ redraw }) {
     const { signal } = this.ending;
@@ -51,9 +57,9 @@ class Shell {
     const { from, to } = this.way ?? {};
     if (position === to || (position - from) * (position - to) > 0) this.way = null; // arrived, or led elsewhere
     this.part("failed").hidden = true;
-    this.part("name").textContent = this.part("name").title = name;
-    this.part("size").textContent = `${width} × ${height} px`;
-    this.part("position").textContent = `${position} of ${count}`;
+    this.put("name", (this.part("name").title = name));
+    this.put("size", `${width} × ${height} px`);
+    this.put("position", `${position} of ${count}`);
     for (const button of this.part("steps").querySelectorAll("button")) button.hidden = count === 1;
     this.button("previous").disabled = position <= 1;
     this.button("next").disabled = position >= count;
@@ -79,9 +85,20 @@ class Shell {
     if (target.closest("input, button, label, summary")) setTimeout(() => this.root.focus({ preventScroll: true }));
   }
 
+  /** The list takes the focus, and gives it back: else who reads by ear would have to look for it. */
   toggleHelp(open = this.part("help").hidden) {
-    this.part("help").hidden = !open;
+    const help = this.part("help");
+    const held = help.matches(":focus");
+    help.hidden = !open;
     this.button("help").setAttribute("aria-expanded", open);
+    if (open) help.focus({ preventScroll: true });
+    else if (held) this.button("help").focus({ preventScroll: true });
+  }
+
+  /** What the page asks next would stand behind a component that fills the screen. */
+  async leaveFullScreen() {
+    this.root.removeAttribute("data-filling");
+    if (document.fullscreenElement) await document.exitFullscreen();
   }
 
   /** Where a browser cannot show an element full screen (iPhone), fill the window instead. */

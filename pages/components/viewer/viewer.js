@@ -184,7 +184,7 @@ class Viewer extends Panel {
   onClick(event) {
     const button = event.target.closest("button");
     const heading = event.target.closest("summary");
-    if (heading && (button || !this.narrow)) event.preventDefault(); // groups fold on a narrow screen alone
+    if (heading && !this.narrow) event.preventDefault(); // groups fold on a narrow screen alone
     if (!button || !this.scene) return;
     if (button.dataset.of) this.chooseClass(button.dataset.of);
     else if (button.dataset.mode) this.set({ mode: button.dataset.mode });
