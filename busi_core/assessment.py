@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from busi_core.comparison import fit_heatmap
+from busi_core.comparison import HeatmapFit, fit_heatmap
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import scan_groups
 from busi_core.doubt import measure_doubt, outline_doubt
@@ -49,7 +49,7 @@ ASSESSMENT_FILE = "assessment.json"
 SCHEMA = 1
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 AREA_HELD = "true area lies in the interval"
-PEAK_INSIDE = "peak inside the lesion"  # of the heat map of the likeliest class
+PEAK_INSIDE = "peak inside the lesion"  # of the heat map of the class that the model names
 ASKED = "asked for"
 RIGHT_IN_DOUBT, RIGHT_ELSEWHERE = "class is right where it was asked for", "class is right where it was not asked for"
 SEED = 0
@@ -84,7 +84,7 @@ def assess(
         analyser: Of the version.
         folder: Where its weights lie.
         reports: Its evaluations on `tests`.
-        tests: Scored scans by test set; marks, doubt and heat maps are measured on the first.
+        tests: Scored scans by test set; marks, doubt and faithfulness of heat maps are measured on the first.
         on_step: Told what is measured, how many scans are done, and of how many.
 
     Raises:
@@ -102,6 +102,7 @@ def assess(
         *assess_marks(analyser, name, records, on_step),
         *assess_doubt(analyser, name, records, on_step),
         *assess_heatmaps(analyser, network, name, _spread(lesions, HEATMAP_SCANS), on_step),
+        *assess_evidence(analyser, tests, on_step),
     ]
 
 
@@ -282,7 +283,7 @@ def assess_doubt(
 def assess_heatmaps(
     analyser: Analyser, network: Network, test_set: str, records: Sequence[Record], on_step: Progress | None = None
 ) -> list[Figure]:
-    """Deletion, insertion, sanity check and evidence inside the lesion, for the class that the model names.
+    """Deletion, insertion and sanity check, for the class that the model names.
 
     Args:
         analyser: Of the version.
@@ -321,17 +322,47 @@ def assess_heatmaps(
             note(f"{name}: better than a random order by", gain)
         _, others = explain_classes(scrambled, features)
         note("sanity: correlation with the map of a random class head", _correlation(maps[column], others[column]))
-        heatmap = analyser.analyse_image(image, insist=True).heatmaps[CLASSES[column].value]
-        fit = fit_heatmap(heatmap, read_truth(record, image.height, image.width))
-        note("evidence inside the lesion", fit.energy_inside)
-        note("evidence inside by chance (lesion's share of the image)", fit.lesion_share)
-        note(PEAK_INSIDE, math.nan if fit.peak_inside is None else float(fit.peak_inside))
         _tell(on_step, f"heat maps on {test_set}", number, len(records))
     groups = _number_scans(records)
     return [
-        _figure("heat maps", name, test_set, np.array(values), groups, is_share=name == PEAK_INSIDE)
+        _figure("heat maps", name, test_set, np.array(values), groups, is_share=False)
         for name, values in columns.items()
     ]
+
+
+def assess_evidence(
+    analyser: Analyser, tests: Mapping[str, Sequence[Record]], on_step: Progress | None = None
+) -> list[Figure]:
+    """Where the heat map of the class that the model names lies, on every lesion: beside an even map, and its peak.
+
+    Args:
+        analyser: Of the version.
+        tests: Scored scans by test set.
+        on_step: Told how far it is.
+    """
+    figures: list[Figure] = []
+    for test_set, records in tests.items():
+        lesions = [record for record in records if record.diagnosis is not Diagnosis.NORMAL]
+        fits: list[HeatmapFit] = []
+        for number, record in enumerate(lesions, start=1):
+            image = decode_image(record.image.read_bytes())
+            analysis = analyser.analyse_for_batch(image, insist=True)
+            named = (analysis.opinions or (analysis.prediction,))[0].diagnosis  # of the network that the maps are of
+            if named is None:
+                return []
+            fits.append(fit_heatmap(analysis.heatmaps[named], read_truth(record, image.height, image.width)))
+            _tell(on_step, f"evidence on {test_set}", number, len(lesions))
+        groups = _number_scans(lesions)
+        inside = np.array([fit.energy_inside for fit in fits])
+        even = np.array([fit.lesion_share for fit in fits])
+        peaks = np.array([math.nan if fit.peak_inside is None else float(fit.peak_inside) for fit in fits])
+        for diagnosis in (Diagnosis.BENIGN, Diagnosis.MALIGNANT):
+            mine = np.array([record.diagnosis is diagnosis for record in lesions])
+            for name, values in (("evidence inside the lesion", inside), ("an even map has inside", even)):
+                said = f"{name}, {diagnosis.value}"
+                figures.append(_figure("heat maps", said, test_set, values[mine], groups[mine], is_share=False))
+        figures.append(_figure("heat maps", PEAK_INSIDE, test_set, peaks, groups))
+    return figures
 
 
 def _spread(records: Sequence[Record], count: int) -> list[Record]:

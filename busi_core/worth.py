@@ -39,8 +39,8 @@ def say_flagged(flag: MalignancyFlag, reports: Sequence[EvaluationReport]) -> st
 
 def say_peaks(figures: Sequence[Figure]) -> str:
     """How often the peak of the heat map of the likeliest class lay inside the lesion on test scans; '' if unknown."""
-    peaks = next((one for one in figures if one.name == PEAK_INSIDE), None)
-    return f"peak inside the lesion on {peaks.estimate:.0%} of {peaks.cases:,} test scans" if peaks else ""
+    peaks, of_lesions = pool_figures(figures, PEAK_INSIDE)
+    return f"peak inside the lesion on {peaks:.0%} of {of_lesions:,} test scans" if of_lesions else ""
 
 
 def say_in_doubt(figures: Sequence[Figure]) -> str:

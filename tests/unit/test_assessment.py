@@ -12,9 +12,11 @@ from versions import make_analyser, make_card, make_panel, make_weights, write_v
 
 from busi_core import assessment
 from busi_core.assessment import (
+    PEAK_INSIDE,
     Figure,
     assess,
     assess_doubt,
+    assess_evidence,
     assess_heatmaps,
     assess_marks,
     assess_opinions,
@@ -27,7 +29,7 @@ from busi_core.assessment import (
     read_assessment,
     write_assessment,
 )
-from busi_core.data.records import Record
+from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError
 from busi_core.evaluation import ScanResult, summarise
@@ -35,6 +37,7 @@ from busi_core.foreign import foreign_pictures
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.overlay import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.imaging.preprocess import upsample
 from busi_core.limits import Limits, write_limits
 from busi_core.metrics.bootstrap import Interval
 from busi_core.metrics.conformal import measure_nonconformity
@@ -140,10 +143,18 @@ def assess_all(part: str, analyser: Analyser, limits: Limits, records: Sequence[
         return assess_marks(analyser, "made up", records)
     if part == "doubt":
         return assess_doubt(analyser, "made up", records)
+    if part == "evidence":
+        return assess_evidence(analyser, {"made up": records})
     return assess_heatmaps(analyser, analyser._network, "made up", records)
 
 
-@pytest.mark.parametrize("part", ["refusal", "second opinion", "marks", "doubt", "heat maps"])
+def same_parting(groups: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether images are drawn together in both, whatever the groups are called."""
+    pairs = set(zip(groups, others, strict=True))
+    return len(pairs) == len(set(groups)) == len(set(others))
+
+
+@pytest.mark.parametrize("part", ["refusal", "second opinion", "marks", "doubt", "heat maps", "evidence"])
 def test_images_of_one_case_are_drawn_together(
     part: str, limits: Limits, shared: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,9 +169,13 @@ def test_images_of_one_case_are_drawn_together(
     monkeypatch.setattr(assessment, "mean_interval", spy)
     analyser = make_panel(class_below=1.0) if part == "second opinion" else make_analyser()
     assert assess_all(part, analyser, limits, shared)
-    with_lesion = [number for number, record in enumerate(shared) if record.diagnosis is not Diagnosis.NORMAL]
+    cases = np.arange(6) % 3
+    is_of = np.array([record.diagnosis for record in shared])
+    parts = [cases, cases[is_of != Diagnosis.NORMAL], *(cases[is_of == one] for one in Diagnosis)]
     for groups, size in drawn:
-        assert groups == ([0, 1, 2, 0, 1, 2] if size == 6 else [number % 3 for number in with_lesion])
+        assert len(groups) == size
+        assert any(size == part.size and same_parting(groups, part.tolist()) for part in parts)
+    assert drawn
 
 
 def test_images_of_one_published_scan_are_drawn_together(records: list[Record]) -> None:
@@ -203,7 +218,7 @@ def test_everything_is_measured_in_one_go_and_read_again(tmp_path: Path, limits:
     for figure in figures:
         assert figure.cases > 0 or np.isnan(figure.estimate)
         assert np.isnan(figure.estimate) or figure.low <= figure.estimate <= figure.high
-    assert "heat maps on made up" in seen
+    assert {"heat maps on made up", "evidence on made up"} <= set(seen)
     write_assessment(tmp_path / "tiny", figures, version="tiny", sha256=card.sha256)
     again = read_assessment(tmp_path / "tiny", version="tiny", sha256=card.sha256)
     assert [repr(figure) for figure in again] == [repr(figure) for figure in figures]
@@ -221,13 +236,36 @@ def test_heat_maps_are_looked_at_on_lesions_of_every_class(
         seen.extend(record.diagnosis for record in arguments[3])
         return []
 
-    for name in ("refusal", "opinions", "marks", "doubt"):
+    for name in ("refusal", "opinions", "marks", "doubt", "evidence"):
         monkeypatch.setattr(assessment, f"assess_{name}", lambda *_: [])
     monkeypatch.setattr(assessment, "assess_heatmaps", spy)
     monkeypatch.setattr(assessment, "HEATMAP_SCANS", 2)
     write_version(tmp_path, "tiny")
     assess(make_panel(limits=limits), tmp_path / "tiny", [], {"made up": in_order})
     assert seen == [Diagnosis.BENIGN, Diagnosis.MALIGNANT]
+
+
+def test_where_heat_maps_lie_is_measured_on_every_lesion_by_its_class_beside_an_even_map(records: list[Record]) -> None:
+    """Class by class: an average over both would hide that of one of them no more lies inside than by chance."""
+    analyser = make_analyser()
+    figures = {(one.name, one.on): one for one in assess_evidence(analyser, {"first": records, "second": records[:3]})}
+    for diagnosis, pair in ((Diagnosis.BENIGN, (1, 4)), (Diagnosis.MALIGNANT, (2, 5))):
+        images = [decode_image(records[number].image.read_bytes()) for number in pair]
+        truths = [read_truth(records[number], 64, 80) for number in pair]
+        maps = []
+        for image in images:
+            analysis = analyser.analyse_image(image, insist=True)
+            assert analysis.prediction.diagnosis is not None
+            maps.append(upsample(analysis.heatmaps[analysis.prediction.diagnosis].evidence, 64, 80))
+        inside = [one[truth].sum() / one.sum() for one, truth in zip(maps, truths, strict=True) if one.any()]
+        found = figures["evidence inside the lesion, " + diagnosis.value, "first"]
+        assert found.cases == len(inside)
+        if inside:
+            assert found.estimate == pytest.approx(np.mean(inside), abs=1e-4)
+        even = figures["an even map has inside, " + diagnosis.value, "first"]
+        assert even.estimate == pytest.approx(np.mean([truth.mean() for truth in truths]))
+        assert figures["an even map has inside, " + diagnosis.value, "second"].cases == 1
+    assert {on for name, on in figures if name == PEAK_INSIDE} == {"first", "second"}
 
 
 def test_second_opinions_are_counted_apart_from_sure_readings(records: list[Record]) -> None:
