@@ -60,6 +60,7 @@ def grey(inside: int, outside: int = 0, dtype: type = np.uint8) -> NDArray[np.ge
         pytest.param(encoded(grey(1)), "value 1 was read as lesion", id="a label map of 0 and 1"),
         pytest.param(encoded(grey(255), "JPEG"), "above 127 of 255 was read as lesion", id="JPEG with its ringing"),
         pytest.param(encoded(grey(200, 40)), "above 127 of 255 was read as lesion", id="two greys, none black"),
+        pytest.param(encoded(grey(128, 127)), "above 127 of 255 was read as lesion", id="the two greys at the cut"),
     ],
 )
 def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, said: str) -> None:
@@ -242,6 +243,7 @@ def files_of(*boxes: tuple[int, int, int, int]) -> list[SourceFile]:
         pytest.param([(20, 40, 30, 45), (22, 38, 32, 43)], {1: 300}, id="the second inside the first: one lesion"),
         pytest.param([(22, 38, 32, 43), (20, 40, 30, 45)], {1: 300}, id="the first inside the second"),
         pytest.param([(20, 40, 30, 40), (20, 40, 42, 50), (20, 40, 30, 50)], {1: 400}, id="a third that spans both"),
+        pytest.param([(20, 40, 30, 40), (20, 40, 42, 50), (20, 40, 30, 48)], {1: 400}, id="or most of both"),
     ],
 )
 def test_each_file_is_a_lesion_of_its_own_unless_it_draws_another_once_more(
