@@ -43,7 +43,7 @@ from busi_core.imaging.pictures import (
     require_few_parts,
     require_known_inks,
 )
-from busi_core.imaging.tiff import is_white_zero, prepare_tiff
+from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
 from busi_core.types import Diagnosis, Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
@@ -211,12 +211,15 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
             found = file.size[::-1] if turned else file.size
             if found != (width, height):
                 raise _other_size(found, width, height)
-            white_zero = is_white_zero(file)
+            white_zero, unsigned = is_white_zero(file), is_unsigned(file)
             file.load()
             turn = UPRIGHT.get(orientation(file))
             upright = file if turn is None else file.transpose(turn)
             if upright.mode in WIDE_MODES:
-                return _read_wide(np.array(upright), white_zero=white_zero), False
+                values = np.array(upright)
+                if upright.mode == "I" and unsigned:  # Pillow reads unsigned 32 bits into signed ones
+                    values = values.view(np.uint32)
+                return _read_wide(values, white_zero=white_zero), False
             transparent = "A" in upright.getbands() and len(_distinct(np.array(upright.getchannel("A")))) > 1
             if upright.mode in ("1", "L"):
                 return np.array(upright.convert("L")), False

@@ -11,7 +11,7 @@ from busi_core.data.sources import list_uploads
 from pages.components import budget
 from pages.components.batch_queue import get_queue
 from pages.components.cases import get_cases
-from pages.components.tray import get_tray
+from pages.components.tray import Tray, get_tray
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,21 @@ def test_only_what_stays_in_memory_counts(of: Any) -> None:
     of().clear()
     of().add_uploads([("broken.zip", packed[:-30]), ("notes.txt", b"x" * 40)], is_folder=True)
     assert of().held == 0
+
+
+@pytest.mark.parametrize("of", [get_cases, get_queue], ids=["cases", "batch"])
+def test_a_mask_takes_room_as_its_scan_does(of: Any) -> None:
+    of().add_uploads([("a.png", png(200)), ("a_mask.png", png(150))])
+    assert [len(case.masks) for case in of().cases] == [1]
+    assert of().held == 350
+
+
+def test_a_store_counts_itself_before_its_session_knows_of_it(session: dict[str, Any]) -> None:
+    kept = Tray()
+    for name in ("a.png", "b.png"):
+        kept.add([(name, png(400))], simulated=False)
+    assert not session
+    assert ([scan.name for scan in kept.scans], kept.refused) == (["a.png"], 1)
 
 
 def test_a_folder_of_the_server_takes_no_room() -> None:

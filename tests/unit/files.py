@@ -85,11 +85,12 @@ def tiff(
     orientation: int = 1,
     is_packed: bool = False,
     has_planes: bool = False,
+    fill_order: int | None = None,
 ) -> bytes:
     """One page written by hand (TIFF 6.0) in the byte order and type of `pixels`, (height, width[, samples]).
 
     `is_packed` deflates it; `has_planes` says that each sample has a plane of its own, and writes it so. `photometric`
-    is by default 1 (black is zero), of colour 2 (RGB).
+    is by default 1 (black is zero), of colour 2 (RGB). `fill_order` is only stated.
     """
     order = ">" if pixels.dtype.byteorder == ">" else "<"
     sample_format = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
@@ -100,7 +101,9 @@ def tiff(
     starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
     black = 1 if samples == 1 else 2
     tags = {256: [width], 257: [height], 258: [pixels.dtype.itemsize * 8] * samples, 259: [8 if is_packed else 1]}
-    tags |= {262: [black if photometric is None else photometric], 273: starts, 274: [orientation], 277: [samples]}
+    tags |= {262: [black if photometric is None else photometric]}
+    tags |= {} if fill_order is None else {266: [fill_order]}
+    tags |= {273: starts, 274: [orientation], 277: [samples]}
     tags |= {278: [height], 279: [len(strip) for strip in strips], 284: [2 if has_planes else 1]}
     tags |= {339: [sample_format] * samples}
     directory = b""

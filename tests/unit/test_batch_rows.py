@@ -213,6 +213,18 @@ def test_a_handful_of_scans_claims_no_certainty(analyser: Analyser) -> None:
     assert high - low > 0.6
 
 
+def test_copies_narrow_no_interval_where_all_scans_agree(analyser: Analyser) -> None:
+    """Two normals, each under three names: what is known of two is known."""
+    scans = [simulate_scan(Diagnosis.NORMAL, seed=seed, height=96, width=120).png() for seed in (1, 2)]
+    files = [(f"normal/{number}-{copy}.png", scan) for number, scan in enumerate(scans) for copy in "abc"]
+    (summary,) = summarise(read(analyser, *files))
+    given = next(figure for figure in summary.figures if figure.name == "normals given a mask")
+    assert (summary.scans, summary.distinct, given.scans) == (6, 2, 6)
+    assert given.estimate in (0.0, 1.0)
+    low, high = binomtest(round(2 * given.estimate), 2).proportion_ci(method="wilson")
+    assert (given.low, given.high) == pytest.approx((low, high))
+
+
 def test_a_distance_of_one_pixel_is_no_share_of_scans(analyser: Analyser) -> None:
     """By Wilson it would lie between 0.6 and 1.0 pixels."""
     rows = read(analyser, *with_mask("benign/a", simulate_scan(Diagnosis.BENIGN, seed=3, height=96, width=120)))
@@ -234,6 +246,7 @@ def test_without_any_reference_there_is_no_summary(analyser: Analyser) -> None:
         (" \t@SUM(A1)", "' \t@SUM(A1)"),
         ("-2.png", "'-2.png"),
         ("\r=x", "'\r=x"),
+        ("\0=1+1", "'=1+1"),
         ("a;=1+1; @x;b.png", "a;'=1+1; '@x;b.png"),
         ("＝1+1.png", "'＝1+1.png"),
         ("a;b=c.png", "a;b=c.png"),

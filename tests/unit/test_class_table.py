@@ -74,6 +74,21 @@ def test_a_scan_to_which_a_table_gives_two_classes_has_none_and_that_is_said(wor
     assert "more than one class to bus_0001-l:" in problem
 
 
+def test_nor_does_its_folder_decide_between_two_classes_of_a_table() -> None:
+    files = [("benign/bus_data.csv", TABLE + b"bus_0001-l,1,benign\n"), ("benign/bus_0001-l.png", b"")]
+    batch = pair_files(list_uploads(files))
+    assert classes(batch) == [None]
+    assert len(batch.problems) == 1
+
+
+@pytest.mark.parametrize("cases", [("1", "2"), ("2", "1"), ("1", "2", "1"), ("1", "")])
+def test_a_scan_to_which_a_table_gives_two_patients_is_counted_with_neither(cases: tuple[str, ...]) -> None:
+    """Whose other images it would be drawn with in the intervals would be a guess."""
+    table = "ID,Case,Pathology\n" + "".join(f"bus_0001-l,{case},malignant\n" for case in cases)
+    (scan,) = with_table(table.encode(), "bus_0001-l").cases
+    assert (scan.diagnosis, scan.patient) == (Diagnosis.MALIGNANT, None)
+
+
 def test_a_row_that_a_table_has_twice_is_one_row() -> None:
     batch = with_table(TABLE + b"bus_0001-l,1,malignant\n", "bus_0001-l")
     assert (classes(batch), batch.problems) == ([Diagnosis.MALIGNANT], ())

@@ -110,6 +110,17 @@ def test_each_lesion_is_looked_at_by_itself() -> None:
     assert (matching.extra_regions, matching.extra_pixels) == (1, 1)
 
 
+@pytest.mark.parametrize(("predicted_pixels", "is_found"), [(100, True), (101, False)])
+def test_a_lesion_is_found_from_a_dice_of_one_in_a_hundred_on(predicted_pixels: int, is_found: bool) -> None:
+    """One pixel of 100 shared: 2 / (100 + 100) is a hundredth, 2 / (100 + 101) is less."""
+    truth, predicted = np.zeros((60, 130), bool), np.zeros((60, 130), bool)
+    truth[10:20, 10:20] = True
+    predicted[19, 19 : 19 + predicted_pixels] = True
+    (lesion,) = match_lesions(predicted, truth).lesions
+    assert lesion.counts.true_positive == 1
+    assert lesion.found is is_found
+
+
 def test_of_a_region_that_spans_two_lesions_each_pixel_counts_for_the_nearest() -> None:
     matching = match_lesions(np.ones((5, 10), np.bool_), TWO_LESIONS)
     first, second = matching.lesions

@@ -100,6 +100,16 @@ def test_each_class_and_the_scans_in_doubt_are_covered_as_often_as_promised() ->
     assert found["in doubt"] < 0.95
 
 
+def test_a_scan_with_a_class_at_the_very_limit_is_not_in_doubt_on_either_side() -> None:
+    """Neither among those that are compared, nor when it is read: the second opinion draws the line there too."""
+    at, below = [0.2, IN_DOUBT_BELOW, 0.1], [0.21, IN_DOUBT_BELOW - 0.01, 0.1]
+    known = measure_nonconformity(np.array([at, below]), np.array([1, 1]))
+    assert [scores.tolist() for scores in known.by_class] == [[], [pytest.approx(1 - IN_DOUBT_BELOW)], []]
+    assert known.in_doubt.tolist() == [pytest.approx(1.01 - IN_DOUBT_BELOW)]
+    assert not known.is_in_doubt(at)
+    assert known.is_in_doubt(below)
+
+
 def test_without_a_group_of_their_own_the_scans_in_doubt_would_be_let_down() -> None:
     """By class the promise is kept, by the clear scans alone."""
     found = average_coverage(in_doubt_below=0)

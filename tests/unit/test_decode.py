@@ -28,6 +28,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from busi_core.errors import InvalidImageError
 from busi_core.imaging import limits, pictures
+from busi_core.imaging import png as png_module
 from busi_core.imaging import tiff as tiff_module
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.limits import MIN_SIDE_PX
@@ -139,6 +140,16 @@ def test_a_transparent_value_is_black_or_refused_and_one_that_no_pixel_has_chang
         unused = keyed_png(bits, 1, top, 0)
         seen = cv2.imdecode(np.frombuffer(unused, np.uint8), cv2.IMREAD_GRAYSCALE)
         np.testing.assert_array_equal(decode_image(unused).grey, seen)
+
+
+def test_a_transparent_value_that_only_another_frame_may_have_is_refused() -> None:
+    """U9. The frames of an APNG are drawn over each other: what shows through is in none of them alone."""
+    control = struct.pack(">IIIIIHHBB", 0, 64, 64, 0, 0, 1, 10, 0, 0)
+    animation = png_chunk(b"acTL", struct.pack(">II", 2, 0)) + png_chunk(b"fcTL", control)
+    key = png_chunk(b"tRNS", struct.pack(">H", 777))
+    rows = (b"\0" + struct.pack(">HH", 300, 400) * 32) * 64
+    assert decode_image(png(64, 64, bits=16, extra=key, rows=rows)).frames == 1
+    assert "calls one of its values transparent" in refusal(png(64, 64, bits=16, extra=animation + key, rows=rows))
 
 
 @pytest.mark.parametrize(("key", "is_refused"), [((0xC807, 0x6409, 0x32FA), True), ((0xC907, 0x6409, 0x32FA), False)])
@@ -333,6 +344,7 @@ def test_planes_of_a_tiff_are_read_as_meant_or_refused(order: str) -> None:
     assert "separate planes" in refusal(tiff(wide_colours, has_planes=True))
     assert "separate planes" in refusal(tiff(SCAN.astype(f"{order}i4"), has_planes=True))
     assert "separate planes" in refusal(tiff(SCAN, photometric=0, has_planes=True))
+    assert "separate planes" in refusal(tiff(SCAN, has_planes=True, fill_order=2))
     np.testing.assert_array_equal(decode_image(tiff(SCAN, has_planes=True)).grey, SCAN)
 
 
@@ -360,6 +372,14 @@ def test_sixteen_bit_colour_keeps_its_high_byte_and_says_so() -> None:
     """U7."""
     row = b"\0" + bytes([200, 7, 100, 9, 50, 250]) * 64
     image = decode_image(png(64, 64, bits=16, colour_type=2, rows=row * 64))
+    assert tuple(image.rgb[0, 0]) == (200, 100, 50)
+    assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_sixteen_bit_colour_with_alpha_keeps_its_high_byte_and_says_so() -> None:
+    """U7. ISO 15948, colour type 6."""
+    row = b"\0" + bytes([200, 7, 100, 9, 50, 250, 255, 255]) * 64
+    image = decode_image(png(64, 64, bits=16, colour_type=6, rows=row * 64))
     assert tuple(image.rgb[0, 0]) == (200, 100, 50)
     assert ImageWarning.WINDOWED in image.warnings
 
@@ -400,9 +420,10 @@ def test_a_constant_image_is_flagged_and_divides_by_nothing(data: bytes) -> None
     assert ImageWarning.NO_CONTRAST in image.warnings
 
 
-def test_window_refuses_a_range_that_is_not_finite() -> None:
+@pytest.mark.parametrize("ends", [(-1e308, 1e308), (0.0, 1e307)], ids=["too wide", "too wide to be scaled to 255"])
+def test_window_refuses_a_range_that_is_not_finite(ends: tuple[float, float]) -> None:
     with pytest.raises(InvalidImageError):
-        window_to_8_bits(np.array([[-1e308, 1e308]]))
+        window_to_8_bits(np.array([ends]))
 
 
 # --- frames ---
@@ -541,6 +562,11 @@ def test_a_tiff_of_as_many_pages_and_entries_as_a_cine_needs_is_not_refused() ->
     tiff_module.require_few_entries(tiff_chain(2, 3999))
 
 
+def test_a_png_of_as_many_frames_as_a_cine_needs_is_not_refused() -> None:
+    """X1. Ten thousand, each with its control chunk."""
+    png_module.require_few_chunks(PNG[:33] + (png_chunk(b"fcTL", b"") + png_chunk(b"fdAT", b"")) * 10_000 + PNG[33:])
+
+
 # --- orientation ---
 
 
@@ -637,6 +663,24 @@ def test_colour_is_noticed(coloured_pixels: int, spread: int, is_warned: bool) -
     rgb = np.dstack([grey, grey, grey])
     rgb.reshape(-1, 3)[:coloured_pixels, 0] += spread
     assert (ImageWarning.COLOUR in decode_image(save(rgb, "PNG")).warnings) == is_warned
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2], ids=["red", "green", "blue"])
+@pytest.mark.parametrize(("spread", "is_warned"), [(12, False), (13, True)])
+def test_a_mark_of_any_one_colour_is_noticed_from_thirteen_levels_on(
+    channel: int, spread: int, is_warned: bool
+) -> None:
+    rgb = np.dstack([(SCAN // 4).astype(np.uint8)] * 3)
+    rgb[:20, :30, channel] += spread
+    assert (ImageWarning.COLOUR in decode_image(save(rgb, "PNG")).warnings) == is_warned
+
+
+@pytest.mark.parametrize(("deviation", "is_flagged"), [(1, True), (3, False)])
+def test_an_image_of_nearly_one_grey_is_flagged_as_a_constant_one_is(deviation: int, is_flagged: bool) -> None:
+    """U8. Noise of a sensor, or a page that was scanned blank."""
+    stripes = np.full((64, 64), 90, np.uint8)
+    stripes[::2] += 2 * deviation  # half of the rows: a standard deviation of just that
+    assert (ImageWarning.NO_CONTRAST in decode_image(save(stripes, "PNG")).warnings) == is_flagged
 
 
 def test_no_picture_format_is_calibrated() -> None:

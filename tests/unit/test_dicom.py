@@ -154,6 +154,23 @@ def test_a_palette_of_wide_indices_is_clamped_at_its_ends(entries: int, first: i
         np.testing.assert_array_equal(image.rgb[:, :, 0], expected)
 
 
+def test_eight_bits_of_a_palette_may_stand_in_words_of_sixteen() -> None:
+    """U13. pydicom reads such tables too: their length alone tells."""
+    attributes = palette(8)
+    for keyword in [keyword for keyword in attributes if keyword.endswith("Data")]:
+        attributes[keyword] = np.frombuffer(attributes[keyword], np.uint8).astype("<u2").tobytes()
+    data = dicom(SCAN, **attributes)
+    image = decode_image(data)
+    np.testing.assert_array_equal(image.rgb, apply_color_lut(SCAN, pydicom.dcmread(io.BytesIO(data))))
+    np.testing.assert_array_equal(image.rgb, decode_image(dicom(SCAN, **palette(8))).rgb)
+
+
+def test_a_palette_whose_tables_differ_in_length_is_refused() -> None:
+    """U13. PS3.3 C.7.6.3.1.5: the three are the same; which of them is right cannot be told."""
+    green = {name: value for name, value in palette(8, entries=512).items() if name.startswith("Green")}
+    assert "palette" in refusal(dicom(SCAN, **palette(8) | green))
+
+
 def test_a_palette_equals_pydicoms() -> None:
     """U13. An ultrasound image that comes with pydicom: 16-bit entries."""
     path = Path(str(get_testdata_file("examples_palette.dcm")))
@@ -379,6 +396,37 @@ def test_a_window_without_width_is_passed_over(width: float) -> None:
     np.testing.assert_array_equal(decode_image(dicom(SCAN, WindowCenter=100, WindowWidth=width)).grey, SCAN)
 
 
+def test_a_window_of_one_level_parts_black_from_white_where_the_standard_says() -> None:
+    """U7. PS3.3 C.11.2.1.2.1: what is not above centre - 0.5 is black."""
+    pixels = np.resize(np.array([99, 100, 101], np.uint8), (72, 96))
+    image = decode_image(dicom(pixels, WindowCenter=100.5, WindowWidth=1))
+    assert image.grey[0, :3].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_a_window_narrower_than_one_is_applied_where_its_function_allows_it(function: str) -> None:
+    """U7. PS3.3 C.11.2.1.3: LINEAR alone needs a width of 1. Of values rescaled to 0 to 2; pydicom is the judge."""
+    wide = SCAN.astype(np.uint16) * 16
+    oracle = Dataset()
+    oracle.PhotometricInterpretation, oracle.BitsStored, oracle.PixelRepresentation = "MONOCHROME2", 12, 0
+    oracle.WindowCenter, oracle.WindowWidth, oracle.VOILUTFunction = 0.8, 0.5, function
+    window = {"WindowCenter": 0.8, "WindowWidth": 0.5, "VOILUTFunction": function}
+    image = decode_image(dicom(wide, BitsStored=12, HighBit=11, RescaleSlope=0.0005, RescaleIntercept=0, **window))
+    shown = apply_windowing(wide * 0.0005, oracle) / 4095 * 255
+    np.testing.assert_allclose(image.grey.astype(float), shown, atol=0.51)
+
+
+def test_a_window_of_a_function_that_dicom_does_not_define_is_passed_over() -> None:
+    """U7. Rather than shown by another one."""
+    data = dicom(SCAN, WindowCenter=100, WindowWidth=50, VOILUTFunction="CUBIC")
+    np.testing.assert_array_equal(decode_image(data).grey, SCAN)
+
+
+def test_a_rescale_that_is_no_number_is_refused() -> None:
+    """U8. The stored values are not what the scanner showed."""
+    assert "damaged" in refusal(dicom(SCAN, RescaleSlope="1e999"))
+
+
 @pytest.mark.parametrize(
     ("rescale", "slope", "intercept"),
     [
@@ -418,6 +466,15 @@ def test_a_voi_table_is_applied_as_pydicom_does(
     shown = oracle if photometric == "MONOCHROME2" else 255 - oracle
     np.testing.assert_allclose(image.grey.astype(float), shown, atol=0.51)
     assert ImageWarning.WINDOWED in image.warnings
+
+
+def test_a_voi_table_that_begins_in_the_upper_half_of_unsigned_values_begins_there() -> None:
+    """U7. 40,000 is no -25,536 where no value is negative."""
+    wide = SCAN.astype("<u2") * 256
+    table = (np.linspace(0, 1, 20_000) * 65_535).astype("<u2")
+    data = dicom(wide, VOILUTSequence=[voi_table(table, first=40_000)])
+    oracle = apply_voi(wide, pydicom.dcmread(io.BytesIO(data))) / 65_535 * 255
+    np.testing.assert_allclose(decode_image(data).grey.astype(float), oracle, atol=0.51)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -505,13 +562,16 @@ def test_grey_that_a_supplemental_palette_colours_is_refused(presentation: str) 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 2, "RescaleIntercept": 7}], ids=["stored", "rescaled"])
-def test_padding_takes_no_part_in_minimum_and_maximum(photometric: str, rescale: dict[str, Any]) -> None:
+@pytest.mark.parametrize("ends", [(-32_768, -32_700), (-32_700, -32_768)], ids=["upward", "downward"])
+def test_padding_takes_no_part_in_minimum_and_maximum(
+    photometric: str, rescale: dict[str, Any], ends: tuple[int, int]
+) -> None:
     """U7. PS3.3 C.7.5.1.1.2; it made the image itself one grey, and is black now."""
     wide = SCAN.astype(np.int16) + 1000
     padded = wide.copy()
     padded[:10], padded[10:12] = -32_768, -32_700
     header = {"PhotometricInterpretation": photometric, **rescale}
-    image = decode_image(dicom(padded, **header, PixelPaddingValue=-32_768, PixelPaddingRangeLimit=-32_700))
+    image = decode_image(dicom(padded, **header, PixelPaddingValue=ends[0], PixelPaddingRangeLimit=ends[1]))
     wide[:12] = wide[12:].max() if photometric == "MONOCHROME1" else wide[12:].min()
     np.testing.assert_array_equal(image.grey, decode_image(dicom(wide, **header)).grey)
     assert (image.grey[:12] == 0).all()
@@ -614,6 +674,7 @@ def test_a_file_cut_short_is_refused(syntax: UID, keep: float) -> None:
         pytest.param({"BitsAllocated": 32}, "32 bits", id="32 bits"),
         pytest.param({"BitsAllocated": 1}, "1 bits", id="1 bit"),
         pytest.param({"BitsStored": 12}, "contradicts", id="more bits stored than allocated"),
+        pytest.param({"BitsStored": 12, "HighBit": 11}, "contradicts", id="so, and the high bit says the same"),
         pytest.param({"SamplesPerPixel": 3}, "3 x 8 bits", id="three samples of grey"),
         pytest.param({"PhotometricInterpretation": "HSV"}, "HSV", id="HSV"),
         pytest.param({"PhotometricInterpretation": "PALETTE COLOR"}, "palette", id="palette without palette"),
@@ -679,6 +740,11 @@ def test_a_deflate_bomb_is_refused_within_200_mb(tmp_path: Path) -> None:
         pytest.param(
             dicom(SCAN, syntax=RLELossless, pixel_data=encapsulate([RLE_FRAME] * 3)), "holds 3", id="U10 three in RLE"
         ),
+        pytest.param(
+            dicom(SCAN, syntax=RLELossless, pixel_data=encapsulate([RLE_FRAME] * 3, has_bot=False)),
+            "holds 3",
+            id="U10 three in RLE, without a table of offsets",
+        ),
     ],
 )
 def test_more_pixels_than_the_header_states_are_refused(data: bytes, why: str) -> None:
@@ -735,6 +801,15 @@ def test_a_header_of_half_a_million_items_is_refused_unread(tmp_path: Path) -> N
     assert grown_mb < 30
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian], ids=["little", "big"])
+def test_items_of_a_header_are_counted_in_either_byte_order(syntax: UID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """U5. Before pydicom makes an object of each."""
+    monkeypatch.setattr(dicom_module, "MAX_HEADER_ITEMS", 4)
+    few, many = ([region()] * count for count in (4, 5))
+    assert decode_image(dicom(SCAN, syntax=syntax, SequenceOfUltrasoundRegions=few)).format == "DICOM"
+    assert "more than 4 items" in refusal(dicom(SCAN, syntax=syntax, SequenceOfUltrasoundRegions=many))
+
+
 def test_impossible_sizes_are_refused_without_allocating(tmp_path: Path) -> None:
     """U6."""
     changes: list[dict[str, Any]] = [{"Rows": 65_535, "Columns": 65_535}, {"NumberOfFrames": 2**31 - 1}, {"Rows": 0}]
@@ -763,6 +838,7 @@ def test_a_region_in_centimetres_is_given_in_millimetres() -> None:
         pytest.param({"PhysicalUnitsYDirection": 7}, id="U15 cm/s, a Doppler trace"),
         pytest.param({"PhysicalUnitsXDirection": None}, id="U15 no units"),
         pytest.param({"PhysicalDeltaX": 0.0}, id="U15 zero"),
+        pytest.param({"PhysicalDeltaY": 0.0}, id="U15 zero downward"),
         pytest.param({"PhysicalDeltaX": float("nan")}, id="U15 not a number"),
         pytest.param({"PhysicalDeltaY": float("inf")}, id="U15 infinite"),
         pytest.param({"PhysicalDeltaY": 40.0}, id="U15 a pixel of 40 cm"),
@@ -799,6 +875,32 @@ def test_a_region_that_another_kind_overlaps_calibrates_nothing() -> None:
     assert decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), trace])).regions == ()
 
 
+def test_a_region_of_another_kind_that_only_borders_on_an_image_leaves_it_its_millimetres() -> None:
+    """U15. As on a split screen of B-mode and M-mode: the last pixel of one, then the first of the other."""
+    trace = {"PhysicalUnitsXDirection": 4, "RegionLocationMaxX1": 90}
+    for first_column, remaining in ((60, 1), (59, 0)):
+        beside = region(**trace, RegionLocationMinX0=first_column)
+        assert len(decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), beside])).regions) == remaining
+    for first_row, remaining in ((55, 1), (54, 0)):
+        below = region(PhysicalUnitsXDirection=4, RegionLocationMinY0=first_row, RegionLocationMaxY1=70)
+        assert len(decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), below])).regions) == remaining
+
+
+@pytest.mark.parametrize("begins", [{"RegionLocationMinX0": 96}, {"RegionLocationMinY0": 72}], ids=["right", "below"])
+def test_a_region_of_another_kind_that_begins_beyond_the_image_is_in_nobodys_way(begins: dict[str, int]) -> None:
+    """U15. The scan has 96 columns and 72 rows; where the region ends is not said."""
+    ends = {"RegionLocationMaxX1": None, "RegionLocationMaxY1": None}
+    trace = region(PhysicalUnitsXDirection=4, **begins, **ends)
+    assert len(decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), trace])).regions) == 1
+
+
+def test_a_colour_box_is_calibrated_as_the_image_it_lies_in() -> None:
+    """U15. PS3.3 C.8.5.5.1.2: data type 2, colour flow; else it would take the millimetres of the image away."""
+    box = region(RegionDataType=2, RegionLocationMinX0=20, RegionLocationMaxX1=40)
+    found = decode_image(dicom(SCAN, SequenceOfUltrasoundRegions=[region(), box])).regions
+    assert [one.left for one in found] == [10, 20]
+
+
 def test_a_region_of_another_kind_that_may_lie_anywhere_lies_in_the_way_of_all() -> None:
     """U15."""
     trace = region(PhysicalUnitsXDirection=4, RegionLocationMaxX1=None)
@@ -832,7 +934,7 @@ def test_pixel_spacing_alone_calibrates_nothing() -> None:
 # --- privacy ---
 
 
-@pytest.mark.parametrize(("says", "is_warned"), [("YES", True), ("NO", False), ("", False)])
+@pytest.mark.parametrize(("says", "is_warned"), [("YES", True), (" YES", True), ("NO", False), ("", False)])
 def test_text_burned_into_the_pixels_is_warned_of(says: str, is_warned: bool) -> None:
     """U16. Burned In Annotation (0028,0301), PS3.3 C.7.6.1."""
     warnings = decode_image(dicom(SCAN, BurnedInAnnotation=says)).warnings

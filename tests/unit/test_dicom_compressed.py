@@ -230,6 +230,7 @@ def test_only_the_chosen_frame_is_decoded(kind: str) -> None:
     ("data", "stored"),
     [
         pytest.param(jpeg_2000(SCAN), (JPEG2000Lossless, SCAN, 7), id="JPEG 2000, 8 bits as 7"),
+        pytest.param(jpeg_2000(np.minimum(SCAN, 128)), (JPEG2000Lossless, SCAN, 7), id="JPEG 2000, 128 in 7 bits"),
         pytest.param(jpeg_2000(WIDE * 16), (JPEG2000Lossless, WIDE, 12), id="JPEG 2000, 16 bits as 12"),
         pytest.param(jpeg_ls(WIDE * 16), (JPEGLSLossless, WIDE, 12), id="JPEG-LS, 16 bits as 12"),
         pytest.param(extended_jpeg(WIDE), (JPEGExtended12Bit, WIDE, 10), id="JPEG Extended, 12 bits as 10"),
@@ -250,6 +251,13 @@ def test_more_frames_than_the_header_states_are_refused(kind: str, with_table: b
     for stated in ({}, {"NumberOfFrames": 2}):
         data = dicom(SCAN, syntax=syntax, pixel_data=encapsulate(frames, has_bot=with_table), **stated)
         assert "but the file holds 3" in refusal(data)
+
+
+def test_more_frames_wrapped_as_jp2_than_the_header_states_are_refused() -> None:
+    """U10. Told by how their fragments begin, since there is no table of offsets."""
+    wrapped = bytes(jpeg2k_encode(SCAN, codecformat="jp2", level=0, reversible=True))
+    data = dicom(SCAN, syntax=JPEG2000Lossless, pixel_data=encapsulate([wrapped] * 2, has_bot=False))
+    assert "but the file holds 2" in refusal(data)
 
 
 def test_a_frame_in_several_fragments_is_joined() -> None:

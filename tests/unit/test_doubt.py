@@ -53,6 +53,31 @@ def test_a_class_that_flips_is_told_also_when_no_score_passes_a_half(image: Deco
     assert max(high for _, high in measured.scores.values()) < 0.5
 
 
+def test_the_scan_is_read_as_it_is_brighter_and_darker_and_all_that_mirrored(image: DecodedImage) -> None:
+    """And the shown heat map is held against the five others, not against itself."""
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.analyser, self.read = make_analyser(), list[Analysis]()
+
+        def analyse_for_batch(self, image: DecodedImage, *, insist: bool) -> Analysis:
+            self.read.append(self.analyser.analyse_for_batch(image, insist=insist))
+            return self.read[-1]
+
+    recorder = Recorder()
+    measured = measure_doubt(recorder, image)  # type: ignore[arg-type]
+    plain, brighter, darker, *mirrored = (reading.image.grey for reading in recorder.read)
+    np.testing.assert_array_equal(plain, image.grey)
+    assert darker.mean() < plain.mean() < brighter.mean()
+    for one, other in zip((plain, brighter, darker), mirrored, strict=True):
+        np.testing.assert_array_equal(one, other[:, ::-1])
+    of = recorder.read[0].prediction.diagnosis or Diagnosis.NORMAL
+    shown, *others = (reading.heatmaps[of].evidence for reading in recorder.read)
+    others = [*others[:2], *(one[:, ::-1] for one in others[2:])]
+    expected = [np.corrcoef(shown.ravel(), other.ravel())[0, 1] for other in others]
+    assert measured.evidence_agreement == pytest.approx(np.mean(expected), abs=1e-6)
+
+
 def test_a_mirrored_reading_is_brought_back_in_place(analyser: Analyser, image: DecodedImage, doubt: Doubt) -> None:
     """The fourth reading is of the mirrored scan: mirrored by hand it must be the same, and lie mirrored."""
     mirrored = replace(image, grey=np.ascontiguousarray(image.grey[:, ::-1]))

@@ -1,12 +1,13 @@
 """What is said about a scan at a cut-off: mask, size in the right unit, flag, and where class and mask disagree."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from busi_core.findings import read_finding
+from busi_core.findings import read_finding, read_opinions
 from busi_core.imaging.preprocess import upsample
 from busi_core.types import Analysis, CalibratedRegion, DecodedImage, Diagnosis, FloatMap, Prediction
 
@@ -106,6 +107,17 @@ def test_moving_the_cut_off_leaves_the_flag_alone() -> None:
     assert read_finding(subject, 0.9).flagged is read_finding(subject, 0.1).flagged is True
 
 
+@pytest.mark.parametrize("peak", [0.9, 0.4])
+def test_a_network_outlines_what_would_be_drawn_of_it_and_no_peak_between_two_pixels(peak: float) -> None:
+    """Of a map on a finer grid than the scan's pixels some cells fall between them."""
+    fine = np.zeros((2 * HEIGHT, 2 * WIDTH), np.float32)
+    fine[81, 91], fine[20:40, 20:40] = 0.9, peak - 0.1
+    one = analysis(fine, NORMAL)
+    [opinion] = read_opinions(replace(one, opinions=(one.prediction,)), 0.5)
+    assert opinion.outlines == bool(read_finding(one, 0.5).lesion_mask.any()) == (peak == 0.9)
+    assert opinion.diagnosis is Diagnosis.NORMAL
+
+
 def test_an_empty_mask_has_no_size_and_no_region() -> None:
     finding = read_finding(analysis(ONE_LESION), 0.9)
     assert (finding.size, finding.regions, finding.lesion_pixels, finding.unit) == (None, 0, 0, "px")
@@ -138,6 +150,16 @@ def test_the_size_is_that_of_the_largest_region() -> None:
         pytest.param((CalibratedRegion(0, 0, 60, 39, 0.2, 0.1),), "px", id="one row short"),
         pytest.param((CalibratedRegion(60, 0, WIDTH, HEIGHT, 0.2, 0.1),), "px", id="the other half"),
         pytest.param((LEFT_HALF, CalibratedRegion(60, 0, WIDTH, HEIGHT, 0.3, 0.3)), "mm", id="two, the lesion in one"),
+        pytest.param(
+            (CalibratedRegion(0, 0, WIDTH, 40, 0.2, 0.1), CalibratedRegion(0, 40, WIDTH, HEIGHT, 0.3, 0.3)),
+            "mm",
+            id="two, one above the other, the lesion down to the very border",
+        ),
+        pytest.param(
+            (CalibratedRegion(0, 0, 30, HEIGHT, 0.2, 0.1), CalibratedRegion(30, 0, WIDTH, HEIGHT, 0.3, 0.3)),
+            "mm",
+            id="two side by side, the lesion out to the very border",
+        ),
         pytest.param((WHOLE, LEFT_HALF), "mm", id="two of one scale that both hold it"),
         pytest.param((WHOLE, CalibratedRegion(0, 0, 60, HEIGHT, 0.3, 0.3)), "px", id="two scales that both hold it"),
         pytest.param((WHOLE, CalibratedRegion(25, 0, WIDTH, HEIGHT, 0.3, 0.3)), "px", id="a second holds a part of it"),

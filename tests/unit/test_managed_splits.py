@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from permits import Allowed
 from uploads import known_scans, report_on, scan_files, settings_in, three_classes
+from versions import make_card
 
 from busi_core.audit import open_audit
 from busi_core.data.records import Record
@@ -14,6 +15,8 @@ from busi_core.managed.known import KnownScans
 from busi_core.managed.sets import ManagedSet
 from busi_core.managed.splits import split_sets
 from busi_core.managed.store import accept
+from busi_core.promotion import leaks
+from busi_core.promotion.leaks import CopyFinder
 from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings
 from busi_core.types import Diagnosis
@@ -112,3 +115,45 @@ def test_of_a_scan_with_another_class_in_a_public_set_nothing_is_used(settings: 
     (copy,) = [f"{managed.id}/{item.id}" for item in managed.items if item.copies_of]
     base = Split((Record("bus-bra/bus_1", Path("x"), (), Diagnosis.MALIGNANT),), (), ())
     assert copy not in ids(split_sets(settings.state_dir, [managed], base).train)
+
+
+# ---- What of all this the gate finds again --------------------------------------------------------------------------
+
+
+def seen(locked: Record, taught: str, settings: Settings) -> bool:
+    """Whether the gate says that a version taught by one scan has seen a locked one."""
+    finder = CopyFinder([locked], settings)
+    teachers = finder.read_teachers(make_card(b"", trained_on=(taught,)))
+    assert teachers.unknown == ()
+    return finder.find(teachers) == (locked.id,)
+
+
+@pytest.mark.parametrize("case", ["bus-bra/bus_0001", "bus-bra/bus_0002"])
+def test_another_image_of_a_patient_who_taught_a_version_counts_as_seen(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """The left and the right breast look nothing alike; the same patient is in both."""
+    records = []
+    for side, seed in (("l", 1), ("r", 2)):
+        (tmp_path / f"{side}.png").write_bytes(scan_files("benign", seed)[f"benign/b{seed}.png"])
+        group = "bus-bra/bus_0001" if side == "l" else case
+        records.append(Record(f"{group}-{side}", tmp_path / f"{side}.png", (), Diagnosis.BENIGN, group=group))
+    monkeypatch.setattr(leaks, "read_data_set", lambda *_: records)
+    left, right = records
+    assert seen(right, left.id, settings) == (case == left.group)
+
+
+def test_a_kept_copy_of_a_public_scan_counts_as_that_scan_whichever_of_its_files_is_locked(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The published list knows that two files show one scan where their pixels no longer tell."""
+    scan = next(scan for scan in read_folds() if scan.scored and len(scan.files) > 1)
+    unscored = next(name for name in scan.files if name != scan.scored)
+    files = three_classes(1) | scan_files("benign", 50)
+    managed = keep(settings, files, "a", known_scans([(f"busi/{unscored}", Diagnosis.BENIGN, files["benign/b50.png"])]))
+    (copy,) = [f"{managed.id}/{item.id}" for item in managed.items if item.copies_of]
+    other = next(f"{managed.id}/{item.id}" for item in managed.items if not item.copies_of)
+    (tmp_path / "locked.png").write_bytes(scan_files("benign", 77)["benign/b77.png"])
+    locked = Record(f"busi/{scan.scored}", tmp_path / "locked.png", (), Diagnosis.BENIGN)
+    assert seen(locked, copy, settings)
+    assert not seen(locked, other, settings)

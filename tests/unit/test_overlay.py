@@ -10,10 +10,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
 from busi_core.imaging.overlay import (
+    DOUBT_OPACITY,
+    DOUBT_RGB,
     FILL_OPACITY,
     HEAT_STOPS,
     LESION_RGB,
     caption,
+    draw_doubt,
     draw_heatmap,
     draw_mask,
     encode_png,
@@ -77,6 +80,18 @@ def test_a_hole_is_outlined_and_not_tinted(scan: Rgb, lesion: Mask) -> None:
 
 def test_an_empty_mask_draws_nothing(scan: Rgb) -> None:
     assert np.array_equal(draw_mask(scan, np.zeros((80, 100), np.bool_)), scan)
+
+
+def test_what_only_some_readings_call_lesion_is_amber_and_only_what_all_do_is_outlined(scan: Rgb, lesion: Mask) -> None:
+    possible = np.zeros_like(lesion)
+    possible[10:60, 20:80] = True
+    drawn = draw_doubt(scan, lesion, possible)
+    assert np.array_equal(drawn[:10], scan[:10])
+    assert np.array_equal(drawn[:, 80:], scan[:, 80:])
+    for around in (np.s_[10:18, 20:80], np.s_[52:60, 20:80], np.s_[18:52, 72:80]):
+        expected = scan[around] * (1 - DOUBT_OPACITY) + np.array(DOUBT_RGB) * DOUBT_OPACITY
+        np.testing.assert_allclose(drawn[around], expected, atol=0.51)
+    assert np.array_equal(drawn[20:50, 30:70], draw_mask(scan, lesion)[20:50, 30:70])
 
 
 def test_drawing_leaves_the_scan_it_was_given_unchanged(scan: Rgb, lesion: Mask) -> None:

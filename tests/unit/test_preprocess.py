@@ -81,6 +81,13 @@ def test_squashing_fills_the_square(height: int, width: int) -> None:
     assert (fit_to_square(white, SQUASH) == 255).all()
 
 
+def test_a_scan_smaller_than_the_input_is_enlarged_between_its_pixels_and_not_in_blocks() -> None:
+    """numpy is the judge; OpenCV works in 11 bits of a level."""
+    small = np.random.default_rng(0).integers(0, 256, (96, 128), dtype=np.uint8)
+    enlarged = fit_to_square(small, PAD)[:192]
+    np.testing.assert_allclose(enlarged, interpolate_by_hand(small.astype(np.float32), 192, 256), atol=1)
+
+
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_what_padding_adds_is_black_and_lies_right_and_below(height: int, width: int) -> None:
     square, box = fit_to_square(np.full((height, width), 255, np.uint8), PAD), fit_box(height, width, PAD)

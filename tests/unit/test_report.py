@@ -22,7 +22,16 @@ from busi_core.data.sources import list_uploads
 from busi_core.imaging.overlay import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
-from busi_core.report import RESEARCH_USE, Figure, Report, ReportScan, cutoff_words, report_json, score_beside
+from busi_core.report import (
+    RESEARCH_USE,
+    Figure,
+    Report,
+    ReportScan,
+    cutoff_words,
+    report_json,
+    score_beside,
+    score_words,
+)
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import printable
 from busi_core.report_pdf.page import BOTTOM, TOP, Pages
@@ -274,8 +283,9 @@ def test_the_same_report_is_the_same_bytes(simulated: dict[Diagnosis, SimulatedS
         (0.45, "cut-off 0.45"),
         (0.453, "cut-off 0.45"),
         (0.3, "cut-off 0.30, chosen by the reader (the model's own: 0.45)"),
+        (0.46, "cut-off 0.46, chosen by the reader (the model's own: 0.45)"),
     ],
-    ids=["the model's", "no other in two digits", "the reader's"],
+    ids=["the model's", "no other in two digits", "the reader's", "the reader's, one step of the slider away"],
 )
 def test_a_cut_off_that_the_reader_chose_is_named_as_such(cutoff: float, said: str) -> None:
     assert cutoff_words(cutoff, 0.45) == said
@@ -308,6 +318,14 @@ def test_a_score_and_its_cut_off_are_never_written_alike_where_they_differ(
 ) -> None:
     """It read '0.03 < 0.03'."""
     assert score_beside(score, cutoff) == said
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [(0.0, "< 0.01"), (0.0099, "< 0.01"), (0.01, "0.01"), (0.99, "0.99"), (0.991, "> 0.99"), (1.0, "> 0.99")],
+)
+def test_a_score_is_never_rounded_to_certainty(score: float, said: str) -> None:
+    assert score_words(score) == said
 
 
 def test_a_report_says_what_such_answers_were_worth_on_test_scans(simulated: dict[Diagnosis, SimulatedScan]) -> None:

@@ -54,12 +54,14 @@ def grey(inside: int, outside: int = 0, dtype: type = np.uint8) -> NDArray[np.ge
         pytest.param(encoded(grey(255), mode="P"), "", id="palette"),
         pytest.param(encoded(grey(255), "BMP"), "", id="BMP"),
         pytest.param(encoded(grey(65535, dtype=np.uint16)), "", id="16 bits, two values"),
+        pytest.param(tiff(grey(2**32 - 1, dtype=np.uint32)), "", id="32 bits, two values"),
         pytest.param(tiff(grey(0, 65535, np.uint16), photometric=0), "", id="16 bits, white is zero"),
         pytest.param(tiff(grey(0, 255), photometric=0), "", id="8 bits, white is zero"),
         pytest.param(tiff(grey(255).astype(">f4"), is_packed=True), "", id="floats, big endian, deflated"),
         pytest.param(encoded(grey(1)), "value 1 was read as lesion", id="a label map of 0 and 1"),
         pytest.param(encoded(grey(255), "JPEG"), "above 127 of 255 was read as lesion", id="JPEG with its ringing"),
         pytest.param(encoded(grey(200, 40)), "above 127 of 255 was read as lesion", id="two greys, none black"),
+        pytest.param(encoded(grey(128, 127)), "above 127 of 255 was read as lesion", id="the two greys at the cut"),
     ],
 )
 def test_masks_are_read_and_what_is_not_black_and_white_is_said(data: bytes, said: str) -> None:
@@ -242,6 +244,7 @@ def files_of(*boxes: tuple[int, int, int, int]) -> list[SourceFile]:
         pytest.param([(20, 40, 30, 45), (22, 38, 32, 43)], {1: 300}, id="the second inside the first: one lesion"),
         pytest.param([(22, 38, 32, 43), (20, 40, 30, 45)], {1: 300}, id="the first inside the second"),
         pytest.param([(20, 40, 30, 40), (20, 40, 42, 50), (20, 40, 30, 50)], {1: 400}, id="a third that spans both"),
+        pytest.param([(20, 40, 30, 40), (20, 40, 42, 50), (20, 40, 30, 48)], {1: 400}, id="or most of both"),
     ],
 )
 def test_each_file_is_a_lesion_of_its_own_unless_it_draws_another_once_more(

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from busi_core.errors import PromotionError
 from busi_core.evaluation import ScanResult
+from busi_core.metrics.bootstrap import Interval
 from busi_core.metrics.calibration import CALIBRATION_ERROR
 from busi_core.metrics.classification import roc_auc
 from busi_core.promotion import figures
@@ -256,6 +257,52 @@ def test_a_part_with_few_lesions_is_shown_and_does_not_count() -> None:
     assert decision.outcome == NON_INFERIOR
 
 
+def gain(figure: str, estimate: float, low: float, high: float, *, part: str = "all", scans: int = 300) -> Gain:
+    """By hand; the interval need not lie evenly."""
+    return Gain(figure, part, 0.8 + estimate, 0.8, Interval(estimate, low, high), scans)
+
+
+@pytest.fixture(scope="module")
+def alike() -> dict[str, Gain]:
+    """What a model gains over itself: nothing."""
+    return measure_gains(paired(results(), results(), flags=(FLAG, FLAG)), 0.9, RULES.bootstrap)
+
+
+def test_a_loss_that_is_shown_is_worse_also_where_another_figure_cannot_be_told(alike: dict[str, Gain]) -> None:
+    """More scans would not make it good."""
+    lost = gain(figures.LESION_DICE, -0.2, -0.3, -0.1)
+    unclear = gain(figures.AUC, 0.0, -0.4, 0.4)
+    decision = decide(alike | {lost.figure: lost, unclear.figure: unclear}, [], COUNTS, RULES)
+    assert standings(decision)[figures.AUC] == OPEN
+    assert decision.outcome == WORSE
+    assert "Lesion Dice is shown to be worse" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(("high", "outcome"), [(0.1, NON_INFERIOR), (-0.01, WORSE)], ids=["by chance", "shown"])
+def test_a_part_is_worse_only_where_the_whole_interval_says_so(
+    alike: dict[str, Gain], high: float, outcome: str
+) -> None:
+    part = gain(figures.LESION_DICE, -0.3, -0.5, high, part="small lesions")
+    assert decide(alike, [part], COUNTS, RULES).outcome == outcome
+
+
+@pytest.mark.parametrize(("missing", "outcome"), [(0, WORSE), (1, NON_INFERIOR)])
+def test_a_part_counts_from_the_smallest_number_of_scans_on(alike: dict[str, Gain], missing: int, outcome: str) -> None:
+    scans = RULES.subgroups.smallest - missing
+    part = gain(figures.LESION_DICE, -0.3, -0.5, -0.1, part="small lesions", scans=scans)
+    assert decide(alike, [part], COUNTS, RULES).outcome == outcome
+
+
+def test_a_scan_at_the_very_cut_off_is_flagged_for_the_gate_as_it_is_for_the_reader() -> None:
+    read = results()
+    scan = next(one for one in read if one.truth == "malignant")
+    cutoff = (scan.probabilities or ())[2]
+    position = sorted(one.id for one in read).index(scan.id)
+    both = paired(read, read, flags=(cutoff, cutoff + 1e-9))
+    assert both.candidate.flagged[position]
+    assert not both.in_service.flagged[position]
+
+
 # ---- Held to outside implementations ------------------------------------------------------------------------------
 
 
@@ -375,6 +422,24 @@ def test_an_edited_verdict_is_none(tmp_path: Path, bad: Verdict, path: tuple[Any
     inner[path[-1]] = value
     file.write_text(json.dumps(content))
     assert read_verdict(tmp_path / "next", "tiny", RULES) is None
+
+
+def test_a_verdict_that_says_more_than_its_figures_is_none_however_well_it_is_sealed(
+    tmp_path: Path, good: Verdict, bad: Verdict
+) -> None:
+    """Its checksum tells a flipped bit, not who wrote it."""
+    write_verdict(tmp_path / "next", replace(bad, outcome=BETTER))
+    assert read_verdict(tmp_path / "next", "tiny", RULES) is None
+    write_verdict(tmp_path / "next", replace(bad, outcome=BETTER, comparisons=good.comparisons[:1]))
+    assert read_verdict(tmp_path / "next", "tiny", RULES) is None
+
+
+def test_a_verdict_on_others_is_none_under_whatever_name_it_lies(tmp_path: Path, good: Verdict) -> None:
+    write_verdict(tmp_path / "next", replace(good, candidate=replace(FIRST, version="another")))
+    assert read_verdict(tmp_path / "next", "tiny", RULES) is None
+    write_verdict(tmp_path / "next", good)
+    (tmp_path / "next/verdict-tiny.json").rename(tmp_path / "next/verdict-other.json")
+    assert read_verdict(tmp_path / "next", "other", RULES) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"sha256": 1, "schema": 1}'])
