@@ -20,6 +20,7 @@ from busi_core.model_card import LIMITS, format_figures, format_model_card
 from busi_core.models.checkpoint import EVALUATION_FILE, read_card
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.registry import read_registry
+from busi_core.worth import say_peaks
 from busi_core.study.document import format_reproduction
 from busi_core.study.reproduce import JSON_FILE, PAGE_FILE, read_study
 
@@ -68,6 +69,12 @@ def test_the_readme_says_how_little_is_known_of_normals(version: Path) -> None:
         given = [one.has_mask for one in report.results if one.truth == "normal"]
         share = share_interval(sum(given), len(given))
         assert not given or f"{share.low:.3f} to {share.high:.3f}".replace("0.", ".") in normals
+
+
+def test_the_readme_says_how_seldom_a_heat_map_leads_to_a_lesion(version: Path) -> None:
+    card = read_card(version)
+    assessed = read_assessment(version, version=card.version, sha256=card.sha256)
+    assert say_peaks(assessed) in " ".join(README.split())
 
 
 def test_the_card_counts_the_scans_that_are_in_no_test() -> None:
