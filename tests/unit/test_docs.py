@@ -20,9 +20,9 @@ from busi_core.model_card import LIMITS, format_figures, format_model_card
 from busi_core.models.checkpoint import EVALUATION_FILE, read_card
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.registry import read_registry
-from busi_core.worth import say_peaks
 from busi_core.study.document import format_reproduction
 from busi_core.study.reproduce import JSON_FILE, PAGE_FILE, read_study
+from busi_core.worth import say_peaks
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "weights"
