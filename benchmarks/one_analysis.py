@@ -41,7 +41,8 @@ from busi_core import (
 )
 from busi_core.assessment import ASKED, pool_figures, read_assessment
 from busi_core.explain.catalogue import DEEPEST
-from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
+from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.preprocess import prepare_image, upsample
 from busi_core.models.checkpoint import ModelCard, load_readers
 

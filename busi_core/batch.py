@@ -26,7 +26,8 @@ from busi_core.errors import InvalidImageError
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import Finding, read_finding
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.overlay import draw_mask, mask_png
+from busi_core.imaging.encode import mask_png
+from busi_core.imaging.overlay import draw_mask
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.report import ReportPictures, ReportScan, reading_record

@@ -25,7 +25,7 @@ import numpy as np
 from busi_core.audit import AuditLog
 from busi_core.errors import DatasetError, OutputError
 from busi_core.files import flush_folder, write_atomically
-from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.types import Diagnosis, Grey, Mask
 
 SCHEMA = 1

@@ -39,8 +39,9 @@ from busi_core.folder_results import (
     write_results,
 )
 from busi_core.imaging.decode import decode_image
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.limits import MAX_FILE_BYTES, require_sensible_bytes
-from busi_core.imaging.overlay import draw_heatmap, encode_png, mask_png
+from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.preprocess import upsample
 from busi_core.locks import hold_folder
 from busi_core.regular import read_regular

@@ -7,7 +7,7 @@ from pathlib import Path
 from busi_core.data.records import Record
 from busi_core.data.splits import FOLDS, Split
 from busi_core.errors import OutputError
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from busi_core.errors import OutputError
 from busi_core.types import FloatMap, Mask, Rgb
 
 LESION_RGB = (79, 216, 255)  # the viewer's light blue; stands apart from grey and from the heat map's colours
@@ -22,7 +21,6 @@ OUTLINE_HALO_RGB = (0, 0, 0)
 DOUBT_RGB = (255, 176, 0)  # amber: apart from blue for colour-blind readers too
 FILL_OPACITY = 0.2
 DOUBT_OPACITY = 0.4
-COLOUR_PNG = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)  # speckle never repeats: a sixth faster
 HEAT_STOPS = ("#4a0c6b", "#781c6d", "#a52c60", "#cf4446", "#ed6925", "#fb9b06", "#f7d13d", "#fcffa4")  # inferno
 
 
@@ -56,26 +54,6 @@ def draw_heatmap(rgb: Rgb, evidence: FloatMap) -> Rgb:
     drawn = np.array(rgb)
     cv2.copyTo(half.astype(np.uint8), (evidence > 0).astype(np.uint8), drawn)
     return drawn
-
-
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of (height, width) grey or (height, width, 3) RGB; holds pixels and nothing else.
-
-    Raises:
-        OutputError: The encoder refused.
-    """
-    if pixels.ndim == 2:
-        done, encoded = cv2.imencode(".png", pixels)
-    else:
-        done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), COLOUR_PNG)
-    if not done:
-        raise OutputError("The picture could not be written as PNG.", remedy="Try again with another image.")
-    return encoded.tobytes()
-
-
-def mask_png(mask: Mask) -> bytes:
-    """A mask as an 8-bit PNG, 0 outside and 255 inside."""
-    return encode_png(mask.astype(np.uint8) * 255)
 
 
 def _blend(rgb: Rgb, colours: NDArray[np.uint8], opacity: NDArray[np.float32]) -> Rgb:

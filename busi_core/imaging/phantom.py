@@ -25,6 +25,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 from numpy.typing import ArrayLike, NDArray
 
+from busi_core.imaging.encode import encode_png
 from busi_core.types import Diagnosis, Grey, Mask
 
 Field: TypeAlias = NDArray[np.float32]  # (height, width), one number for each pixel
@@ -152,7 +153,7 @@ class SimulatedScan:
 
     def png(self) -> bytes:
         """The image as an 8-bit grey PNG file."""
-        return cv2.imencode(".png", self.grey)[1].tobytes()
+        return encode_png(self.grey)
 
 
 @dataclass(frozen=True, eq=False)

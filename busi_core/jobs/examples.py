@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from busi_core.data.dataset import Samples
 from busi_core.files import write_atomically
-from busi_core.imaging.overlay import draw_mask, encode_png
+from busi_core.imaging.encode import encode_png
+from busi_core.imaging.overlay import draw_mask
 from busi_core.imaging.preprocess import normalise
 from busi_core.jobs.run_folder import EXAMPLES_DIR
 from busi_core.models.network import build_network

@@ -5,7 +5,8 @@ import numpy as np
 
 from busi_core.data.pairing import Case
 from busi_core.errors import InvalidImageError
-from busi_core.imaging.overlay import draw_mask, encode_png
+from busi_core.imaging.encode import encode_png
+from busi_core.imaging.overlay import draw_mask
 from busi_core.managed.look import read_scan
 from busi_core.managed.marks import Box, find_marks
 from busi_core.types import Rgb

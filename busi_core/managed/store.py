@@ -29,7 +29,7 @@ from busi_core.data.records import Record
 from busi_core.database import transaction
 from busi_core.errors import DatasetError, InvalidImageError, OutputError
 from busi_core.files import flush_folder, write_atomically
-from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.managed.fingerprints import Fingerprints, encode_fingerprints, read_fingerprints
 from busi_core.managed.look import read_scan
 from busi_core.managed.removal import DATASETS_DIR, REMOVED_FILE

@@ -19,7 +19,7 @@ from busi_core.batch import ScanRow, read_cases
 from busi_core.batch_tables import same_pixels, summarise
 from busi_core.data.pairing import Batch, Case, pair_files
 from busi_core.data.sources import SourceFile, list_uploads
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.report import Summary
 from pages.components.budget import QUEUE_KEY, room_left, say_full
 from pages.components.metrics import Outcome, count_reading

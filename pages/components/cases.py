@@ -10,7 +10,7 @@ import streamlit as st
 from busi_core import Diagnosis, InvalidImageError, simulate_scan
 from busi_core.data.pairing import Batch, Case, pair_files, pair_folders
 from busi_core.data.sources import SourceFile, list_uploads
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.types import Grey
 from pages.components.budget import CASES_KEY, room_left, say_full
 from pages.components.uploads import Upload, cap_uploads, open_uploads, say_left_over

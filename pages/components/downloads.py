@@ -8,7 +8,8 @@ import streamlit as st
 from busi_core import Analysis, Finding
 from busi_core.batch import Truth
 from busi_core.explain.gradcam import LESION
-from busi_core.imaging.overlay import caption, draw_mask, encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
+from busi_core.imaging.overlay import caption, draw_mask
 from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.conformal import USUAL_COVERAGE
 from busi_core.report import (

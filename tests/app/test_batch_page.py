@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from uploads import pack
 from versions import make_analyser, write_version
 
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service

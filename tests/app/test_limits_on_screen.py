@@ -17,7 +17,7 @@ from busi_core.assessment import read_assessment
 from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
 from busi_core.findings import read_finding
-from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE
 from busi_core.registry import REGISTRY_FILE, read_registry

@@ -20,7 +20,7 @@ from busi_core import Analyser, Diagnosis, decode_image, simulate_scan
 from busi_core.batch_tables import rows_csv
 from busi_core.comparison import compare_scan
 from busi_core.data.truth import read_reference
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from pages.components.batch_queue import BatchQueue
 from pages.components.cases import CaseList, scan_key
 from pages.components.compare_viewer import ShownReading, pack_case

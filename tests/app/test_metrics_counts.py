@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from versions import make_analyser
 
 from busi_core import InvalidImageError, simulate_scan
-from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.encode import encode_png
 from busi_core.types import Diagnosis
 from pages.components import metrics
 from pages.components.batch_queue import BatchQueue

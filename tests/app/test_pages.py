@@ -12,7 +12,7 @@ from files import dicom
 from streamlit.testing.v1 import AppTest
 
 from busi_core import Analyser, Analysis
-from busi_core.imaging.overlay import encode_png
+from busi_core.imaging.encode import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
 

@@ -29,7 +29,7 @@ from uploads import pack  # noqa: E402
 from versions import write_version  # noqa: E402
 from workshop import kill  # noqa: E402
 
-from busi_core.imaging.overlay import mask_png  # noqa: E402
+from busi_core.imaging.encode import mask_png  # noqa: E402
 from busi_core.imaging.phantom import simulate_scan  # noqa: E402
 from busi_core.locks import is_held  # noqa: E402
 from busi_core.registry import put_into_service, read_registry  # noqa: E402

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
 from busi_core.data.records import read_busi
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.settings import read_settings
 from busi_core.types import Diagnosis

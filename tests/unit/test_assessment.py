@@ -35,7 +35,7 @@ from busi_core.errors import DatasetError
 from busi_core.evaluation import ScanResult, summarise
 from busi_core.foreign import foreign_pictures
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.imaging.preprocess import upsample
 from busi_core.limits import Limits, write_limits

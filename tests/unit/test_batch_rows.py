@@ -22,7 +22,7 @@ from busi_core.data.sources import list_uploads
 from busi_core.explain.gradcam import LESION
 from busi_core.findings import read_finding
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.metrics.bootstrap import bootstrap_interval
 from busi_core.metrics.segmentation import count_overlap, hd95

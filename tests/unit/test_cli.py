@@ -22,7 +22,7 @@ from busi_core.cli import main, make_parser, measuring
 from busi_core.data import sources
 from busi_core.data.splits import read_folds
 from busi_core.evaluation import read_reports
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import read_limits
 from busi_core.models.checkpoint import read_card

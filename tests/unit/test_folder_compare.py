@@ -11,7 +11,7 @@ import pytest
 from busi_core import folder_compare
 from busi_core.cli import main
 from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan
 from busi_core.service import Analyser
 from busi_core.types import Diagnosis

@@ -21,7 +21,7 @@ from busi_core.data.pixel_hash import pixel_hash
 from busi_core.data.truth import Reference
 from busi_core.errors import InvalidImageError, OutputError
 from busi_core.folder import Outcome, analyse_plan, plan_paths
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.report import RECORD_SCHEMA, read_by
 from busi_core.service import Analyser

@@ -26,7 +26,7 @@ from busi_core.findings import read_finding
 from busi_core.folder import Outcome, analyse_plan, plan_paths
 from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.decode import decode_image
-from busi_core.imaging.overlay import encode_png, mask_png
+from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE, Limits, _checksum, read_limits, write_limits
 from busi_core.metrics.conformal import IN_DOUBT_BELOW, measure_nonconformity

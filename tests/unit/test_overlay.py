@@ -19,8 +19,6 @@ from busi_core.imaging.overlay import (
     draw_doubt,
     draw_heatmap,
     draw_mask,
-    encode_png,
-    mask_png,
 )
 from busi_core.report_pdf.fonts import font_files, printable
 from busi_core.types import Mask, Rgb
@@ -130,29 +128,6 @@ def test_the_colours_are_those_of_the_viewer() -> None:
     source = MAPS.read_text(encoding="utf-8")
     (listed,) = re.findall(r"INFERNO = \[([^\]]+)\]", source)
     assert tuple(re.findall(r'"(#[0-9a-f]{6})"', listed)) == HEAT_STOPS
-
-
-def test_a_png_is_the_pixels_in_their_order_and_nothing_else(scan: Rgb) -> None:
-    """U3, U16: no text, time or profile travels along."""
-    data = encode_png(scan)
-    picture = opened(data)
-    assert picture.format == "PNG"
-    assert np.array_equal(np.array(picture), scan)
-    assert set(re.findall(rb"(IHDR|IDAT|IEND|tEXt|zTXt|iTXt|eXIf|tIME|iCCP|pHYs)", data)) == {b"IHDR", b"IDAT", b"IEND"}
-    assert not picture.info
-
-
-def test_a_grey_png_stays_grey() -> None:
-    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    picture = opened(encode_png(grey))
-    assert picture.mode == "L"
-    assert np.array_equal(np.array(picture), grey)
-
-
-def test_a_mask_file_is_8_bits_of_0_and_255_at_the_scans_size(lesion: Mask) -> None:
-    picture = opened(mask_png(lesion))
-    assert (picture.mode, picture.size) == ("L", (100, 80))
-    assert np.array_equal(np.array(picture), np.where(lesion, 255, 0))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from busi_core.batch import read_cases, report_scan
 from busi_core.batch_tables import summarise
 from busi_core.data.pairing import pair_files
 from busi_core.data.sources import list_uploads
-from busi_core.imaging.overlay import mask_png
+from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.report import (

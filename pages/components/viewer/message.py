@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_core import DecodedImage
+from busi_core.imaging.encode import encode_png
 from busi_core.types import Heatmap
 
 LENGTH_BYTES: Final = 4
@@ -75,10 +76,7 @@ def scan_png(image: DecodedImage, height: int, width: int) -> bytes:
     """The scan on a grid of this size, grey when its colours carry nothing."""
     red, green, blue = np.moveaxis(image.rgb, -1, 0)
     is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
-    pixels = red if is_grey else image.rgb[..., ::-1]  # OpenCV writes blue first
+    pixels = red if is_grey else image.rgb
     if (height, width) != (image.height, image.width):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))
-    if not done:
-        raise ValueError(f"could not encode a scan of {width} x {height} pixels")
-    return encoded.tobytes()
+    return encode_png(pixels)
