@@ -44,6 +44,7 @@ from busi_core.models.checkpoint import (
 )
 from busi_core.models.familiarity import Description, describe
 from busi_core.models.interpret import class_scores, interpret, pixel_cutoff
+from busi_core.models.ncnn_net import carry_by_ncnn
 from busi_core.models.network import LesionNet, Network, Outputs
 from busi_core.models.reading import arrange_for_reading
 from busi_core.models.second_opinion import agree
@@ -116,6 +117,8 @@ class Analyser:
         self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
+        if device.type == "cpu":
+            self._reader = carry_by_ncnn(self._reader, card.preprocess.side)
         self._readers = (self._reader, *map(arrange_for_reading, others))
         self._written = (network, *others) if device.type != "cpu" else (network,)  # for copies; there none is needed
         self.device = device

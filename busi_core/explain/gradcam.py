@@ -29,14 +29,16 @@ def explain_scan(
         The outputs, one raw map (rows, columns) a class (empty without a class head), and the mask's raw map.
         Raw: the weighted sum of the features after ReLU, neither resized nor scaled.
     """
+    if network.has_own_gradient:
+        return _explain_by_own_gradient(network, features, threshold)
     with torch.enable_grad():
         explained = {len(features) - 1, network.mask_level % len(features)}
         features = [level.detach().requires_grad_(place in explained) for place, level in enumerate(features)]
         outputs = network.decode(features)
         scores: Sequence[Tensor] = [] if outputs.class_logits is None else list(outputs.class_logits[0])
         class_maps = [network.locate(raw_gradcam(score, features[-1]), features) for score in scores]
-        cutoff = threshold(outputs) if callable(threshold) else threshold
-        lesion_map = raw_gradcam(_lesion_score(outputs.mask_logits, cutoff), features[network.mask_level])
+        lesion_score = _lesion_score(outputs.mask_logits, _cutoff(threshold, outputs))
+        lesion_map = raw_gradcam(lesion_score, features[network.mask_level])
     return outputs, class_maps, lesion_map
 
 
@@ -51,11 +53,31 @@ def explain_classes(network: Network, features: Sequence[Tensor]) -> tuple[Outpu
         return outputs, class_maps
     with torch.no_grad():
         outputs = network.decode(features)
+    return outputs, _explain_by_head(network, outputs, features)
+
+
+def _explain_by_head(network: Network, outputs: Outputs, features: Sequence[Tensor]) -> list[Tensor]:
+    """The map of each class, of a head that looks at the deepest features and at a detached mask."""
     with torch.enable_grad():
         deepest = outputs.features.detach().requires_grad_()
         logits = network.classify(deepest, outputs.mask_logits)
         scores: Sequence[Tensor] = [] if logits is None else list(logits[0])
-        return outputs, [network.locate(raw_gradcam(score, deepest), features) for score in scores]
+        return [network.locate(raw_gradcam(score, deepest), features) for score in scores]
+
+
+def _explain_by_own_gradient(
+    network: Network, features: Sequence[Tensor], threshold: float | Callable[[Outputs], float]
+) -> tuple[Outputs, list[Tensor], Tensor]:
+    """`explain_scan` where the network itself goes back through its decoder."""
+
+    def seed(outputs: Outputs) -> Tensor:
+        with torch.enable_grad():
+            logits = outputs.mask_logits.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(_lesion_score(logits, _cutoff(threshold, outputs)), logits)
+        return gradient
+
+    outputs, gradient = network.decode_and_return(features, seed)
+    return outputs, _explain_by_head(network, outputs, features), _weigh(gradient, features[-1])
 
 
 def raw_gradcam(score: Tensor, features: Tensor) -> Tensor:
@@ -66,8 +88,7 @@ def raw_gradcam(score: Tensor, features: Tensor) -> Tensor:
         features: (1, channels, rows, columns), requiring a gradient.
     """
     (gradient,) = torch.autograd.grad(score, features, retain_graph=True)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return (weights * features.detach()).sum(dim=1).clamp(min=0)[0]
+    return _weigh(gradient, features)
 
 
 def relative(raw: Tensor) -> Tensor:
@@ -88,6 +109,15 @@ def lesion_pixels(mask_logits: Tensor, threshold: float) -> Tensor:
     """
     probabilities = lesion_logits(mask_logits.detach())[:, 0].sigmoid()
     return probabilities >= min(threshold, float(probabilities.amax()))
+
+
+def _weigh(gradient: Tensor, features: Tensor) -> Tensor:
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * features.detach()).sum(dim=1).clamp(min=0)[0]
+
+
+def _cutoff(threshold: float | Callable[[Outputs], float], outputs: Outputs) -> float:
+    return threshold(outputs) if callable(threshold) else threshold
 
 
 def _lesion_score(mask_logits: Tensor, threshold: float) -> Tensor:

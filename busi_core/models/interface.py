@@ -5,7 +5,7 @@
 The two halves are public because a heat map differentiates the second by the last feature map of the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,10 +33,12 @@ class Network(nn.Module):
         mask_level: Which of the feature maps the heat map of the mask is made from; class maps come from the last.
         class_from_mask: The class is read from the pixels' logits and not from the features themselves, so its
             heat map needs the way back through the mask.
+        has_own_gradient: Nothing here can be differentiated by torch; `decode_and_return` goes the way back.
     """
 
     mask_level = -1
     class_from_mask = False
+    has_own_gradient = False
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Feature maps of (batch, channels, side, side), finest first."""
@@ -44,6 +46,20 @@ class Network(nn.Module):
 
     def decode(self, features: Sequence[Tensor]) -> Outputs:
         """Heads on the feature maps; differentiable by the last of them."""
+        raise NotImplementedError
+
+    def decode_and_return(
+        self, features: Sequence[Tensor], seed: Callable[[Outputs], Tensor]
+    ) -> tuple[Outputs, Tensor]:
+        """Decode one image's features and go back from the mask to the deepest of them, without torch's gradients.
+
+        Args:
+            features: Of `encode`.
+            seed: From the outputs the gradient of a score by the mask logits, of their shape.
+
+        Returns:
+            The outputs, and the gradient of that score by the last feature map, of its shape.
+        """
         raise NotImplementedError
 
     def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:

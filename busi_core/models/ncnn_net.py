@@ -1,0 +1,222 @@
+"""The network rearranged for reading, carried out by ncnn on a processor: the same answers to rounding, in less time.
+
+    ReadingNet --carry_by_ncnn--> NcnnNet: encode, decode, classify as before
+
+ncnn convolves 3 x 3 by Winograd's minimal filtering (Lavin and Gray, arXiv:1509.09308): for 6 x 6 pixels 64 products in
+place of 324. Its answers are held to torch's on noise before it may read; where they differ torch goes on reading.
+"""
+
+import logging
+import operator
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from busi_core.models.interface import Network, Outputs
+from busi_core.models.ncnn_graph import Blob, Compiled, Graph, Run, compile_graph
+from busi_core.models.reading import AGREEMENT, ReadingNet
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownLayerError(Exception):
+    """The network holds something that is not told to ncnn here."""
+
+
+def carry_by_ncnn(network: Network, side: int) -> Network:
+    """The network as ncnn carries it out.
+
+    Args:
+        network: On the CPU, in single precision.
+        side: Of the images that it will read.
+
+    Returns:
+        An `NcnnNet`, or the network itself when it is no `ReadingNet`, when ncnn cannot take it, or where what ncnn
+        says is another thing.
+    """
+    if not isinstance(network, ReadingNet) or network.mask_head[0].weight.dtype != torch.float32:
+        return network
+    try:
+        carried = NcnnNet(network)
+        if _agree(network, carried, side):
+            return carried
+        reason = "it says something else"
+    except (UnknownLayerError, OSError, RuntimeError) as error:
+        reason = str(error)
+    logger.warning("ncnn does not read, torch does: %s", reason)
+    return network
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """For a number of threads: both halves of the network."""
+
+    threads: int
+    encoder: Compiled
+    decoder: Compiled
+
+
+class NcnnNet(Network):
+    """A `ReadingNet` whose convolutions ncnn carries out, with the way back of the mask's heat map."""
+
+    has_own_gradient = True
+
+    def __init__(self, network: ReadingNet) -> None:
+        """Raises:
+        UnknownLayerError: The encoder or the heads hold a layer that is not told to ncnn.
+        OSError, RuntimeError: As `compile_graph`.
+        """
+        super().__init__()
+        self.network = network
+        self._encoder, self._decoder = _Encoder(network.encoder), _Decoder(network)
+        self._preparing = threading.Lock()
+        self._prepared = self._prepare()
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """As `ReadingNet.encode`, without a gradient."""
+        compiled, found = self._prepare().encoder, []
+        for image in images:
+            run = compiled.begin()
+            run.give(self._encoder.image, image.numpy())
+            found.append([run.find(blob) for blob in self._encoder.features])
+        return [images, *(torch.from_numpy(np.stack(level)) for level in zip(*found, strict=True))]
+
+    def decode(self, features: Sequence[Tensor]) -> Outputs:
+        """As `ReadingNet.decode`, without a gradient."""
+        compiled, found = self._prepare().decoder, []
+        for number in range(len(features[0])):
+            run = self._decoder.begin(compiled, [level[number] for level in features])
+            found.append(run.find(self._decoder.mask_logits))
+        mask_logits = torch.from_numpy(np.stack(found))
+        return Outputs(mask_logits, self.classify(features[-1], mask_logits), features[-1])
+
+    def decode_and_return(self, features: Sequence[Tensor], seed: Callable[[Outputs], Tensor]) -> tuple[Outputs, Tensor]:
+        """As `Network.decode_and_return`, for one image."""
+        run = self._decoder.begin(self._prepare().decoder, [level[0].detach() for level in features])
+        mask_logits = torch.from_numpy(run.find(self._decoder.mask_logits))[None]
+        outputs = Outputs(mask_logits, self.classify(features[-1], mask_logits), features[-1])
+        run.give(self._decoder.seed, seed(outputs)[0].numpy())
+        return outputs, torch.from_numpy(run.find(self._decoder.gradient))[None]
+
+    def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
+        """As `ReadingNet.classify`."""
+        return self.network.classify(deepest, mask_logits)
+
+    def _prepare(self) -> _Prepared:
+        """For as many threads as torch takes now, which scans that are read side by side share."""
+        threads = torch.get_num_threads()
+        with self._preparing:
+            if not hasattr(self, "_prepared") or self._prepared.threads != threads:
+                encoder = compile_graph(self._encoder.graph, self._encoder.features, threads)
+                decoder = compile_graph(
+                    self._decoder.graph, [self._decoder.mask_logits, self._decoder.gradient], threads
+                )
+                self._prepared = _Prepared(threads, encoder, decoder)
+            return self._prepared
+
+
+class _Encoder:
+    """(channels, side, side) -> the feature maps below the image itself, finest first."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.graph = Graph()
+        self.image = self.graph.take_in()
+        tracer = _Tracer()
+        blobs: dict[fx.Node, Blob] = {}
+        for node in tracer.trace(encoder).nodes:
+            if node.op == "placeholder":
+                blobs[node] = self.image
+            elif node.op == "call_module":
+                blobs[node] = self._apply(tracer.root.get_submodule(str(node.target)), blobs[node.args[0]])
+            elif node.op == "call_function" and node.target is operator.add:
+                blobs[node] = self.graph.add(*(blobs[term] for term in node.args))
+            elif node.op == "output":
+                self.features = [blobs[level] for level in node.args[0][1:]]
+            else:
+                raise UnknownLayerError(f"no layer of ncnn is known for {node.op} {node.target}")
+
+    def _apply(self, module: nn.Module, source: Blob) -> Blob:
+        if isinstance(module, nn.Identity):
+            return source
+        if isinstance(module, nn.ReLU):
+            return self.graph.rectify(source)
+        if isinstance(module, nn.Conv2d):
+            return _convolve(self.graph, source, module)
+        raise UnknownLayerError(f"no layer of ncnn is known for {type(module).__name__}")
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+
+
+class _Decoder:
+    """Feature maps -> mask logits; and the gradient of the deepest map from one of the logits."""
+
+    def __init__(self, network: ReadingNet) -> None:
+        head, *rest = network.mask_head
+        if not isinstance(head, nn.Conv2d) or any(isinstance(part, nn.Conv2d) for part in rest):
+            raise UnknownLayerError("a mask head of one convolution is known")
+        self.graph = graph = Graph()
+        current = self._deepest = graph.take_in()
+        self._skips: list[Blob] = []  # deepest first
+        passed: list[tuple[Blob, Blob]] = []
+        for block in network.blocks:
+            grown = graph.convolve_transposed(current, block.below, block.first_bias, stride=2, padding=1)
+            if block.beside is not None:
+                self._skips.append(graph.take_in())
+                grown = graph.add(grown, graph.convolve(self._skips[-1], block.beside))
+            grown = graph.rectify(grown)
+            current = graph.rectify(graph.convolve(grown, block.second, block.second_bias))
+            passed.append((grown, current))
+        self.mask_logits = _convolve(graph, current, head)
+        self.seed = graph.take_in()
+        gradient = graph.convolve(self.seed, _returned(head.weight))
+        for block, (grown, out) in zip(reversed(network.blocks), reversed(passed), strict=True):
+            gradient = graph.multiply(gradient, graph.is_positive(out))
+            gradient = graph.convolve(gradient, _returned(block.second))
+            gradient = graph.multiply(gradient, graph.is_positive(grown))
+            gradient = graph.convolve(gradient, block.below, stride=2)
+        self.gradient = gradient
+
+    def begin(self, compiled: Compiled, features: Sequence[Tensor]) -> Run:
+        """A run on the features of one image, finest first, each (channels, rows, columns)."""
+        run = compiled.begin()
+        run.give(self._deepest, features[-1].numpy())
+        for blob, level in zip(self._skips, reversed(features[1:-1]), strict=True):
+            run.give(blob, level.numpy())
+        return run
+
+
+def _convolve(graph: Graph, source: Blob, module: nn.Conv2d) -> Blob:
+    """Padding: timm's `Conv2dSame` pads by itself, as TensorFlow does."""
+    square = all(len(set(pair)) == 1 for pair in (module.stride, module.dilation))
+    if not square or module.dilation[0] != 1 or module.groups not in (1, module.in_channels, module.out_channels):
+        raise UnknownLayerError(f"no layer of ncnn is known for {module}")
+    padding = None if type(module).__name__ == "Conv2dSame" else int(module.padding[0])
+    return graph.convolve(
+        source, module.weight, module.bias, stride=module.stride[0], padding=padding, groups=module.groups
+    )
+
+
+def _returned(weight: Tensor) -> Tensor:
+    """What a 3 x 3 convolution with a margin of 1 is on the way back: (out, in, 3, 3) -> (in, out, 3, 3)."""
+    return weight.transpose(0, 1).flip(2, 3)
+
+
+def _agree(one: ReadingNet, other: NcnnNet, side: int) -> bool:
+    """On noise of the side that will be read, since ncnn chooses its ways by it."""
+    channels = next(module for module in one.modules() if isinstance(module, nn.Conv2d)).in_channels
+    noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = one.encode(noise)
+        pairs = list(zip(features, other.encode(noise), strict=True))
+    deepest = features[-1].requires_grad_()
+    expected = one.decode([*features[:-1], deepest]).mask_logits
+    outputs, gradient = other.decode_and_return(features, lambda outputs: torch.ones_like(outputs.mask_logits))
+    pairs += [(expected.detach(), outputs.mask_logits), (torch.autograd.grad(expected.sum(), deepest)[0], gradient)]
+    return all(bool((a - b).abs().amax() <= AGREEMENT * a.abs().amax()) for a, b in pairs)
