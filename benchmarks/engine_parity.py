@@ -31,7 +31,7 @@ from busi_core.data.records import Record, read_bus_bra, read_busi
 from busi_core.imaging.preprocess import Box
 from busi_core.models.checkpoint import load_readers
 from busi_core.models.network import Network, Outputs
-from busi_core.models.reading import ReadingNet
+from busi_core.models.reading import ReadingNet, arrange_for_reading
 from busi_core.service import _Raw
 
 MIN_MEAN_IOU, MIN_IOU, MIN_CORRELATION = 0.995, 0.98, 0.999
@@ -114,7 +114,7 @@ class Bf16Decoder(Alone):
 
     def __init__(self, analyser: Analyser) -> None:
         super().__init__(analyser)
-        self._reader = Bf16Blocks(cast(ReadingNet, self._reader))
+        self._reader = Bf16Blocks(cast(ReadingNet, arrange_for_reading(analyser._network)))
         self._readers, self._on_cpu = (self._reader,), {0: self._reader}
 
 

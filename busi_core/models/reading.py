@@ -46,7 +46,7 @@ class ReadingNet(Network):
         self.blocks = nn.ModuleList()
         below = network.encoder.out_channels[-1]
         for block in network.decoder.blocks:
-            self.blocks.append(_FoldedBlock(block, below))
+            self.blocks.append(FoldedBlock(block, below))
             below = block.conv2[0].out_channels
         self.mask_head, self.class_head = network.mask_head, network.class_head
         self._is_lesion_aware = network.is_lesion_aware
@@ -69,7 +69,7 @@ class ReadingNet(Network):
         return classify_pooled(self.class_head, self._is_lesion_aware, deepest, mask_logits)
 
 
-class _FoldedBlock(nn.Module):
+class FoldedBlock(nn.Module):
     """A decoder block: (1, below, s, s) and a skip (1, skip, 2s, 2s) or None -> (1, out, 2s, 2s)."""
 
     def __init__(self, block: Any, below: int) -> None:
