@@ -8,7 +8,8 @@ In turn, on the same scan, so that a busy machine slows all of them; medians of 
                the mean over scans, of which so many ask as `busi evaluate --all` counted
     plain      the same network eagerly in fp32, as written, and the grad-cam package once, for the likeliest class
     resnet18   one eager fp32 forward pass of a ResNet-18 U-Net at 256 px: the usual small network
-    bare       one forward pass, nothing else: as written, rearranged for reading, in OpenVINO; the fastest one counts
+    bare       one forward pass, nothing else: as written, rearranged for reading in torch and by ncnn, in OpenVINO; the
+               fastest one counts
     graph      network and heat maps as one computation (reading_graph.py), in OpenVINO where it is installed
 Decoding the file, and drawing and writing mask and heat map as PNG, are timed apart. On a GPU also: many scans at once,
 and the share of the card's measured matrix rate. Needs neither OpenVINO nor the grad-cam package; without them their
@@ -45,6 +46,8 @@ from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.overlay import draw_heatmap
 from busi_core.imaging.preprocess import prepare_image, upsample
 from busi_core.models.checkpoint import ModelCard, load_readers
+from busi_core.models.ncnn_net import NcnnNet
+from busi_core.models.reading import arrange_for_reading
 
 WARM_UP = 3
 ANALYSIS, WITH_MASK_MAP = "analysis: mask, class, three heat maps", "the same with the mask's heat map"
@@ -90,7 +93,8 @@ def make_steps(analyser: Analyser, data: bytes) -> dict[str, Step]:
         **({IN_DOUBT: lambda: asking.analyse_for_batch(image)} if asking.card.second_opinion else {}),
         RESNET: without_gradient(resnet, torch.zeros(1, channels, RESNET_SIDE, RESNET_SIDE, device=device)),
         "bare pass, as written": without_gradient(network, fast),
-        "bare pass, rearranged": without_gradient(reader, fast),
+        "bare pass, rearranged, torch": without_gradient(arrange_for_reading(network), fast),
+        **({"bare pass, rearranged, ncnn": without_gradient(reader, fast)} if isinstance(reader, NcnnNet) else {}),
         "decode the file": lambda: decode_image(data),
         "draw and write two PNG": lambda: write_pictures(analysis),
     }
@@ -209,14 +213,14 @@ def report_rates(analyser: Analyser, device: torch.device) -> None:
     many = (1, MANY) if device.type == "cuda" else (1,)
     kinds = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
     rates = {kind: matrix_rate(device, kind, side=8192 if device.type == "cuda" else 1536) for kind in kinds}
-    rows = []
+    rows, arranged = [], arrange_for_reading(analyser._network)
     for count in many:
         images = analyser._to_device(torch.zeros(count, spec.channels, spec.side, spec.side))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             analyser._network(images)
         operations = counter.get_total_flops()
         for kind in kinds:
-            for name, module in (("as written", analyser._network), ("rearranged", analyser._reader)):
+            for name, module in (("as written", analyser._network), ("rearranged", arranged)):
                 with torch.autocast(device.type, kind, enabled=kind is torch.bfloat16):
                     run = without_gradient(module, images)
                     seconds = statistics.median([timed(run, device) for _ in range(15)][5:])

@@ -58,6 +58,9 @@ def explain_classes(network: Network, features: Sequence[Tensor]) -> tuple[Outpu
 
 def _explain_by_head(network: Network, outputs: Outputs, features: Sequence[Tensor]) -> list[Tensor]:
     """The map of each class, of a head that looks at the deepest features and at a detached mask."""
+    gradients = network.class_gradients(outputs.features)
+    if gradients is not None:
+        return list(torch.einsum("kc,crw->krw", gradients, outputs.features[0]).clamp(min=0))
     with torch.enable_grad():
         deepest = outputs.features.detach().requires_grad_()
         logits = network.classify(deepest, outputs.mask_logits)

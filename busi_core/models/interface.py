@@ -66,6 +66,12 @@ class Network(nn.Module):
         """Class logits alone, as `decode` gives them; differentiable by the last feature map."""
         raise NotImplementedError
 
+    def class_gradients(self, deepest: Tensor) -> Tensor | None:
+        """The gradient of each class logit by each channel of the last feature map, in the mean over its cells:
+        (classes, channels); None where it has to be asked of torch."""
+        del deepest
+        return None
+
     def locate(self, raw_map: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Put a raw class map (rows, columns) onto a grid that covers the whole input.
 

@@ -6,7 +6,9 @@ The numbers are those of ncnn's parameter table (its documents, operation-param-
 temporary folder, since ncnn reads them from memory only as long as somebody else keeps that memory.
 """
 
+import os
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ _AS_TENSORFLOW = -233  # padding 'SAME', the larger half at the end
 _FLOAT32 = b"\0\0\0\0"  # before a layer's weights: they are not compressed
 _ADD, _TIMES = 0, 2  # of BinaryOp
 _RELU = 1  # after a convolution
+_AT_ONCE = threading.BoundedSemaphore(os.cpu_count() or 1)  # more of them only take memory, some 70 MB each
 
 
 @dataclass
@@ -113,17 +116,19 @@ class Run:
         self._compiled = compiled
         self._memory = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         self._given: list[NDArray[np.float32]] = []  # ncnn looks at their memory and keeps no hold of it
-
-    def __enter__(self) -> Self:
-        self._extractor = self._compiled.net.create_extractor()
+        self._extractor = compiled.net.create_extractor()
         self._extractor.set_blob_allocator(self._memory[0])
         self._extractor.set_workspace_allocator(self._memory[1])
+
+    def __enter__(self) -> Self:
+        _AT_ONCE.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:
         del self._extractor  # first: it holds blobs in that memory
         for memory in self._memory:
             memory.clear()
+        _AT_ONCE.release()
 
     def give(self, blob: Blob, values: NDArray[np.float32]) -> None:
         """Values of a blob from `take_in`, (channels, rows, columns)."""

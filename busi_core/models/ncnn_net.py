@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from busi_core.models.interface import Network, Outputs
@@ -90,7 +91,7 @@ class NcnnNet(Network):
             with Run(compiled) as run:
                 run.give(self._encoder.image, image.numpy())
                 found.append([run.find(blob) for blob in self._encoder.features])
-        return [images, *(torch.from_numpy(np.stack(level)) for level in zip(*found, strict=True))]
+        return [images, *(_together(level) for level in zip(*found, strict=True))]
 
     def decode(self, features: Sequence[Tensor]) -> Outputs:
         """As `ReadingNet.decode`, without a gradient."""
@@ -99,7 +100,7 @@ class NcnnNet(Network):
             with Run(compiled) as run:
                 self._decoder.give(run, [level[number] for level in features])
                 found.append(run.find(self._decoder.mask_logits))
-        mask_logits = torch.from_numpy(np.stack(found))
+        mask_logits = _together(found)
         return Outputs(mask_logits, self.classify(features[-1], mask_logits), features[-1])
 
     def decode_and_return(
@@ -116,6 +117,10 @@ class NcnnNet(Network):
     def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
         """As `ReadingNet.classify`."""
         return self.network.classify(deepest, mask_logits)
+
+    def class_gradients(self, deepest: Tensor) -> Tensor | None:
+        """As `ReadingNet.class_gradients`."""
+        return self.network.class_gradients(deepest)
 
     def _prepare(self) -> _Prepared:
         """For as many threads as torch takes now, which scans that are read side by side share."""
@@ -198,6 +203,11 @@ class _Decoder:
         run.give(self._deepest, features[-1].numpy())
         for blob, level in zip(self._skips, reversed(features[1:-1]), strict=True):
             run.give(blob, level.numpy())
+
+
+def _together(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
+    """(batch, ...); of one alone without a copy."""
+    return torch.from_numpy(np.stack(arrays) if len(arrays) > 1 else arrays[0][None])
 
 
 def _convolve(graph: Graph, source: Blob, module: nn.Conv2d) -> Blob:

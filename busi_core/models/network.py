@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import segmentation_models_pytorch as smp
 import torch
@@ -71,6 +72,10 @@ class LesionNet(Network):
         """Class logits from the deepest feature map and the mask; None without a class head."""
         return classify_pooled(self.class_head, self.is_lesion_aware, deepest, mask_logits)
 
+    def class_gradients(self, deepest: Tensor) -> Tensor | None:
+        """(classes, channels), since the head is linear; None without one."""
+        return pooled_gradients(self.class_head, self.is_lesion_aware, deepest)
+
 
 def classify_pooled(
     head: nn.Module | None, is_lesion_aware: bool, deepest: Tensor, mask_logits: Tensor
@@ -81,6 +86,15 @@ def classify_pooled(
     seen = _pool_twice(deepest, mask_logits.detach()) if is_lesion_aware else deepest.mean(dim=(2, 3))
     logits: Tensor = head(seen)
     return logits
+
+
+def pooled_gradients(head: nn.Sequential | None, is_lesion_aware: bool, deepest: Tensor) -> Tensor | None:
+    """What `classify_pooled` makes of a channel, in the mean over the cells: each average has weights that sum to 1."""
+    if head is None:
+        return None
+    weight, channels = cast(Tensor, head[-1].weight), deepest.shape[1]
+    both = weight[:, :channels] + weight[:, channels:] if is_lesion_aware else weight
+    return both / (deepest.shape[-2] * deepest.shape[-1])
 
 
 def _pool_twice(features: Tensor, mask_logits: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from busi_core.models.doubling import doubling_kernel
 from busi_core.models.interface import Network, Outputs
-from busi_core.models.network import LesionNet, classify_pooled
+from busi_core.models.network import LesionNet, classify_pooled, pooled_gradients
 
 PROBE_SIDE = 64  # pixels of the noise on which both arrangements of an encoder must agree, in double precision
 AGREEMENT = 1e-4  # of the largest value; the weights' own rounding stays below 1e-6
@@ -67,6 +67,10 @@ class ReadingNet(Network):
     def classify(self, deepest: Tensor, mask_logits: Tensor) -> Tensor | None:
         """As `LesionNet.classify`."""
         return classify_pooled(self.class_head, self._is_lesion_aware, deepest, mask_logits)
+
+    def class_gradients(self, deepest: Tensor) -> Tensor | None:
+        """As `LesionNet.class_gradients`."""
+        return pooled_gradients(self.class_head, self._is_lesion_aware, deepest)
 
 
 class FoldedBlock(nn.Module):
