@@ -27,7 +27,44 @@ _AS_TENSORFLOW = -233  # padding 'SAME', the larger half at the end
 _FLOAT32 = b"\0\0\0\0"  # before a layer's weights: they are not compressed
 _ADD, _TIMES = 0, 2  # of BinaryOp
 _RELU = 1  # after a convolution
-_AT_ONCE = threading.BoundedSemaphore(os.cpu_count() or 1)  # more of them only take memory, some 70 MB each
+_KEPT = 2  # memories: as many scans as two cores read side by side
+
+
+@dataclass(frozen=True, eq=False)
+class _Memory:
+    blobs: ncnn.PoolAllocator = field(default_factory=ncnn.PoolAllocator)
+    workspace: ncnn.PoolAllocator = field(default_factory=ncnn.PoolAllocator)
+
+
+class _MemoryPool:
+    """Memory for calculations, some 70 MB each here: no more at once than cores, and little of it kept.
+
+    Left to itself ncnn keeps as much for each graph and each thread that ever used it. To keep none costs a tenth of
+    the time wherever the C library has handed it back to the system.
+    """
+
+    def __init__(self) -> None:
+        self._room = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._kept: list[_Memory] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> _Memory:
+        self._room.acquire()
+        with self._lock:
+            return self._kept.pop() if self._kept else _Memory()
+
+    def give_back(self, memory: _Memory) -> None:
+        with self._lock:
+            is_kept = len(self._kept) < _KEPT
+            if is_kept:
+                self._kept.append(memory)
+        if not is_kept:
+            memory.blobs.clear()
+            memory.workspace.clear()
+        self._room.release()
+
+
+_MEMORY = _MemoryPool()
 
 
 @dataclass
@@ -106,29 +143,22 @@ class Graph:
 
 
 class Run:
-    """One calculation, for a `with`; what was found on the way is kept for the next blob that is asked for.
-
-    Its memory is handed back at the end. Left to itself ncnn keeps it for the next calculation, 90 MB here, which would
-    save three hundredths of the time.
-    """
+    """One calculation, for a `with`; what was found on the way is kept for the next blob that is asked for."""
 
     def __init__(self, compiled: "Compiled") -> None:
         self._compiled = compiled
-        self._memory = ncnn.PoolAllocator(), ncnn.PoolAllocator()
         self._given: list[NDArray[np.float32]] = []  # ncnn looks at their memory and keeps no hold of it
-        self._extractor = compiled.net.create_extractor()
-        self._extractor.set_blob_allocator(self._memory[0])
-        self._extractor.set_workspace_allocator(self._memory[1])
 
     def __enter__(self) -> Self:
-        _AT_ONCE.acquire()
+        self._memory = _MEMORY.take()
+        self._extractor = self._compiled.net.create_extractor()
+        self._extractor.set_blob_allocator(self._memory.blobs)
+        self._extractor.set_workspace_allocator(self._memory.workspace)
         return self
 
     def __exit__(self, *_: object) -> None:
         del self._extractor  # first: it holds blobs in that memory
-        for memory in self._memory:
-            memory.clear()
-        _AT_ONCE.release()
+        _MEMORY.give_back(self._memory)
 
     def give(self, blob: Blob, values: NDArray[np.float32]) -> None:
         """Values of a blob from `take_in`, (channels, rows, columns)."""
