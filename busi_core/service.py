@@ -353,7 +353,7 @@ class Analyser:
         if layer.index is None:
             return 0.0, 0.0
         if layer.name not in self._offsets_px:
-            network = self._on_cpu.get(0) or self._copy_to_cpu(self._network)
+            network = self._network if self.device.type == "cpu" else self._copy_to_cpu(self._network)
             self._offsets_px[layer.name] = measure_offset(network, self._simulated_inputs(), index=layer.index)
         return self._offsets_px[layer.name]
 

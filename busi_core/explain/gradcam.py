@@ -35,8 +35,10 @@ def explain_scan(
         explained = {len(features) - 1, network.mask_level % len(features)}
         features = [level.detach().requires_grad_(place in explained) for place, level in enumerate(features)]
         outputs = network.decode(features)
-        scores: Sequence[Tensor] = [] if outputs.class_logits is None else list(outputs.class_logits[0])
-        class_maps = [network.locate(raw_gradcam(score, features[-1]), features) for score in scores]
+        class_maps = _explain_in_closed_form(network, outputs)
+        if class_maps is None:
+            scores: Sequence[Tensor] = [] if outputs.class_logits is None else list(outputs.class_logits[0])
+            class_maps = [network.locate(raw_gradcam(score, features[-1]), features) for score in scores]
         lesion_score = _lesion_score(outputs.mask_logits, _cutoff(threshold, outputs))
         lesion_map = raw_gradcam(lesion_score, features[network.mask_level])
     return outputs, class_maps, lesion_map
@@ -58,14 +60,21 @@ def explain_classes(network: Network, features: Sequence[Tensor]) -> tuple[Outpu
 
 def _explain_by_head(network: Network, outputs: Outputs, features: Sequence[Tensor]) -> list[Tensor]:
     """The map of each class, of a head that looks at the deepest features and at a detached mask."""
-    gradients = network.class_gradients(outputs.features)
-    if gradients is not None:
-        return list(torch.einsum("kc,crw->krw", gradients, outputs.features[0]).clamp(min=0))
+    class_maps = _explain_in_closed_form(network, outputs)
+    if class_maps is not None:
+        return class_maps
     with torch.enable_grad():
         deepest = outputs.features.detach().requires_grad_()
         logits = network.classify(deepest, outputs.mask_logits)
         scores: Sequence[Tensor] = [] if logits is None else list(logits[0])
         return [network.locate(raw_gradcam(score, deepest), features) for score in scores]
+
+
+def _explain_in_closed_form(network: Network, outputs: Outputs) -> list[Tensor] | None:
+    gradients = network.class_gradients(outputs.features)
+    if gradients is None:
+        return None
+    return list(torch.einsum("kc,crw->krw", gradients, outputs.features[0].detach()).clamp(min=0))
 
 
 def _explain_by_own_gradient(

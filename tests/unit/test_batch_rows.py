@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import threading
 import time
@@ -10,9 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from files import save, speckle
 from scipy.stats import binomtest
-from versions import TINY, make_analyser
+from versions import TINY, WEIGHTS, make_analyser
 
 from busi_core.batch import ScanRow, map_in_order, read_cases, report_scan
 from busi_core.batch_tables import distinct_scans, rows_csv, safe_cell, same_pixels, summarise
@@ -26,6 +28,7 @@ from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan, simulate_scan
 from busi_core.metrics.bootstrap import bootstrap_interval
 from busi_core.metrics.segmentation import count_overlap, hd95
+from busi_core.registry import read_registry
 from busi_core.service import Analyser
 from busi_core.taught import TaughtScans
 from busi_core.types import Diagnosis
@@ -322,10 +325,11 @@ def test_a_row_of_a_bad_file_has_no_truth_and_its_record_says_why(analyser: Anal
 def test_a_batch_reads_bit_for_bit_what_one_scan_alone_gives(
     analyser: Analyser, simulated: dict[Diagnosis, SimulatedScan]
 ) -> None:
-    """Without the mask's heat map, and with everything else the same."""
-    for scan in simulated.values():
+    """Without the mask's heat map, and else the same; in torch, and by ncnn as the version in service."""
+    carried = Analyser.load(WEIGHTS / read_registry(WEIGHTS).in_service, torch.device("cpu"))
+    for scan, reader in itertools.product(simulated.values(), (analyser, carried)):
         image = decode_image(scan.png())
-        alone, many = analyser.analyse_image(image), analyser.analyse_for_batch(image)
+        alone, many = reader.analyse_image(image), reader.analyse_for_batch(image)
         assert many.prediction.probabilities == alone.prediction.probabilities
         assert (many.prediction.lesion_probability == alone.prediction.lesion_probability).all()
         assert set(many.heatmaps) == set(alone.heatmaps) - {LESION}

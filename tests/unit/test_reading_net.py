@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from versions import TINY, make_network
 
-from busi_core.explain.gradcam import explain_classes, explain_scan
+from busi_core.explain.gradcam import explain_classes, explain_scan, raw_gradcam
 from busi_core.models.interface import Network
 from busi_core.models.network import LesionNet, build_network
 from busi_core.models.reading import ReadingNet, arrange_for_reading
@@ -75,6 +75,19 @@ def test_masks_scores_features_and_heat_maps_are_those_of_the_network(kind: str)
         require_close(ours, expected)
     for ours, expected in zip(explain_classes(reader, own)[1], maps, strict=True):
         require_close(ours, expected)
+
+
+@pytest.mark.parametrize("head", ["lesion-aware", "global"])
+def test_class_maps_in_closed_form_are_those_that_torch_differentiates(head: str) -> None:
+    network = lived_in(make_network(0, replace(TINY, head=head)))
+    deepest = network.encode(image(network))[-1].requires_grad_()
+    features = [*network.encode(image(network))[:-1], deepest]
+    _, maps, _ = explain_scan(network, features, 0.5)
+    with torch.enable_grad():
+        logits = network.decode(features).class_logits
+    assert logits is not None
+    for score, found in zip(logits[0], maps, strict=True):
+        require_close(found, raw_gradcam(score, deepest))
 
 
 class Counted(TorchDispatchMode):
