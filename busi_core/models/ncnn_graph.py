@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Blob = str  # the name of a result within a graph
+Margin = tuple[int, int, int, int]  # left, right, top, bottom, as torch pads
 
 _FORMAT = 7767517
-_AS_TENSORFLOW = -233  # padding 'SAME', the larger half at the end
 _FLOAT32 = b"\0\0\0\0"  # before a layer's weights: they are not compressed
 _ADD, _TIMES = 0, 2  # of BinaryOp
 _RELU = 1  # after a convolution
@@ -93,17 +93,17 @@ class Graph:
         bias: Tensor | None = None,
         *,
         stride: int = 1,
-        padding: int | None = 1,
+        margin: Margin = (1, 1, 1, 1),
         groups: int = 1,
     ) -> Blob:
-        """A convolution; padding on each side, or None as TensorFlow's 'SAME'. As many groups as channels, or one."""
-        parameters = _window(weight, bias, outputs=weight.shape[0], stride=stride, padding=padding)
+        """A convolution; of as many groups as channels, or of one."""
+        parameters = _window(weight, bias, outputs=weight.shape[0], stride=stride, margin=margin)
         kind = "Convolution" if groups == 1 else "ConvolutionDepthWise"
         return self._add(kind, (source,), parameters | ({7: groups} if groups > 1 else {}), (weight, bias))
 
-    def convolve_transposed(self, source: Blob, weight: Tensor, bias: Tensor, *, stride: int, padding: int) -> Blob:
-        """A transposed convolution with a weight as torch keeps it: (in, out, rows, columns)."""
-        parameters = _window(weight, bias, outputs=weight.shape[1], stride=stride, padding=padding)
+    def convolve_transposed(self, source: Blob, weight: Tensor, bias: Tensor, *, stride: int) -> Blob:
+        """A transposed convolution with a margin of 1, and a weight as torch keeps it: (in, out, rows, columns)."""
+        parameters = _window(weight, bias, outputs=weight.shape[1], stride=stride, margin=(1, 1, 1, 1))
         return self._add("Deconvolution", (source,), parameters, (weight.transpose(0, 1), bias))
 
     def add(self, one: Blob, other: Blob) -> Blob:
@@ -233,10 +233,10 @@ def _write(graph: Graph, wanted: Sequence[Blob]) -> tuple[str, dict[Blob, Blob]]
     return "\n".join([str(_FORMAT), f"{len(lines)} {blobs}", *lines, ""]), ours
 
 
-def _window(weight: Tensor, bias: Tensor | None, *, outputs: int, stride: int, padding: int | None) -> dict[int, int]:
+def _window(weight: Tensor, bias: Tensor | None, *, outputs: int, stride: int, margin: Margin) -> dict[int, int]:
     rows, columns = weight.shape[2:]
-    around = _AS_TENSORFLOW if padding is None else padding
-    window = {1: columns, 11: rows, 3: stride, 13: stride, 4: around, 14: around}
+    left, right, top, bottom = margin
+    window = {1: columns, 11: rows, 3: stride, 13: stride, 4: left, 15: right, 14: top, 16: bottom}
     return {0: outputs, **window, 5: int(bias is not None), 6: weight.numel()}
 
 

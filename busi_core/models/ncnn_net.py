@@ -8,19 +8,19 @@ place of 144. Its answers are held to torch's on noise before it may read; where
 
 import itertools
 import logging
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from busi_core.models.interface import Network, Outputs
-from busi_core.models.ncnn_graph import Blob, Compiled, Graph, Run, compile_graph
+from busi_core.models.ncnn_graph import Blob, Compiled, Graph, Margin, Run, compile_graph
 from busi_core.models.reading import AGREEMENT, FoldedBlock, ReadingNet
 
 FEW_CHANNELS = 128
@@ -47,7 +47,7 @@ def carry_by_ncnn(network: Network, side: int) -> Network:
     if not isinstance(network, ReadingNet) or next(network.parameters()).dtype != torch.float32:
         return network
     try:
-        carried = NcnnNet(network)
+        carried = NcnnNet(network, side)
         if _agree(network, carried, side):
             return carried
         logger.warning("torch reads, since ncnn says something else here")
@@ -72,14 +72,18 @@ class NcnnNet(Network):
 
     has_own_gradient = True
 
-    def __init__(self, network: ReadingNet) -> None:
-        """Raises:
-        UnknownLayerError: The encoder or the heads hold a layer that is not told to ncnn.
+    def __init__(self, network: ReadingNet, side: int) -> None:
+        """Args:
+        network: In single precision.
+        side: Of the images that it will read.
+
+        Raises:
+        UnknownLayerError: The encoder does something that is not told to ncnn.
         OSError, RuntimeError: As `compile_graph`.
         """
         super().__init__()
         self.network = network
-        self._encoder, self._decoder = _Encoder(network.encoder), _Decoder(network)
+        self._encoder, self._decoder = _Encoder(network.encoder, _noise(network, side)), _Decoder(network)
         self._preparing = threading.Lock()
         self._prepared: _Prepared | None = None
         self._prepare()
@@ -127,55 +131,84 @@ class NcnnNet(Network):
         threads = torch.get_num_threads()
         with self._preparing:
             if self._prepared is None or self._prepared.threads != threads:
-                self._prepared = None  # first, so that no two are held
-                encoder = compile_graph(self._encoder.graph, self._encoder.features, threads)
-                wanted = [self._decoder.mask_logits, self._decoder.gradient]
-                self._prepared = _Prepared(threads, encoder, compile_graph(self._decoder.graph, wanted, threads))
+                try:
+                    self._prepared = self._compile(threads)
+                except OSError:  # a full disk, since it was loaded: the one for another number reads as well
+                    if self._prepared is None:
+                        raise
+                    logger.warning(
+                        "the temporary folder cannot be written: read with %d threads", self._prepared.threads
+                    )
             return self._prepared
 
+    def _compile(self, threads: int) -> _Prepared:
+        encoder = compile_graph(self._encoder.graph, self._encoder.features, threads)
+        wanted = [self._decoder.mask_logits, self._decoder.gradient]
+        return _Prepared(threads, encoder, compile_graph(self._decoder.graph, wanted, threads))
 
-class _Encoder:
-    """(channels, side, side) -> the feature maps below the image itself, finest first."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+class _Encoder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """(channels, side, side) -> the feature maps below the image itself, finest first; told by watching torch read.
+
+    A mode of one thread: others may read meanwhile, which tracers that put something in the place of torch's functions
+    do not allow.
+    """
+
+    def __init__(self, encoder: nn.Module, image: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.image = self.graph.take_in()
-        tracer = _Tracer()
-        blobs: dict[fx.Node, Blob] = {}
-        for node in tracer.trace(encoder).nodes:
-            if node.op == "placeholder":
-                blobs[node] = self.image
-            elif node.op == "call_module":
-                blobs[node] = self._apply(tracer.root.get_submodule(str(node.target)), blobs[node.args[0]])
-            elif node.op == "call_function" and node.target is operator.add:
-                blobs[node] = self.graph.add(*(blobs[term] for term in node.args))
-            elif node.op == "output":
-                self.features = [blobs[level] for level in node.args[0][1:]]
-            else:
-                raise UnknownLayerError(f"no layer of ncnn is known for {node.op} {node.target}")
+        self._blobs = {id(image): self.image}
+        self._padded: dict[int, tuple[Blob, Margin]] = {}
+        self._seen = [image]  # held, so that no other tensor gets its id
+        with torch.no_grad(), self:
+            features = encoder(image)
+        self.features = [self._blobs[id(level)] for level in features[1:]]
 
-    def _apply(self, module: nn.Module, source: Blob) -> Blob:
-        if isinstance(module, nn.Identity):
-            return source
-        if isinstance(module, nn.ReLU):
-            return self.graph.rectify(source)
-        if isinstance(module, nn.Conv2d):
-            return _convolve(self.graph, source, module)
-        raise UnknownLayerError(f"no layer of ncnn is known for {type(module).__name__}")
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        found = func(*args, **(kwargs or {}))
+        aten = torch.ops.aten
+        if func is aten.convolution.default:
+            blob = self._convolve(*args)
+        elif func in (aten.relu.default, aten.relu_.default):
+            blob = self.graph.rectify(self._blobs[id(args[0])])
+        elif func in (aten.add.Tensor, aten.add_.Tensor) and not kwargs and id(args[1]) in self._blobs:
+            blob = self.graph.add(self._blobs[id(args[0])], self._blobs[id(args[1])])
+        elif func is aten.constant_pad_nd.default and len(args[1]) == 4 and args[2:] in ((), (0,)):
+            self._padded[id(found)] = (self._blobs[id(args[0])], tuple(args[1]))
+            blob = ""
+        else:
+            raise UnknownLayerError(f"no layer of ncnn is known for {func}")
+        self._seen.append(found)
+        self._blobs[id(found)] = blob
+        return found
 
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+    def _convolve(
+        self,
+        source: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        is_transposed: bool,
+        _: Sequence[int],
+        groups: int,
+    ) -> Blob:
+        rows, columns = padding
+        blob, margin = self._padded.get(id(source), (self._blobs[id(source)], (columns, columns, rows, rows)))
+        is_padded_twice = id(source) in self._padded and any(padding)
+        if is_transposed or is_padded_twice or stride[0] != stride[1] or set(dilation) != {1}:
+            raise UnknownLayerError("no layer of ncnn is known for a convolution of this kind")
+        return self.graph.convolve(blob, weight, bias, stride=stride[0], margin=margin, groups=groups)
 
 
 class _Decoder:
     """Feature maps -> mask logits; and the gradient of the deepest map from one of the logits."""
 
     def __init__(self, network: ReadingNet) -> None:
-        head, *rest = network.mask_head
-        if not isinstance(head, nn.Conv2d) or any(isinstance(part, nn.Conv2d) for part in rest):
-            raise UnknownLayerError("a mask head of one convolution is known")
+        head = network.mask_head[0]
         self.graph = graph = Graph()
         current = self._deepest = graph.take_in()
         self._skips: list[Blob] = []  # deepest first
@@ -188,7 +221,7 @@ class _Decoder:
             grown = graph.rectify(grown)
             current = graph.rectify(graph.convolve(grown, block.second, block.second_bias))
             passed.append((block, grown, current))
-        self.mask_logits = _convolve(graph, current, head)
+        self.mask_logits = graph.convolve(current, head.weight, head.bias)
         self.seed = graph.take_in()
         gradient = graph.convolve(self.seed, _returned(head.weight))
         for block, grown, out in reversed(passed):
@@ -210,22 +243,11 @@ def _together(arrays: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(arrays) if len(arrays) > 1 else arrays[0][None])
 
 
-def _convolve(graph: Graph, source: Blob, module: nn.Conv2d) -> Blob:
-    """Padding: timm's `Conv2dSame` pads by itself, as TensorFlow does."""
-    square = all(len(set(pair)) == 1 for pair in (module.stride, module.dilation))
-    if not square or module.dilation[0] != 1 or module.groups not in (1, module.in_channels, module.out_channels):
-        raise UnknownLayerError(f"no layer of ncnn is known for {module}")
-    padding = None if type(module).__name__ == "Conv2dSame" else int(module.padding[0])
-    return graph.convolve(
-        source, module.weight, module.bias, stride=module.stride[0], padding=padding, groups=module.groups
-    )
-
-
 def _double(graph: Graph, source: Blob, block: FoldedBlock) -> Blob:
     """The transposed convolution of a block; of few channels as a 3 x 3 convolution, which Winograd's filtering helps
     more (of the decoder's time a tenth, measured)."""
     if block.below.shape[0] > FEW_CHANNELS:
-        return graph.convolve_transposed(source, block.below, block.first_bias, stride=2, padding=1)
+        return graph.convolve_transposed(source, block.below, block.first_bias, stride=2)
     return graph.shuffle(graph.convolve(source, _side_by_side(block.below), block.first_bias.repeat_interleave(4)))
 
 
@@ -247,8 +269,7 @@ def _returned(weight: Tensor) -> Tensor:
 
 def _agree(one: ReadingNet, other: NcnnNet, side: int) -> bool:
     """On noise of the side that will be read, since ncnn chooses its ways by it."""
-    channels = next(module for module in one.modules() if isinstance(module, nn.Conv2d)).in_channels
-    noise = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
+    noise = _noise(one, side)
     with torch.no_grad():
         features = one.encode(noise)
         pairs = list(zip(features, other.encode(noise), strict=True))
@@ -258,6 +279,11 @@ def _agree(one: ReadingNet, other: NcnnNet, side: int) -> bool:
     pairs.append((expected, outputs.mask_logits))
     way_back = torch.autograd.grad(expected.sum(), deepest)[0]
     return all(_apart(a, b) <= AGREEMENT for a, b in pairs) and _apart(way_back, gradient) <= WAY_BACK_AGREEMENT
+
+
+def _noise(network: ReadingNet, side: int) -> Tensor:
+    channels = next(module for module in network.modules() if isinstance(module, nn.Conv2d)).in_channels
+    return torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -31,11 +31,11 @@ CASES: dict[str, tuple[Callable[[Graph, Blob], Blob], Callable[[Tensor], Tensor]
         lambda x: functional.conv2d(x, WEIGHT, BIAS, padding=1),
     ),
     "one without bias or margin": (
-        lambda g, x: g.convolve(x, WEIGHT, padding=0),
+        lambda g, x: g.convolve(x, WEIGHT, margin=(0, 0, 0, 0)),
         lambda x: functional.conv2d(x, WEIGHT),
     ),
     "one with a stride, padded as TensorFlow does": (
-        lambda g, x: g.convolve(x, WEIGHT, BIAS, stride=2, padding=None),
+        lambda g, x: g.convolve(x, WEIGHT, BIAS, stride=2, margin=(0, 1, 0, 1)),
         lambda x: functional.conv2d(functional.pad(x, (0, 1, 0, 1)), WEIGHT, BIAS, stride=2),
     ),
     "one of each channel alone": (
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Callable[[Graph, Blob], Blob], Callable[[Tensor], Tensor]
         lambda x: functional.conv2d(x, WEIGHT[:8, :1], BIAS[:8], padding=1, groups=8),
     ),
     "a transposed one": (
-        lambda g, x: g.convolve_transposed(x, noise(8, 4, 4, 4), BIAS[:4], stride=2, padding=1),
+        lambda g, x: g.convolve_transposed(x, noise(8, 4, 4, 4), BIAS[:4], stride=2),
         lambda x: functional.conv_transpose2d(x, noise(8, 4, 4, 4), BIAS[:4], stride=2, padding=1),
     ),
     "a convolution and ReLU": (

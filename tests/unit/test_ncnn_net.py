@@ -4,6 +4,7 @@ import logging
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,13 @@ def test_another_number_of_threads_gives_the_same_answer() -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["tiny", "resnet18", "attention", "double"])
+@pytest.mark.parametrize("kind", ["tiny", "resnet18", "mobilenet_v2", "densenet121", "attention", "double"])
 def test_what_is_not_told_to_ncnn_is_read_by_torch(kind: str) -> None:
-    """A maximum in the encoder; a decoder that is not rearranged; another precision."""
+    """A maximum or another ReLU in the encoder; a decoder that is not rearranged; another precision."""
     networks = {
         "tiny": lambda: make_network(),
-        "resnet18": lambda: make_network(0, replace(TINY, encoder="resnet18")),
+        **{name: partial(make_network, 0, replace(TINY, encoder=name)) for name in ("resnet18", "mobilenet_v2")},
+        "densenet121": lambda: make_network(0, replace(TINY, encoder="densenet121")),
         "attention": lambda: make_network(0, replace(EDGETPU, attention="scse")),
         "double": lambda: make_network(0, EDGETPU).double(),
     }
@@ -155,6 +157,35 @@ def test_torch_reads_where_there_is_no_temporary_folder(
     with caplog.at_level(logging.WARNING):
         assert carry_by_ncnn(network, SIDE) is network
     assert "ncnn cannot" in caplog.text
+
+
+def test_a_disk_that_filled_up_meanwhile_stops_no_reading(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    carried, before = make_carried(), torch.get_num_threads()
+    images = images_for(carried)
+    expected = carried(images).mask_logits
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    try:
+        torch.set_num_threads(before + 1)
+        assert torch.equal(carried(images).mask_logits, expected)
+    finally:
+        torch.set_num_threads(before)
+    assert "temporary folder cannot be written" in caplog.text
+
+
+def test_others_read_while_a_version_is_loaded() -> None:
+    """Watching how torch reads must watch this thread alone."""
+    carried, reader = make_carried(), make_reader()
+    images = images_for(carried)
+    expected = carried(images).mask_logits
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(lambda: [NcnnNet(reader, SIDE) for _ in range(5)])
+        while not loading.done():
+            reader(images)
+            assert torch.equal(carried(images).mask_logits, expected)
+        for again in loading.result():
+            require_close(again(images).mask_logits, expected)
 
 
 def test_nothing_is_left_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
