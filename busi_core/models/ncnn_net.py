@@ -164,6 +164,7 @@ class _Encoder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch.no_grad(), self:
             features = encoder(image)
         self.features = [self._blobs[id(level)] for level in features[1:]]
+        self._seen.clear()  # 30 MB
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
