@@ -28,16 +28,11 @@ _FLOAT32 = b"\0\0\0\0"  # before a layer's weights: they are not compressed
 _ADD, _TIMES = 0, 2  # of BinaryOp
 _RELU = 1  # after a convolution
 _KEPT = 2  # memories: as many scans as two cores read side by side
-
-
-@dataclass(frozen=True, eq=False)
-class _Memory:
-    blobs: ncnn.PoolAllocator = field(default_factory=ncnn.PoolAllocator)
-    workspace: ncnn.PoolAllocator = field(default_factory=ncnn.PoolAllocator)
+_FILLED = 0.6  # of a piece of memory before it is used again: left at 0 a large one goes to the next small blob
 
 
 class _MemoryPool:
-    """Memory for calculations, some 70 MB each here: no more at once than cores, and little of it kept.
+    """Memory for calculations, some 50 MB each here: no more at once than cores, and little of it kept.
 
     Left to itself ncnn keeps as much for each graph and each thread that ever used it. To keep none costs a tenth of
     the time wherever the C library has handed it back to the system.
@@ -45,23 +40,28 @@ class _MemoryPool:
 
     def __init__(self) -> None:
         self._room = threading.BoundedSemaphore(os.cpu_count() or 1)
-        self._kept: list[_Memory] = []
+        self._kept: list[ncnn.PoolAllocator] = []
         self._lock = threading.Lock()
 
-    def take(self) -> _Memory:
+    def take(self) -> ncnn.PoolAllocator:
         self._room.acquire()
         with self._lock:
-            return self._kept.pop() if self._kept else _Memory()
+            return self._kept.pop() if self._kept else _new_memory()
 
-    def give_back(self, memory: _Memory) -> None:
+    def give_back(self, memory: ncnn.PoolAllocator) -> None:
         with self._lock:
             is_kept = len(self._kept) < _KEPT
             if is_kept:
                 self._kept.append(memory)
         if not is_kept:
-            memory.blobs.clear()
-            memory.workspace.clear()
+            memory.clear()
         self._room.release()
+
+
+def _new_memory() -> ncnn.PoolAllocator:
+    memory = ncnn.PoolAllocator()
+    memory.set_size_compare_ratio(_FILLED)
+    return memory
 
 
 _MEMORY = _MemoryPool()
@@ -152,8 +152,8 @@ class Run:
     def __enter__(self) -> Self:
         self._memory = _MEMORY.take()
         self._extractor = self._compiled.net.create_extractor()
-        self._extractor.set_blob_allocator(self._memory.blobs)
-        self._extractor.set_workspace_allocator(self._memory.workspace)
+        self._extractor.set_blob_allocator(self._memory)
+        self._extractor.set_workspace_allocator(self._memory)
         return self
 
     def __exit__(self, *_: object) -> None:
