@@ -78,7 +78,7 @@ class AsWritten(Analyser):
 
     def __init__(self, analyser: Analyser) -> None:
         cpu, folder = torch.device("cpu"), read_settings().weights_dir / analyser.card.version
-        others = load_readers(folder, analyser.card, cpu)
+        others = tuple(load_readers(folder, analyser.card, cpu))
         super().__init__(analyser._network, analyser.card, cpu, others=others)
         self._reader, self._readers = analyser._network, (analyser._network, *others)
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -97,7 +97,7 @@ class Analyser:
         limits: Limits | None = None,
         *,
         taught: TaughtScans | None = None,
-        others: Sequence[Network] = (),
+        others: Iterable[Network] = (),
     ) -> None:
         """Args:
         network: Frozen and in eval mode, on `device`.
@@ -108,22 +108,25 @@ class Analyser:
         Raises:
             ValueError: The card names other networks than there are.
         """
+        is_on_cpu = device.type == "cpu"
+        kept = () if is_on_cpu else tuple(others)  # as written, for copies; on a CPU none is needed
+        beside = [arrange_for_reading(one) for one in kept or others]  # first: ncnn then takes the room they leave
         named = len(card.second_opinion.readers) if card.second_opinion else 0
-        if len(others) != named:
-            raise ValueError(f"the card asks {named} networks for a second opinion, got {len(others)}")
+        if len(beside) != named:
+            raise ValueError(f"the card asks {named} networks for a second opinion, got {len(beside)}")
         self.card = card
         self.limits = limits
         self.taught = taught or TaughtScans(card.trained_on)
         self.identity = _identify(card, limits, self.taught)
         self._network = network
         self._reader = arrange_for_reading(network)
-        if device.type == "cpu":
+        if is_on_cpu:
             self._reader = carry_by_ncnn(self._reader, card.preprocess.side)
-        self._readers = (self._reader, *map(arrange_for_reading, others))
-        self._written = (network, *others) if device.type != "cpu" else (network,)  # for copies; there none is needed
+        self._readers = (self._reader, *beside)
+        self._written = (network, *kept)
         self.device = device
         self._retrying = threading.Lock()
-        self._on_cpu = dict(enumerate(self._readers)) if device.type == "cpu" else {}
+        self._on_cpu = dict(enumerate(self._readers)) if is_on_cpu else {}
         self._layers: tuple[Layer, ...] = ()
         self._offsets_px = {DEEPEST: card.heatmap_offset_px}
 

@@ -7,7 +7,7 @@ safetensors does not. Pickled files are never opened, whatever they are called.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -190,18 +190,21 @@ def load_version(folder: Path, device: torch.device) -> tuple[Network, ModelCard
     return ready_network(card, _read_weights(folder, MODEL_FILE, card.sha256), device), card
 
 
-def load_readers(folder: Path, card: ModelCard, device: torch.device) -> tuple[Network, ...]:
+def load_readers(folder: Path, card: ModelCard, device: torch.device) -> Iterator[Network]:
     """The networks whose opinion the version asks for in doubt, ready to serve; none where its card names none.
+
+    One after the other, so that who rearranges them need not hold all of them twice.
 
     Raises:
         ModelUnavailableError: As `load_version`.
     """
     if card.second_opinion is None:
-        return ()
+        return
     weights = _read_weights(folder, SECOND_OPINION_FILE, card.second_opinion.sha256)
-    starts = [f"{place}." for place in range(len(card.second_opinion.readers))]
-    packed = [{n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)} for start in starts]
-    return tuple(ready_network(card, one, device) for one in packed)
+    for place in range(len(card.second_opinion.readers)):
+        start = f"{place}."
+        one = {name.removeprefix(start): values for name, values in weights.items() if name.startswith(start)}
+        yield ready_network(card, one, device)
 
 
 def ready_network(card: ModelCard, weights: Mapping[str, Tensor], device: torch.device) -> Network:

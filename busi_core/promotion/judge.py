@@ -153,7 +153,7 @@ def _compare(
 
 def _load(folder: Path, device: torch.device) -> Analyser:
     network, card = load_version(folder, device)
-    others = load_readers(folder, card, device)
+    others = tuple(load_readers(folder, card, device))
     if not all(bool(values.isfinite().all()) for one in (network, *others) for values in one.state_dict().values()):
         raise _NotMeasurableError(f"Weights of {card.version!r} are not numbers: its training failed.")
     return Analyser(network, card, device, others=others)

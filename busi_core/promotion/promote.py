@@ -199,4 +199,5 @@ def _require_sound(version: str, settings: Settings) -> None:
     """Card, checksum, shapes: what serving will ask for; refused before anything changes."""
     folder, cpu = settings.weights_dir / check_version_name(version), torch.device("cpu")
     _, card = load_version(folder, cpu)
-    load_readers(folder, card, cpu)
+    for _ in load_readers(folder, card, cpu):
+        pass

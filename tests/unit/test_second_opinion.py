@@ -268,7 +268,7 @@ def test_a_version_is_loaded_with_its_readers(folder: Path, data: bytes) -> None
 
 def test_a_version_of_one_network_has_no_readers(tmp_path: Path) -> None:
     card = write_version(tmp_path)
-    assert load_readers(tmp_path / "tiny", card, CPU) == ()
+    assert list(load_readers(tmp_path / "tiny", card, CPU)) == []
 
 
 def test_weights_of_a_second_opinion_that_the_card_does_not_vouch_for_are_not_saved(tmp_path: Path) -> None:
