@@ -40,7 +40,7 @@ from busi_core import (
     read_settings,
     simulate_scan,
 )
-from busi_core.assessment import ASKED, pool_figures, read_assessment
+from busi_core.assessment.figures import ASKED, pool_figures, read_assessment
 from busi_core.explain.catalogue import DEEPEST
 from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.overlay import draw_heatmap

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from busi_core.assessment import Figure, format_assessment
+from busi_core.assessment.figures import Figure, format_assessment
 from busi_core.evaluation import EvaluationReport
 from busi_core.limits import Limits
 from busi_core.metrics.bootstrap import Interval

@@ -5,7 +5,7 @@ card + evaluation reports + assessment -> sentences; none where nothing was meas
 
 from collections.abc import Sequence
 
-from busi_core.assessment import PEAK_INSIDE, RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, Figure, pool_figures
+from busi_core.assessment.figures import PEAK_INSIDE, RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, Figure, pool_figures
 from busi_core.evaluation import EvaluationReport, count_flagged
 from busi_core.models.checkpoint import MalignancyFlag, ModelCard
 

@@ -147,7 +147,8 @@ def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
 def _assess(
     analyser: "Analyser", reports: list["EvaluationReport"], tests: "dict[str, Sequence[Record]]", *, save: bool
 ) -> None:
-    from busi_core.assessment import assess, format_assessment, write_assessment
+    from busi_core.assessment.assess import assess
+    from busi_core.assessment.figures import format_assessment, write_assessment
 
     folder = read_settings().weights_dir / analyser.card.version
     figures = assess(analyser, folder, reports, tests, on_step=lambda _, done, total: show_count(done, total))
@@ -170,7 +171,7 @@ def _print_simulated(analyser: "Analyser", count: int) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    from busi_core.assessment import read_assessment
+    from busi_core.assessment.figures import read_assessment
     from busi_core.cross_validation import read_cross_validation
     from busi_core.evaluation import read_reports
     from busi_core.limits import read_limits

@@ -7,7 +7,8 @@ from html import escape
 import streamlit as st
 
 from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
-from busi_core.assessment import AREA_HELD, Figure, count_held, count_left_out
+from busi_core.assessment.class_sets import count_held, count_left_out
+from busi_core.assessment.figures import AREA_HELD, Figure
 from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
 from busi_core.findings import Finding
 from busi_core.imaging.overlay import draw_doubt

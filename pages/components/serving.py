@@ -15,7 +15,7 @@ from busi_core import (
     read_reports,
     read_settings,
 )
-from busi_core.assessment import Figure, read_assessment
+from busi_core.assessment.figures import Figure, read_assessment
 from busi_core.models.checkpoint import read_card
 from busi_core.registry import list_versions
 from busi_core.worth import say_worth

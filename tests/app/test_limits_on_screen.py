@@ -13,7 +13,7 @@ import streamlit as st
 from skimage.data import astronaut
 from streamlit.testing.v1 import AppTest
 
-from busi_core.assessment import read_assessment
+from busi_core.assessment.figures import read_assessment
 from busi_core.data.records import read_busi
 from busi_core.data.splits import split_busi
 from busi_core.findings import read_finding

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from versions import make_card, make_panel, make_weights, opinion_of
 
-from busi_core.assessment import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, Figure, write_assessment
+from busi_core.assessment.figures import RIGHT_ELSEWHERE, RIGHT_IN_DOUBT, Figure, write_assessment
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.models.checkpoint import pack_readers, save_version
 from busi_core.registry import put_into_service

@@ -10,25 +10,20 @@ import pytest
 from numpy.typing import NDArray
 from versions import make_analyser, make_card, make_panel, make_weights, write_version
 
-from busi_core import assessment
-from busi_core.assessment import (
+from busi_core.assessment import assess as whole
+from busi_core.assessment import counting, readings
+from busi_core.assessment.assess import assess
+from busi_core.assessment.class_sets import assess_sets, count_held, count_left_out
+from busi_core.assessment.figures import (
     PEAK_INSIDE,
     Figure,
-    assess,
-    assess_doubt,
-    assess_evidence,
-    assess_heatmaps,
-    assess_marks,
-    assess_opinions,
-    assess_refusal,
-    assess_sets,
-    count_held,
-    count_left_out,
     format_assessment,
     pool_figures,
     read_assessment,
     write_assessment,
 )
+from busi_core.assessment.heatmaps import assess_evidence, assess_heatmaps
+from busi_core.assessment.readings import assess_doubt, assess_marks, assess_opinions, assess_refusal
 from busi_core.data.records import Record, read_truth
 from busi_core.data.splits import read_folds
 from busi_core.errors import DatasetError
@@ -165,8 +160,8 @@ def test_images_of_one_case_are_drawn_together(
         drawn.append((groups.tolist(), values.size))
         return Interval(0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(assessment, "foreign_pictures", lambda _: [])
-    monkeypatch.setattr(assessment, "mean_interval", spy)
+    monkeypatch.setattr(readings, "foreign_pictures", lambda _: [])
+    monkeypatch.setattr(counting, "mean_interval", spy)
     analyser = make_panel(class_below=1.0) if part == "second opinion" else make_analyser()
     assert assess_all(part, analyser, limits, shared)
     cases = np.arange(6) % 3
@@ -183,7 +178,7 @@ def test_images_of_one_published_scan_are_drawn_together(records: list[Record]) 
     copies = next(scan.files for scan in read_folds() if len(scan.files) == 2)
     ids = [f"busi/{copies[0]}", "made up", f"busi/{copies[1]}"]
     named = [replace(record, id=id) for record, id in zip(records[:3], ids, strict=True)]
-    assert assessment._number_scans(named).tolist() == [0, 1, 0]
+    assert counting.number_scans(named).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -237,9 +232,9 @@ def test_heat_maps_are_looked_at_on_lesions_of_every_class(
         return []
 
     for name in ("refusal", "opinions", "marks", "doubt", "evidence"):
-        monkeypatch.setattr(assessment, f"assess_{name}", lambda *_: [])
-    monkeypatch.setattr(assessment, "assess_heatmaps", spy)
-    monkeypatch.setattr(assessment, "HEATMAP_SCANS", 2)
+        monkeypatch.setattr(whole, f"assess_{name}", lambda *_: [])
+    monkeypatch.setattr(whole, "assess_heatmaps", spy)
+    monkeypatch.setattr(whole, "HEATMAP_SCANS", 2)
     write_version(tmp_path, "tiny")
     assess(make_panel(limits=limits), tmp_path / "tiny", [], {"made up": in_order})
     assert seen == [Diagnosis.BENIGN, Diagnosis.MALIGNANT]

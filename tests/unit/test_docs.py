@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_core.assessment import ASSESSMENT_FILE, read_assessment
+from busi_core.assessment.figures import ASSESSMENT_FILE, read_assessment
 from busi_core.cli import make_parser
 from busi_core.cross_validation import CROSS_VALIDATION_FILE, read_cross_validation
 from busi_core.data.splits import read_folds
