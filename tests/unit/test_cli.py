@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,9 +53,10 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def simulated_busi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def written_busi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with simulated scans under names that the committed folds know: two a class in each fold."""
+    root = tmp_path_factory.mktemp("data")
     names = []
     for fold in range(5):
         for diagnosis in Diagnosis:
@@ -63,12 +65,33 @@ def simulated_busi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for seed, name in enumerate(names):
         diagnosis = Diagnosis(name.split()[0])
         scan = simulate_scan(diagnosis, seed=seed, height=96, width=120)
-        folder = tmp_path / "data/busi" / diagnosis.value
+        folder = root / "busi" / diagnosis.value
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.png").write_bytes(scan.png())
         Image.fromarray(scan.mask).save(folder / f"{name}_mask.png")
-    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
-    return tmp_path / "data"
+    return root
+
+
+@pytest.fixture
+def simulated_busi(written_busi: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, named to the program by the environment; nothing may change it."""
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(written_busi))
+    return written_busi
+
+
+@pytest.fixture(scope="module")
+def written_siblings(written_weights: Path, written_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights with two small versions beside: 'a' kept its last epoch, 'best' the best; nothing may change it."""
+    folder = tmp_path_factory.mktemp("siblings")
+    shutil.copytree(written_weights, folder / "weights")
+    small = (*SMALL_RUN, "--runs", str(folder / "runs"))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BUSI_WEIGHTS_DIR", str(folder / "weights"))
+        environment.setenv("BUSI_DATA_ROOT", str(written_busi))
+        environment.setenv("BUSI_DEVICE", "cpu")
+        assert main(["train", "a", *small, "--keeps", "last"]) == 0
+        assert main(["train", "best", *small]) == 0
+    return folder / "weights"
 
 
 # ---- analyse -------------------------------------------------------------------------------------------------
@@ -439,15 +462,15 @@ def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_sibl
 def test_siblings_that_cannot_choose_are_refused_before_the_training(
     options: list[str],
     reason: str,
-    weights_dir: Path,
+    written_siblings: Path,
     simulated_busi: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    small = (*SMALL_RUN, "--runs", str(tmp_path / "runs"))
-    assert main(["train", "a", *small, "--keeps", "last"]) == 0
-    assert main(["train", "best", *small]) == 0
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(written_siblings))
     capsys.readouterr()
+    small = (*SMALL_RUN, "--runs", str(tmp_path / "runs"))
     assert main(["train", "whole", *small, "--keeps", "last", *options]) == 1
     printed = capsys.readouterr()
     assert reason in printed.err
