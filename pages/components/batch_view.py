@@ -78,8 +78,8 @@ def progress_text(queue: BatchQueue) -> str:
 
 
 def say_time(seconds: float) -> str:
-    """Seconds below a minute and a half, then minutes."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """Seconds below a minute and a half, one at least; then minutes."""
+    return f"{max(1, seconds):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def latest_strip(rows: Sequence[ScanRow]) -> str:
