@@ -1,5 +1,6 @@
 """The model in service for the whole process, and readings for one session."""
 
+import gc
 from operator import attrgetter
 
 import streamlit as st
@@ -33,7 +34,19 @@ identify = attrgetter("identity")  # of an analyser, for Streamlit's caches
 def get_serving() -> Serving:
     """One for the whole server: weights are large, hold no patient data, and are safe to share."""
     settings = read_settings()
+    _spare_libraries()
     return Serving(settings.weights_dir, choose_device(settings.device))
+
+
+@st.cache_resource(show_spinner=False)
+def _spare_libraries() -> None:
+    """Keep what is loaded out of the search for garbage, once, before there is a scan in memory.
+
+    Streamlit searches all objects after every run of a page. Torch and what comes with it are 600,000 of them: 0.3 s in
+    which no session goes on. They stay until the server ends.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def current_analyser() -> Analyser:

@@ -1,5 +1,6 @@
 """Every page as a person meets it, without a browser: notice first, errors explained, findings in words."""
 
+import gc
 import shutil
 import socket
 from pathlib import Path
@@ -15,6 +16,7 @@ from busi_core import Analyser, Analysis
 from busi_core.imaging.encode import encode_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.types import Diagnosis
+from pages.components import serving
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 120  # the first page loads torch and the weights
@@ -180,6 +182,22 @@ def test_what_was_forgotten_is_read_anew(analyse_page: AppTest, monkeypatch: pyt
     page = page.button(key="clear").click().run()
     upload(page, ("a.png", scan))
     assert read == [scan, scan]
+
+
+def test_libraries_are_not_searched_for_garbage_after_every_run_of_a_page_and_sessions_are() -> None:
+    """Streamlit searches all objects after each run; most are of libraries, and no session goes on meanwhile."""
+    gc.unfreeze()
+    serving._spare_libraries.clear()
+    serving.get_serving.clear()
+    loaded = len(gc.get_objects())
+    serving.get_serving()
+    assert len(gc.get_objects()) < loaded / 20
+    spared = gc.get_freeze_count()
+    of_a_session = [[number] for number in range(10_000)]
+    serving.get_serving.clear()
+    serving.get_serving()
+    assert gc.get_freeze_count() <= spared, "what is made later would be kept for good"
+    del of_a_session
 
 
 def test_a_loaded_model_reads_on_when_its_files_are_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
