@@ -78,12 +78,16 @@ def read_finding(analysis: Analysis, threshold: float | None = None) -> Finding:
     region = _calibration_of(image, size) if size else None
     if region:
         size = measure_lesion(mask, column_mm=region.column_mm, row_mm=region.row_mm)
-    probabilities = analysis.prediction.probabilities
-    flagged = None
-    if probabilities is not None and analysis.malignancy_threshold is not None:
-        flagged = probabilities[Diagnosis.MALIGNANT] >= analysis.malignancy_threshold
     disagreement = _find_disagreement(analysis.prediction.diagnosis, has_mask=bool(mask.any()))
-    return Finding(cutoff, mask, size, "mm" if region else "px", flagged, disagreement)
+    return Finding(cutoff, mask, size, "mm" if region else "px", is_flagged(analysis), disagreement)
+
+
+def is_flagged(analysis: Analysis) -> bool | None:
+    """Whether the score of malignant reaches the model's flag; None without a class head."""
+    probabilities = analysis.prediction.probabilities
+    if probabilities is None or analysis.malignancy_threshold is None:
+        return None
+    return probabilities[Diagnosis.MALIGNANT] >= analysis.malignancy_threshold
 
 
 def _calibration_of(image: DecodedImage, size: LesionSize) -> CalibratedRegion | None:

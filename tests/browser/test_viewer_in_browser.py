@@ -161,6 +161,27 @@ def test_h_hides_everything_the_model_drew_and_brings_it_back(show: Callable[...
     assert shown.overlay() == before
 
 
+def test_letters_can_be_kept_to_the_scans_and_this_browser_remembers_it(show: Callable[..., Harness]) -> None:
+    """WCAG 2.2, 2.1.4: a word that is dictated to the computer is a row of letters."""
+    shown = show(count="2")
+    shown.page.keyboard.press("?")
+    choice = shown.viewer.get_by_role("checkbox", name="Letters, digits and signs act wherever the focus is")
+    expect(choice).to_be_checked()
+    choice.uncheck()
+    shown.page.reload()
+    shown.wait_for_scan(0)
+    shown.settle()
+    before = shown.overlay()
+    shown.page.keyboard.press("h")
+    assert shown.overlay() == before
+    shown.viewer.focus()
+    shown.page.keyboard.press("h")
+    assert shown.painted() == 0
+    shown.page.locator("body").evaluate("() => document.activeElement.blur()")
+    shown.page.keyboard.press("ArrowRight")
+    shown.wait_for_scan(1)
+
+
 def test_reset_goes_back_to_the_models_exact_cutoff(show: Callable[..., Harness]) -> None:
     shown = show()
     before = shown.overlay()
@@ -272,6 +293,14 @@ def test_what_is_read_out_is_read_out_once(show: Callable[..., Harness]) -> None
     shown.page.keyboard.press("ArrowRight")
     shown.wait_for_scan(1)
     assert {"2 of 2", "benign (2).png"} <= set(shown.page.evaluate("window.heard"))
+
+
+def test_class_and_flag_are_read_out_once_they_are_no_longer_covered(show: Callable[..., Harness]) -> None:
+    shown = show(read_first="1")
+    said = shown.viewer.locator("[aria-live=polite] [data-part=said]")
+    expect(said).to_have_text("")
+    shown.viewer.get_by_role("button", name="Show what the model sees").click()
+    expect(said).to_have_text("malignant, flagged for malignancy")
 
 
 def test_names_hold_the_words_that_are_seen_and_no_control_lies_in_another(show: Callable[..., Harness]) -> None:

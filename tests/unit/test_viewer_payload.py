@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_header_says_what_stands_on_the_screen() -> None:
         ("benign", 0.2, [8, 8]),
         ("malignant", 0.7, [8, 8]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "malignant, flagged for malignancy"),
+        ({"malignancy_threshold": 0.8}, "malignant"),
+        ({"withheld": True}, ""),
+    ],
+)
+def test_what_is_read_out_is_what_stands_in_the_finding(changes: dict[str, Any], said: str) -> None:
+    assert read_header(packed(replace(analysis(), **changes)))["said"] == said
 
 
 def test_nothing_of_the_uploaded_bytes_is_sent_but_pixels(analyser: Analyser) -> None:

@@ -107,11 +107,12 @@ class Panel extends Shell {
 
   /** Numbers that say something about the finding: none of them while it is covered. */
   writeReadings() {
-    const { withheld } = this.scene.header;
+    const { withheld, said } = this.scene.header;
     const quiet = this.covered || withheld;
     const heatmap = this.scene.heatmap(this.heatOf);
     const area = withheld ? "no answer" : `Lesion area ${percent(this.scene.lesionShare(this.lesionCutoff), 1)} of image`;
     this.put("area", this.covered ? "" : area);
+    this.put("said", quiet ? "" : said);
     if (quiet) this.part("pointer").textContent = "";
     if (!heatmap) return;
     const measure = heatmap.of === "lesion mask" ? "mean lesion probability" : "model score";

@@ -7,6 +7,7 @@ const NARROW_PX = 640; // below it the panes stack and the controls fold
 const PAN_STEP_PX = 60;
 const KEYBOARD_PAUSE_MS = 400; // a slider moved by keys reports once the keys rest
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }; // the way the scan moves
+const ANYWHERE = "busi-keys-anywhere"; // in this browser: "no" once a reader has switched it off
 const LETTERS = { f: "full", h: "hide", "?": "help", 0: "zoom-reset", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", _: "zoom-out" };
 
 const shells = new Map(); // by the element Streamlit gives
@@ -45,11 +46,16 @@ class Shell {
     on(this.root, "pointerenter", () => (active = this));
     on(this.root, "pointerup", (event) => this.giveKeysBack(event.target));
     on(document, "keydown", (event) => {
-      const mine = active === this && !event.defaultPrevented;
+      const mine = active === this && !event.defaultPrevented && (this.hasFocus(event) || !isSingleSign(event) || actsAnywhere());
       if (mine && !isTyping(event.composedPath()[0])) this.onKey(event);
     });
+    on(this.part("anywhere"), "change", ({ target }) => keepAnywhere(target.checked));
     on(document, "fullscreenchange", redraw);
     return on;
+  }
+
+  hasFocus(event) {
+    return event.composedPath().includes(this.root);
   }
 
   /** Name, size and place of the scan that is shown. */
@@ -90,6 +96,7 @@ class Shell {
     const help = this.part("help");
     const held = help.matches(":focus");
     help.hidden = !open;
+    this.part("anywhere").checked = actsAnywhere();
     this.button("help").setAttribute("aria-expanded", open);
     if (open) help.focus({ preventScroll: true });
     else if (held) this.button("help").focus({ preventScroll: true });
@@ -123,6 +130,28 @@ class Shell {
     clearTimeout(this.reporting);
     cancelAnimationFrame(this.frame);
     if (active === this) active = null;
+  }
+}
+
+/** A letter, digit or sign alone: who dictates says them by the way (WCAG 2.2, 2.1.4), so they can be switched off. */
+function isSingleSign(event) {
+  return event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey;
+}
+
+/** Whether they act wherever the focus is, or in the component alone. */
+function actsAnywhere() {
+  try {
+    return localStorage.getItem(ANYWHERE) !== "no";
+  } catch {
+    return true; // a browser that keeps nothing
+  }
+}
+
+function keepAnywhere(wanted) {
+  try {
+    localStorage.setItem(ANYWHERE, wanted ? "yes" : "no");
+  } catch (error) {
+    console.warn("not kept:", error);
   }
 }
 
