@@ -358,6 +358,7 @@ def test_choosing_another_version_moves_nothing_and_its_name_is_readable(
     for width, height in (DESKTOP, TABLET, PHONE):
         reading.page.set_viewport_size({"width": width, "height": height})
         reading.settle()
+        assert reading.page.evaluate("document.documentElement.scrollWidth") <= width
         before = reading.viewer.bounding_box()
         for name, chosen in ((OTHER_VERSION, OTHER_VERSION), (in_service, in_service.split()[0])):
             assert version.evaluate(fits)

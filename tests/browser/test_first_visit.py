@@ -8,19 +8,21 @@ pytestmark = pytest.mark.browser
 WAIT_MS = 90_000
 
 
-def test_only_a_page_that_does_not_exist_is_not_found(chromium: Browser) -> None:
+@pytest.mark.parametrize(
+    ("path", "heading", "is_found"),
+    [("compare", "Compare with the ground truth", True), ("nowhere", "Read a breast ultrasound scan", False)],
+)
+def test_only_a_page_that_does_not_exist_is_not_found(
+    chromium: Browser, path: str, heading: str, is_found: bool
+) -> None:
     server = start_server(REPOSITORY / "app.py")
     try:
-        for path, heading, dialogs in (
-            ("compare", "Compare with the ground truth", 0),  # first: nobody has opened a page before
-            ("nowhere", "Read a breast ultrasound scan", 1),
-        ):
-            page = chromium.new_page()
-            page.goto(f"{server.address}/{path}")
-            expect(page.get_by_role("heading", name=heading, include_hidden=True)).to_be_visible(timeout=WAIT_MS)
-            expect(page.get_by_role("dialog")).to_have_count(dialogs, timeout=WAIT_MS)
-            page.wait_for_timeout(2_000)
-            expect(page.get_by_role("dialog")).to_have_count(dialogs)
-            page.close()
+        page = chromium.new_page()
+        page.goto(f"{server.address}/{path}")
+        expect(page.get_by_role("heading", name=heading, include_hidden=True)).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_role("dialog")).to_have_count(0 if is_found else 1, timeout=WAIT_MS)
+        page.wait_for_timeout(2_000)
+        expect(page.get_by_role("dialog")).to_have_count(0 if is_found else 1)
+        page.close()
     finally:
         server.stop()
