@@ -7,13 +7,10 @@ where a picture is needed.
 """
 
 import hashlib
-import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,6 +29,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.report import ReportPictures, ReportScan, reading_record
 from busi_core.service import Analyser
+from busi_core.side_by_side import map_in_order
 from busi_core.taught import TaughtScans
 from busi_core.types import Analysis, DecodedImage, Diagnosis, FloatMap, Mask, Rgb
 
@@ -39,9 +37,6 @@ THUMBNAIL_SIDE_PX = 112
 THUMBNAIL_QUALITY = 78  # JPEG; about 3 KB
 NAN = math.nan
 UNREAD = "The scan could not be read."
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,30 +172,6 @@ class ScanRow:
             return {"id": self.id, "file": self.name, "problem": self.problem}
         known = self.truth.diagnosis is not None or not self.truth.missing
         return {"id": self.id, **self.reading.record, **({"truth": self.truth.record()} if known else {})}
-
-
-def map_in_order(read: Callable[[Item], Result], items: Iterable[Item], *, jobs: int) -> Generator[Result, None, None]:
-    """Apply a function to items in threads; results in order.
-
-    At most `2 * jobs` items are under way, however many there are. Closing the iterator stops after those.
-
-    Whole scans side by side, since a pass through the network leaves a core idle between its layers; measured in
-    docs/benchmarks.md, weighed in docs/adr/0007.
-    """
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
-    source = iter(items)
-    under_way: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="batch")
-    try:
-        while True:
-            room = 2 * jobs - len(under_way)
-            under_way.extend(pool.submit(read, item) for item in itertools.islice(source, room))
-            if not under_way:
-                break
-            yield under_way.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, eq=False)

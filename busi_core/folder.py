@@ -16,9 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from busi_core.batch import map_in_order
 from busi_core.data.pairing import SUFFIXES, is_nameless_dicom, record_id_of, stem_of
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.data.sources import Walk, read_start, walk_folder
@@ -47,6 +44,7 @@ from busi_core.locks import hold_folder
 from busi_core.regular import read_regular
 from busi_core.report import read_by, reading_record
 from busi_core.service import Analyser
+from busi_core.side_by_side import map_in_order, share_cores
 from busi_core.types import Analysis, DecodedImage, Heatmap, ImageWarning
 
 
@@ -177,27 +175,14 @@ def analyse_plan(
         except (ExplanationError, OutputError) as error:
             return Outcome(prepared.source, "", error)
 
-    return _holding(plan, _sharing_cores(map_in_order(read, plan.targets, jobs=jobs), analyser, jobs))
+    outcomes = map_in_order(read, plan.targets, jobs=jobs)
+    return _holding(plan, share_cores(outcomes, analyser, jobs))
 
 
 def _holding(plan: Plan, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
     """While these come, no other run writes into the folder: record and pictures would be of two readings."""
     with hold_folder(plan.out, {target.parent for _, target in plan.targets}), closing(outcomes):
         yield from outcomes
-
-
-def _sharing_cores(
-    outcomes: Generator[Outcome, None, None], analyser: Analyser, jobs: int
-) -> Generator[Outcome, None, None]:
-    """While these come, each scan gets its share of the cores: side by side they are read faster than one after the
-    other on all of them, by a fifth on two cores (docs/benchmarks.md)."""
-    before = torch.get_num_threads()
-    if analyser.device.type == "cpu":
-        torch.set_num_threads(max(1, before // max(1, jobs)))
-    try:
-        yield from outcomes
-    finally:
-        torch.set_num_threads(before)
 
 
 def _find_scans(path: Path, out: Path) -> tuple[list[tuple[Path, Path]], tuple[Path, ...]]:
@@ -295,7 +280,7 @@ def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Expla
     if explanations:
         record["explanations"] = [_explanation_record(explanation, target) for explanation in explanations]
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_results(target, pictures, text.encode("utf-8", "replace"))
+    write_results(target, pictures, digests, text.encode("utf-8", "replace"))
     return _say(analysis, finding, explanations, taught=taught)
 
 

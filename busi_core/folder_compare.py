@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from busi_core.errors import DatasetError, OutputError
 from busi_core.files import write_atomically
 from busi_core.report import RESEARCH_USE, Summary, read_by
 from busi_core.service import Analyser
+from busi_core.side_by_side import share_cores
 from busi_core.types import Diagnosis
 
 ROWS_FILE, CSV_FILE, SUMMARY_FILE = "rows.jsonl", "compare.csv", "summary.json"
@@ -73,12 +75,13 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
     before = _read_rows(out / ROWS_FILE)
     keys = {case.id: _key(case, read_by(analyser.identity)) for case in batch.cases}
     todo = [case for case in batch.cases if keys[case.id] not in before]
-    fresh = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
+    rows = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
+    fresh = share_cores(rows, analyser, jobs)
     kept = {keys[case.id]: before[keys[case.id]] for case in batch.cases if keys[case.id] in before}
     lines = b"".join(_line(key, row) for key, row in kept.items())
     write_atomically(out / ROWS_FILE, lines)  # drops a torn last line and what is not asked for any more
     try:
-        with (out / ROWS_FILE).open("ab") as file:
+        with closing(fresh), (out / ROWS_FILE).open("ab") as file:
             for case in batch.cases:
                 if keys[case.id] in kept:
                     yield replace(kept[keys[case.id]], id=case.id)

@@ -54,19 +54,20 @@ def read_finished(target: Path, methods: Sequence[Method]) -> dict[str, Any] | N
     return record if all(beside(target, kind).is_file() for kind in kinds) else None
 
 
-def write_results(target: Path, pictures: Mapping[str, bytes], record: bytes) -> None:
+def write_results(target: Path, pictures: Mapping[str, bytes], digests: Mapping[str, str], record: bytes) -> None:
     """Write them in the place of those of an earlier reading.
 
     Args:
         target: The stem.
         pictures: PNG files by their kind; none of an answer withheld.
+        digests: Of the same, as `digest` gives them.
         record: JSON that names their digests.
 
     Raises:
         OutputError: The disk is full, or what would be written over is not ours; no picture of this reading stays.
     """
     require_free(target, closely=True)  # again: somebody may have put a file there since
-    _write_claim(target, {kind: digest(picture) for kind, picture in pictures.items()})
+    _write_claim(target, digests)
     _replace(target, pictures, record)
     _claim_of(target).unlink(missing_ok=True)
 

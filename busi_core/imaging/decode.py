@@ -7,6 +7,8 @@ sum to 65536, so equal channels give back exactly their value. Whatever was more
 `ImageWarning.WINDOWED`.
 """
 
+from functools import reduce
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -81,6 +83,6 @@ def _assemble(
 
 def _coloured_share(rgb: Rgb) -> float:
     """Share of the pixels of (height, width, 3) whose channels lie further apart than `COLOUR_SPREAD`."""
-    red, green, blue = rgb[:, :, 0], rgb[:, :, 1], rgb[:, :, 2]
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return np.count_nonzero(spread > COLOUR_SPREAD) / red.size
+    channels = cv2.split(rgb)
+    spread = cv2.subtract(reduce(cv2.max, channels), reduce(cv2.min, channels))
+    return np.count_nonzero(spread > COLOUR_SPREAD) / spread.size

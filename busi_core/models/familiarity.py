@@ -77,9 +77,9 @@ def describe(features: Sequence[Tensor], box: Box, spec: PreprocessSpec) -> Desc
     for level in features[STAGES]:
         rows = max(1, round(box.height * level.shape[-2] / spec.side))
         columns = max(1, round(box.width * level.shape[-1] / spec.side))
-        inside = level.detach()[0, :, :rows, :columns].permute(1, 2, 0).flatten(0, 1).double()  # (pixels, channels)
-        mean = inside.mean(dim=0)
-        parts += [mean, (inside - mean).square().mean(dim=0).sqrt()]
+        inside = level.detach()[0, :, :rows, :columns].flatten(1).double()  # (channels, pixels)
+        mean = inside.mean(dim=1)
+        parts += [mean, inside.sub_(mean[:, None]).square_().mean(dim=1).sqrt()]
     return torch.cat(parts).float().cpu().numpy()
 
 

@@ -16,7 +16,7 @@ from files import save, speckle
 from scipy.stats import binomtest
 from versions import TINY, WEIGHTS, make_analyser
 
-from busi_core.batch import ScanRow, map_in_order, read_cases, report_scan
+from busi_core.batch import ScanRow, read_cases, report_scan
 from busi_core.batch_tables import distinct_scans, rows_csv, safe_cell, same_pixels, summarise
 from busi_core.data.pairing import Case, pair_files
 from busi_core.data.pixel_hash import pixel_hash
@@ -30,6 +30,7 @@ from busi_core.metrics.bootstrap import bootstrap_interval
 from busi_core.metrics.segmentation import count_overlap, hd95
 from busi_core.registry import read_registry
 from busi_core.service import Analyser
+from busi_core.side_by_side import map_in_order
 from busi_core.taught import TaughtScans
 from busi_core.types import Diagnosis
 
