@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components.first_visit import close_page_not_found, is_first_run
+from pages.components.first_visit import close_page_not_found, is_first_run, load_program
 
 st.set_page_config(
     page_title="Breast ultrasound reading",
@@ -35,4 +35,5 @@ is_first = is_first_run()
 page = st.navigation(PAGES, position="top")
 if is_first and page.url_path:  # found by its address, whatever was said before
     close_page_not_found()
+load_program()
 page.run()

@@ -18,7 +18,7 @@ from pages.components.class_blocks import CLASS_COLOURS, flag_block, score_rows
 from pages.components.compare_viewer import EditedMask, ShownReading
 from pages.components.downloads import safe_name, safe_stem
 from pages.components.finding_panel import show_warnings
-from pages.components.page import label, show_error
+from pages.components.page import label, show_error, wide
 
 UNKNOWN = "not stated"
 
@@ -62,13 +62,13 @@ def lesion_table(comparison: Comparison | None, cutoff: float) -> str:
         said = "No lesion in the reference." + ("" if comparison.extra_regions else " None was outlined.")
         return f'{title}<div class="size">{said}</div>{extra}'
     rows = "".join(_lesion_row(lesion) for lesion in comparison.lesions)
-    return (
-        f'{title}<div class="wide"><table class="plain"><thead><tr><th>Lesion</th><th>Found?</th><th>Dice</th>'
-        f"<th>Recall</th>"
-        f'<th title="95 % of the two borders lie within this many pixels of each other">HD95</th>'
-        f'<th title="Average distance of the two borders">Mean gap</th><th>Pixels</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{extra}"
+    table = (
+        '<table class="plain"><thead><tr><th>Lesion</th><th>Found?</th><th>Dice</th><th>Recall</th>'
+        '<th title="95 % of the two borders lie within this many pixels of each other">HD95</th>'
+        '<th title="Average distance of the two borders">Mean gap</th><th>Pixels</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
+    return f"{title}{wide(table, 'Each lesion')}{extra}"
 
 
 def class_block(analysis: Analysis, reference_class: Diagnosis | None) -> str:

@@ -12,7 +12,7 @@ from busi_core.managed.summary import MARK_FLAGS, count_classes, count_findings,
 from busi_core.metrics.bootstrap import Interval
 from pages.components.batch_view import data_url
 from pages.components.examination import Examination
-from pages.components.page import label, plain, show_error
+from pages.components.page import label, plain, show_error, wide
 
 PER_PAGE = 12
 DETECTOR = (
@@ -52,11 +52,12 @@ def _class_table(report: InspectionReport) -> str:
         + "</tr>"
         for row in count_classes(report)
     )
-    return (
-        '<div class="label">By class. Shares are of distinct scans, with 95 % intervals</div><div class="wide">'
+    table = (
         "<table class='plain'><thead><tr><th>class</th><th>scans</th><th>distinct</th><th>usable</th>"
-        f"<th>mask files</th><th>empty masks</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<th>mask files</th><th>empty masks</th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     )
+    title = "By class. Shares are of distinct scans, with 95 % intervals"
+    return f"{label(title)}{wide(table, title)}"
 
 
 def _share(share: Interval) -> str:

@@ -1,8 +1,10 @@
-"""The first visitor of a fresh server who asks for a page by its address is told 'Page not found', wrongly.
+"""The first visitor of a fresh server: waits for libraries and model, and is told 'Page not found', wrongly.
 
 Beside a folder called 'pages' Streamlit takes each Python file in it for a page, and finds none of ours, until
 `st.navigation` was called once. Then it finds the page after all and draws it, behind its own message.
 """
+
+from contextlib import suppress
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -20,6 +22,19 @@ export default function mount() {
 }
 """
 _close = st.components.v2.component("busi_first_visit", js=_SCRIPT)
+
+
+def load_program() -> None:
+    """Load libraries and model, and say so while that takes its seconds; at once done where they are loaded.
+
+    Before the page itself, whose file asks for torch in its first lines. What goes wrong is said by the page.
+    """
+    with st.spinner("Loading the program and the model, which takes some seconds after a start…"):
+        from busi_core import BusiError
+        from pages.components.serving import current_analyser
+
+        with suppress(BusiError):
+            current_analyser()
 
 
 def is_first_run() -> bool:

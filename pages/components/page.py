@@ -52,6 +52,11 @@ def label(text: str, *, css: str = "label") -> str:
     return f'<div class="{css}">{escape(text)}</div>'
 
 
+def wide(table: str, name: str) -> str:
+    """A table of HTML that scrolls sideways where the screen is narrower, also by keys."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(name)}">{table}</div>'
+
+
 def to_minutes(when: str) -> str:
     """'2026-11-20 22:36' of an ISO time."""
     return when[:16].replace("T", " ")

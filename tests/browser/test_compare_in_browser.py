@@ -627,6 +627,12 @@ def test_on_a_phone_the_difference_comes_before_what_it_is_of(show: Callable[...
     assert down == sorted(down)
 
 
+def test_a_screen_reader_hears_the_class_that_each_version_gives(show: Callable[..., Compared]) -> None:
+    heard = show(versions="2").viewer.locator(".who[aria-live=polite] [data-part=said]")
+    class_and_flag = "malignant, flagged for malignancy"
+    expect(heard).to_have_text(f"2026.1-test: {class_and_flag}; 2026.2-test: {class_and_flag}")
+
+
 @pytest.mark.parametrize(
     ("versions", "taught", "said"),
     [

@@ -4,13 +4,14 @@ import base64
 import math
 import re
 import zlib
+from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from node import COMPONENTS, in_node, needs_node
 
 from busi_core.comparison import compare_scan, overlap_curve
 from busi_core.imaging.preprocess import upsample
@@ -19,7 +20,8 @@ from pages.components.compare_viewer import ShownReading, pack_case
 from pages.components.compare_viewer.compare_viewer import read_cutoffs, read_state, slider_cutoffs
 from pages.components.viewer.message import read_header
 
-CASE_JS = Path(__file__).parents[2] / "pages/components/compare_viewer/case.js"
+CASE_JS = COMPONENTS / "compare_viewer/case.js"
+PIXELS_JS = COMPONENTS / "compare_viewer/pixels.js"
 
 
 def analysis(height: int = 40, width: int = 60, *, own: float = 0.437) -> Analysis:
@@ -164,3 +166,37 @@ def test_agreed_missed_and_extra_can_be_told_apart_by_every_eye(vision: str) -> 
         linear = np.clip(np.asarray(COLOUR_VISION[vision]) @ (over_grey / 255) ** 2.2, 0, 1)
         seen[name] = cv2.cvtColor((linear[None, None] ** (1 / 2.2)).astype(np.float32), cv2.COLOR_RGB2LAB)[0, 0]
     assert min(np.linalg.norm(seen[a] - seen[b]) for a, b in combinations(seen, 2)) > 20
+
+
+@needs_node
+def test_agreed_missed_and_extra_can_be_told_apart_without_any_colour() -> None:
+    """What the truth has alone is striped like "/", what the prediction has alone like "\\", the rest is plain."""
+    side = 128
+    third = np.arange(side) * 3 // side
+    predicted, true = np.tile(third != 0, (side, 1)), np.tile(third != 2, (side, 1))
+    as_js = "Uint8Array.from({})".format
+    looks = "{plain: [0, 1, 2, 3], stripe: [0, 9, 9, 3]}"
+    index, truth_pixels = (as_js(mask.ravel().astype(int).tolist()) for mask in (predicted, true))
+    painted = f"(() => {{ const pixels = new Uint32Array({side * side}); "
+    painted += f"paintDifference({index}, 0, {truth_pixels}, {side}, {looks}, pixels); return [...pixels]; }})()"
+    drawn = np.reshape(in_node(PIXELS_JS, painted), (side, side))
+    missed, agreed, extra = drawn[:, third == 0], drawn[:, third == 1], drawn[:, third == 2]
+    assert set(agreed.ravel()) == {3}
+    for part, plain in ((missed, 1), (extra, 2)):
+        assert set(part.ravel()) == {plain, 9}
+        assert 0.1 < (part == 9).mean() < 0.5
+    assert np.array_equal(missed[1:, :-1], missed[:-1, 1:])  # the same one down and one to the left
+    assert np.array_equal(extra[1:, 1:], extra[:-1, :-1])
+    assert not np.array_equal(missed[1:, 1:], missed[:-1, :-1])
+
+
+def test_what_each_version_says_can_be_read_out() -> None:
+    subject = analysis()
+    scores = {Diagnosis.NORMAL: 0.1, Diagnosis.BENIGN: 0.2, Diagnosis.MALIGNANT: 0.7}
+    malignant = replace(subject.prediction, probabilities=scores)
+    for shown, said in (
+        (subject, "benign"),
+        (replace(subject, prediction=malignant), "malignant, flagged for malignancy"),
+        (replace(subject, withheld=True), ""),
+    ):
+        assert [one["said"] for one in read_header(packed(shown))["readings"]] == [said]

@@ -2,17 +2,15 @@
 
 import io
 import json
-import shutil
-import subprocess
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from files import save, speckle
+from node import COMPONENTS, in_node, needs_node
 
 from busi_core.imaging.preprocess import upsample
 from busi_core.service import Analyser
@@ -20,10 +18,8 @@ from busi_core.types import Analysis, DecodedImage, Diagnosis, Heatmap, Predicti
 from pages.components.viewer.message import read_header
 from pages.components.viewer.viewer import ViewerState, grid_size, pack_scene, read_state
 
-MAPS = Path(__file__).parents[2] / "pages/components/viewer/maps.js"
+MAPS = COMPONENTS / "viewer/maps.js"
 UNTOUCHED = ViewerState(lesion_cutoff=None, heat_cutoff=None, step=0, revealed=False)
-
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
 
 
 def analysis(height: int = 40, width: int = 60, *, colour: bool = False) -> Analysis:
@@ -162,12 +158,6 @@ def test_only_a_sound_report_on_this_scan_counts(reported: dict[str, object], ex
     assert read_state(reported, {"scan_id": "a", "position": 2, "count": 5}) == expected
 
 
-def in_node(expression: str) -> Any:
-    script = f"{MAPS.read_text('utf-8')}\nprocess.stdout.write(JSON.stringify({expression}));"
-    done = subprocess.run(["node", "--input-type=module"], input=script, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
-
-
 def as_js(values: np.ndarray) -> str:
     return f"Float32Array.from({json.dumps(values.ravel().tolist())})"
 
@@ -186,7 +176,7 @@ def as_js(values: np.ndarray) -> str:
 )
 def test_javascript_upsamples_as_python_does(shape: tuple[int, int], size: tuple[int, int]) -> None:
     values = np.random.default_rng(1).random(shape, np.float32)
-    full = in_node(f"[...upsample({as_js(values)}, {shape[0]}, {shape[1]}, {size[0]}, {size[1]})]")
+    full = in_node(MAPS, f"[...upsample({as_js(values)}, {shape[0]}, {shape[1]}, {size[0]}, {size[1]})]")
     assert np.abs(np.reshape(full, size) - upsample(values, *size)).max() < 1e-5
 
 
@@ -195,7 +185,7 @@ def test_javascript_upsamples_as_python_does(shape: tuple[int, int], size: tuple
 def test_outlines_enclose_exactly_the_pixels_that_reach_the_cutoff(cutoff: float) -> None:
     noise = np.random.default_rng(2).random((6, 9), np.float32)
     values = upsample(noise, 50, 70)
-    loops = in_node(f"outlines(makeField({as_js(values)}, 50, 70), {cutoff})")
+    loops = in_node(MAPS, f"outlines(makeField({as_js(values)}, 50, 70), {cutoff})")
     inside = np.zeros(values.shape, int)
     rows, columns = np.mgrid[:50, :70] + 0.5
     for loop in loops:  # even-odd rule at each pixel's centre, as the canvas fills
@@ -206,12 +196,12 @@ def test_outlines_enclose_exactly_the_pixels_that_reach_the_cutoff(cutoff: float
                 inside += crosses & (columns < x0 + (rows - y0) * (x1 - x0) / (y1 - y0))
     differs = (inside % 2 == 1) != (values >= np.float32(cutoff))
     assert np.abs(values[differs] - cutoff).max(initial=0) < 1e-6  # only where a centre lies on the line
-    assert in_node(f"countAbove({as_js(values)}, {cutoff})") == int((values >= np.float32(cutoff)).sum())
+    assert in_node(MAPS, f"countAbove({as_js(values)}, {cutoff})") == int((values >= np.float32(cutoff)).sum())
 
 
 @needs_node
 def test_an_outline_closes_along_the_edge_of_the_image() -> None:
-    loops = in_node(f"outlines(makeField({as_js(np.ones((3, 4), np.float32))}, 3, 4), 0.5)")
+    loops = in_node(MAPS, f"outlines(makeField({as_js(np.ones((3, 4), np.float32))}, 3, 4), 0.5)")
     points = np.reshape(loops[0], (-1, 2))
     assert len(loops) == 1
     assert points.min(axis=0).tolist() == [0, 0]

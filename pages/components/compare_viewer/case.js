@@ -7,6 +7,7 @@ const TRUTH_COLOUR = "#ffd24d";
 const EDITED_COLOUR = "#7ee787";
 const DIFFERENCE_COLOURS = { missed: "#ffb000", extra: "#dc267f", agreed: "#648fff" }; // told apart without red or green
 const DIFFERENCE_OPACITY = 0.5;
+const STRIPE_OPACITY = 1;
 const FILL_OPACITY = 0.18;
 const HEAT_CUTOFF = 0.3; // as the viewer's: below it is mostly the map's floor
 const HEAT_OPACITY = 0.6;
@@ -122,8 +123,9 @@ class Case {
     if (this.differencePlace !== place) {
       this.differencePlace = place;
       const { missed, extra, agreed } = DIFFERENCE_COLOURS;
-      const colours = [0, ...[missed, extra, agreed].map((one) => pixelOf(one, DIFFERENCE_OPACITY))];
-      paintDifference(this.readings[0].index, place, this.truth, colours, this.difference.pixels);
+      const colours = (one) => [0, pixelOf(missed, one), pixelOf(extra, one), pixelOf(agreed, DIFFERENCE_OPACITY)];
+      const looks = { plain: colours(DIFFERENCE_OPACITY), stripe: colours(STRIPE_OPACITY) };
+      paintDifference(this.readings[0].index, place, this.truth, this.width, looks, this.difference.pixels);
       this.difference.put();
     }
     return this.difference.canvas;

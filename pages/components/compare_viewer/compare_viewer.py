@@ -32,6 +32,7 @@ from pages.components.viewer.message import (
     add_heatmap,
     pack_message,
     read_header,
+    read_out,
     scan_png,
 )
 from pages.components.viewer.viewer import LESION_CUTOFF_RANGE, SHARED_SCRIPTS, read_step
@@ -248,6 +249,7 @@ def _reading(
     return {
         "version": analysis.model_version,
         "withheld": analysis.withheld,
+        "said": read_out(analysis),
         "cutoff": analysis.lesion_threshold,
         "current_cutoff": reading.cutoff,
         "cutoffs": cutoffs,

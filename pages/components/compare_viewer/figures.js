@@ -18,6 +18,7 @@ class Figures extends Shell {
   writeHeader() {
     const { header } = this.case;
     this.writePlace(header);
+    this.put("said", header.readings.map(({ version, said }) => said && `${version}: ${said}`).filter(Boolean).join("; "));
     const noLesion = header.truth !== null && this.case.curves[0].lesion === 0;
     this.part("no-truth").hidden = header.truth !== null && !noLesion;
     this.part("no-truth").textContent = noLesion ? "The reference has no lesion, so no overlap is defined: what counts is whether anything is outlined." : header.no_truth;

@@ -66,9 +66,18 @@ function pixelOf(colour, opacity) {
   return new Uint32Array(bytes.buffer)[0];
 }
 
-/** Colour pixels by what they are: [neither, only truth, only prediction, both]. */
-function paintDifference(index, place, truth, colours, pixels) {
-  for (let i = 0; i < pixels.length; i += 1) pixels[i] = colours[(index[i] > place ? 2 : 0) + truth[i]];
+/** Colour pixels by what they are: [neither, only truth, only prediction, both]. What one of them has alone is striped,
+ * the truth's like "/" and the prediction's like "\", so that nobody must tell colours apart. */
+function paintDifference(index, place, truth, width, { plain, stripe }, pixels) {
+  const period = Math.max(4, Math.round(width / 64));
+  const height = pixels.length / width;
+  for (let row = 0, i = 0; row < height; row += 1) {
+    for (let column = 0; column < width; column += 1, i += 1) {
+      const what = (index[i] > place ? 2 : 0) + truth[i];
+      const across = what === 1 ? column + row : column - row + height;
+      pixels[i] = (across % period < period / 4 ? stripe : plain)[what];
+    }
+  }
 }
 
 // ---- editing: every change is a rectangle of pixels before and after, so that it can be undone ----------------------

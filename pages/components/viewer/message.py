@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_core import DecodedImage
+from busi_core import Analysis, DecodedImage
+from busi_core.findings import is_flagged
 from busi_core.imaging.encode import encode_png
 from busi_core.types import Heatmap
 
@@ -33,6 +34,14 @@ def read_header(message: bytes) -> dict[str, Any]:
     length = int.from_bytes(message[:LENGTH_BYTES], "little")
     header: dict[str, Any] = json.loads(message[LENGTH_BYTES : LENGTH_BYTES + length])
     return header
+
+
+def read_out(analysis: Analysis) -> str:
+    """What is read out when the scan comes, for those who do not see the finding change."""
+    diagnosis = analysis.prediction.diagnosis
+    if analysis.withheld or diagnosis is None:
+        return ""
+    return f"{diagnosis.value}, flagged for malignancy" if is_flagged(analysis) else diagnosis.value
 
 
 @dataclass(frozen=True)

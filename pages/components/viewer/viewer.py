@@ -16,7 +16,6 @@ from typing import Any, Final
 import streamlit as st
 
 from busi_core import Analysis
-from busi_core.findings import is_flagged
 from pages.components.viewer.message import (
     LENGTH_BYTES,
     Blobs,
@@ -24,6 +23,7 @@ from pages.components.viewer.message import (
     add_map,
     pack_message,
     read_header,
+    read_out,
     scan_png,
 )
 
@@ -115,7 +115,7 @@ def pack_scene(
         "simulated": simulated,
         "read_first": read_first,
         "withheld": analysis.withheld,
-        "said": _say(analysis),
+        "said": read_out(analysis),
         "lesion_cutoff": analysis.lesion_threshold,
         "current_lesion_cutoff": lesion_cutoff,
         "heat_cutoff": heat_cutoff,
@@ -127,14 +127,6 @@ def pack_scene(
         "heatmaps": [add_heatmap(heatmap, blobs) for heatmap in analysis.heatmaps.values()],
     }
     return pack_message(header, blobs)
-
-
-def _say(analysis: Analysis) -> str:
-    """What is read out when the scan comes, for those who do not see the finding change."""
-    diagnosis = analysis.prediction.diagnosis
-    if analysis.withheld or diagnosis is None:
-        return ""
-    return f"{diagnosis.value}, flagged for malignancy" if is_flagged(analysis) else diagnosis.value
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
