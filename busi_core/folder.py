@@ -9,13 +9,14 @@ alone: an empty mask would be taken for 'no lesion'. `folder_results` keeps us f
 
 import json
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from busi_core.data.own_results import digest
 from busi_core.data.pairing import SUFFIXES, is_nameless_dicom, record_id_of, stem_of
 from busi_core.data.records import is_mask_name, natural_key
 from busi_core.data.sources import Walk, read_start, walk_folder
@@ -26,7 +27,6 @@ from busi_core.explain.methods import Explanation
 from busi_core.findings import Finding, read_finding
 from busi_core.folder_results import (
     beside,
-    digest,
     is_our_heatmap,
     place_of,
     read_finished,
@@ -83,6 +83,20 @@ class Asked:
         """What a record keeps of it, to know later whether the same was asked."""
         return {"methods": sorted(self.methods), "of": self.of, "layer": self.layer} if self.methods else {}
 
+    def and_earlier(self, stamp: Mapping[str, Any] | None) -> "Asked":
+        """With the methods that an earlier reading explained alike: its pictures go when the scan is read anew."""
+        explained = stamp.get("explained") if stamp else None
+        if not self.methods or not isinstance(explained, dict) or not isinstance(explained.get("methods"), list):
+            return self
+        if explained | {"methods": self.record()["methods"]} != self.record():  # of something else, or elsewhere
+            return self
+        earlier = [method for method in Method if method in explained["methods"]]
+        return replace(self, methods=tuple(dict.fromkeys((*self.methods, *earlier))))
+
+    def is_in(self, stamp: Mapping[str, Any]) -> bool:
+        """Whether a reading of this stamp explained all of it."""
+        return not self.methods or self.and_earlier(stamp).record() == stamp.get("explained")
+
 
 NOTHING_ASKED = Asked()
 
@@ -107,6 +121,7 @@ class _Prepared:
     source: Path
     target: Path
     stamp: dict[str, Any]
+    asked: Asked
     image: DecodedImage | None
     outcome: Outcome
 
@@ -167,7 +182,7 @@ def analyse_plan(
         try:
             analysis = analyser.analyse_for_batch(prepared.image)
             of = asked.of or (analysis.prediction.diagnosis or LESION)
-            methods = () if analysis.withheld else asked.methods
+            methods = () if analysis.withheld else prepared.asked.methods
             made = [analyser.explain(analysis, method, of=str(of), layer=asked.layer) for method in methods]
             known = record_id_of(prepared.source.name)
             taught = analyser.taught.recognise(known, prepared.image.grey) is not None
@@ -209,7 +224,8 @@ def _find_scans(path: Path, out: Path) -> tuple[list[tuple[Path, Path]], tuple[P
 
 def _list_scans(walk: Walk) -> list[Path]:
     """Scans of a folder in natural order: nothing hidden, no masks, no pictures of an earlier reading."""
-    files = (*walk.files, *(link for link in walk.leading_out if link.is_file()))
+    links = (link for link in walk.leading_out if not link.is_dir())  # of one to nothing it is said that it is
+    files = (*walk.files, *links)
     return sorted(filter(_is_scan, files), key=lambda file: natural_key(str(file)))
 
 
@@ -228,27 +244,33 @@ def _prepare(source: Path, target: Path, frame: int | None, reader: str, asked: 
         require_short_names(target, asked.methods)
         status = source.stat()
         stamp: dict[str, Any] = {"frame": frame, "read_by": reader, **_state_of(status)}
-        stamp |= {"explained": asked.record()} if asked.methods else {}
-        before = _stamp_if_done(target, reader, frame, asked)
+        earlier = _stamp_of_same(target, reader, frame)
+        before = earlier if earlier and asked.is_in(earlier) and read_finished(target, asked.methods) else None
         if before and all(before.get(name) == value for name, value in _state_of(status).items()):
-            return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
+            return _Prepared(
+                source, target, stamp, asked, None, Outcome(source, "done before", None, already_done=True)
+            )
         require_sensible_bytes(status.st_size)
         data = read_regular(source, MAX_FILE_BYTES)
         require_sensible_bytes(len(data))  # it may have grown
         stamp["blake2b"] = digest(data)
         if before and before["blake2b"] == stamp["blake2b"]:  # copied or touched, not changed
-            return _Prepared(source, target, stamp, None, Outcome(source, "done before", None, already_done=True))
+            return _Prepared(
+                source, target, stamp, asked, None, Outcome(source, "done before", None, already_done=True)
+            )
+        asked = asked.and_earlier(earlier)
+        stamp |= {"explained": asked.record()} if asked.methods else {}
         stamp["place"] = place_of(source)
         require_same_scan(target, stamp)
         require_free(target, closely=True)
-        return _Prepared(source, target, stamp, decode_image(data, frame=frame), Outcome(source, "", None))
+        return _Prepared(source, target, stamp, asked, decode_image(data, frame=frame), Outcome(source, "", None))
     except (InvalidImageError, OutputError) as error:
-        return _Prepared(source, target, {}, None, Outcome(source, "", error))
+        return _Prepared(source, target, {}, asked, None, Outcome(source, "", error))
     except OSError as error:
         refusal = InvalidImageError(
             f"The file cannot be opened ({error.strerror}).", remedy="Check what it is, and its permissions."
         )
-        return _Prepared(source, target, {}, None, Outcome(source, "", refusal))
+        return _Prepared(source, target, {}, asked, None, Outcome(source, "", refusal))
 
 
 def _state_of(status: os.stat_result) -> dict[str, int]:
@@ -261,14 +283,13 @@ def _state_of(status: os.stat_result) -> dict[str, int]:
     }
 
 
-def _stamp_if_done(target: Path, reader: str, frame: int | None, asked: Asked) -> dict[str, Any] | None:
-    """The stamp in a finished record of the same model, frame and explanations; None when there is none."""
-    record = read_finished(target, asked.methods)
+def _stamp_of_same(target: Path, reader: str, frame: int | None) -> dict[str, Any] | None:
+    """The stamp in a finished record of the same model and frame; None when there is none."""
+    record = read_finished(target, ())
     stamp = record["input"] if record else None
     if not isinstance(stamp, dict) or "blake2b" not in stamp:
         return None
-    same = stamp.get("read_by") == reader and stamp.get("frame") == frame
-    return stamp if same and (not asked.methods or stamp.get("explained") == asked.record()) else None
+    return stamp if stamp.get("read_by") == reader and stamp.get("frame") == frame else None
 
 
 def _write(prepared: _Prepared, analysis: Analysis, explanations: Sequence[Explanation], *, taught: bool) -> str:

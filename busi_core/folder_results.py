@@ -7,7 +7,6 @@ its pictures. Claim and record keep the digests of our pictures: what matches no
 corrected by hand, and is never written over.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -16,18 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from busi_core.data.own_results import MAX_RECORD_BYTES, RECORD_KEYS, USUAL, digest
 from busi_core.errors import OutputError
 from busi_core.explain.catalogue import Method
 from busi_core.files import write_atomically
 from busi_core.imaging.limits import MAX_FILE_BYTES
 from busi_core.regular import read_regular
 
-_USUAL = ("mask", "heatmap")  # of every answer; explanations on request have pictures of their own
-_KINDS = (*_USUAL, *(f"heatmap_{method}" for method in Method))
+_KINDS = (*USUAL, *(f"heatmap_{method}" for method in Method))
 _RECORD_BEGINS = '{\n "file": '  # as `reading_record` does
 _CLAIM_BEGINS = "busi "
 _MAX_NAME_BYTES = 255  # of one name, on the disks that Linux and macOS use
-_MAX_RECORD_BYTES = 5_000_000  # one of ours has a few thousand
 _HEATMAP_NAME = re.compile(f"_heatmap(_({'|'.join(Method)}))?$")
 
 
@@ -132,11 +130,6 @@ def place_of(file: Path) -> str:
     return digest(os.fsencode(Path(os.path.realpath(file.parent)) / file.name))
 
 
-def digest(data: bytes) -> str:
-    """Names a content."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def beside(target: Path, kind: str) -> Path:
     """Where a picture goes: 'mask', 'heatmap', or 'heatmap_' and the name of a method."""
     return target.with_name(f"{target.name}_{kind}.png")
@@ -182,7 +175,7 @@ def _remove_earlier(target: Path) -> None:
 
 
 def _kinds_of(methods: Sequence[Method]) -> tuple[str, ...]:
-    return (*_USUAL, *(f"heatmap_{method}" for method in methods))
+    return (*USUAL, *(f"heatmap_{method}" for method in methods))
 
 
 def _taken(file: Path) -> OutputError:
@@ -218,7 +211,7 @@ def _our_record(target: Path) -> dict[str, Any] | None:
         return {} if text.startswith(_RECORD_BEGINS) else None
     except RecursionError:  # brackets in brackets without end
         return None
-    return content if isinstance(content, dict) and {"input", "lesion_pixels"} <= set(content) else None
+    return content if isinstance(content, dict) and set(content) >= RECORD_KEYS else None
 
 
 def _stamp_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +226,8 @@ def _is_withheld(record: Mapping[str, Any]) -> bool:
 def _read_text(path: Path) -> str | None:
     """None of a file that cannot be opened, is too long, or is no text."""
     try:
-        data = read_regular(path, _MAX_RECORD_BYTES)
-        return data.decode() if len(data) <= _MAX_RECORD_BYTES else None
+        data = read_regular(path, MAX_RECORD_BYTES)
+        return data.decode() if len(data) <= MAX_RECORD_BYTES else None
     except (OSError, ValueError):
         return None
 

@@ -35,6 +35,7 @@ class ImageWarning(StrEnum):
     NOT_CALIBRATED = "no calibration in the file: sizes are in pixels"
     WINDOWED = "not plain 8-bit grey: shown through a grey window"
     FIRST_FRAME = "several frames: the first one is shown, none was chosen"
+    NOT_SQUARE = "the file says that its pixels are not square: shapes are stretched here, and the model reads them so"
     BURNED_IN = "the file says that patient text is burned into the image"
     UNLIKE = "unlike the scans that the model learned from: its measured figures may not hold here"
     INSISTED = (

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 
 from busi_core.data.class_table import TABLE_NAME, ClassTables, read_tables
+from busi_core.data.own_results import without_own_results
 from busi_core.data.records import is_mask_name, natural_key, stem_of_scan
 from busi_core.data.sources import FolderFiles, SourceFile, path_of
 from busi_core.imaging.dicom import MARK_END, is_dicom
@@ -67,8 +68,8 @@ class Batch:
         left_out: Names of files that are no images by their suffix or first bytes.
         doubtful_masks: Mask files of a name that several files have, or whose scans do, so that whose each is cannot be
             told; no scan has them.
-        problems: What is wrong with a table of classes, or could not be read of a folder, one sentence with a remedy
-            each.
+        problems: What is wrong with a table of classes, could not be read of a folder, or is a picture of an earlier
+            reading and no mask; one sentence with a remedy each.
     """
 
     cases: tuple[Case, ...]
@@ -86,7 +87,8 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         keep_all: Take files of any suffix for scans, so that each gets its row: for files chosen one by one.
     """
     tables = read_tables(files)
-    pictures, others = _divide(files)
+    given, own = without_own_results(files)
+    pictures, others = _divide(given)
     masks = _by_scan(file for file in pictures if _is_mask(file))
     scans = [file for file in pictures if not _is_mask(file)]
     maskless: set[int] = set()
@@ -105,7 +107,7 @@ def pair_files(files: Sequence[SourceFile], *, keep_all: bool = False) -> Batch:
         for number, file in enumerate(scans, start=1)
     ]
     lone = [file for key, group in masks.items() if key not in found for file in group]
-    problems = (*_problems_of(files), *_problems_of_tables(tables, cases))
+    problems = (*_problems_of(files), *own, *_problems_of_tables(tables, cases))
     return Batch(tuple(cases), tuple(lone), tuple(file.name for file in others), doubtful, problems)
 
 
@@ -117,8 +119,10 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     lie among the scans count where the other folder has none for their scan.
     """
     tables = read_tables([*images, *masks])
-    pictures, others = _divide(images)
-    mask_pictures, other_masks = _divide(masks)
+    given, own = without_own_results(images)
+    given_masks, own_masks = without_own_results(masks)
+    pictures, others = _divide(given)
+    mask_pictures, other_masks = _divide(given_masks)
     scans = sorted((file for file in pictures if not _is_mask(file)), key=lambda file: natural_key(file.name))
     by_path, beside = _by_scan(mask_pictures), _by_scan([file for file in pictures if _is_mask(file)])
     keys = [_scan_key(file.name) for file in scans]
@@ -137,7 +141,8 @@ def pair_folders(images: Sequence[SourceFile], masks: Sequence[SourceFile]) -> B
     rest = [*by_path.values(), *(group for key, group in beside.items() if key not in places)]
     lone = tuple(file for group in rest for file in group if id(file) not in used)
     left_out = tuple(file.name for file in (*others, *other_masks))
-    problems = tuple(dict.fromkeys((*_problems_of(images), *_problems_of(masks), *_problems_of_tables(tables, cases))))
+    found_wrong = (*_problems_of(images), *_problems_of(masks), *own, *own_masks)
+    problems = tuple(dict.fromkeys((*found_wrong, *_problems_of_tables(tables, cases))))
     return Batch(tuple(cases), lone, left_out, doubtful, problems)
 
 

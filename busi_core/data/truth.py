@@ -44,6 +44,7 @@ from busi_core.imaging.pictures import (
     require_known_inks,
 )
 from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff
+from busi_core.imaging.whole import require_whole
 from busi_core.types import Diagnosis, Mask
 
 Annotation: TypeAlias = NDArray[np.uint8]
@@ -213,6 +214,7 @@ def _open(data: bytes, height: int, width: int) -> tuple[NDArray[Any], bool]:
                 raise _other_size(found, width, height)
             white_zero, unsigned = is_white_zero(file), is_unsigned(file)
             file.load()
+            require_whole(data, file)
             turn = UPRIGHT.get(orientation(file))
             upright = file if turn is None else file.transpose(turn)
             if upright.mode in WIDE_MODES:

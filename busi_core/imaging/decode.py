@@ -75,6 +75,7 @@ def _assemble(
         ImageWarning.NOT_CALIBRATED: not regions,
         ImageWarning.WINDOWED: pixels.windowed or values.dtype != np.uint8,
         ImageWarning.FIRST_FRAME: frame is None and frames > 1,
+        ImageWarning.NOT_SQUARE: dicom is not None and not dicom.has_square_pixels,
         ImageWarning.BURNED_IN: dicom is not None and dicom.has_burned_in_text,
     }
     warnings = tuple(warning for warning, applies in noticed.items() if applies)

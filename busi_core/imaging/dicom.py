@@ -64,6 +64,7 @@ READ_KEYWORDS = (
     *("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "BurnedInAnnotation"),
+    "PixelAspectRatio",
 )
 READ_TAGS: Final = [BaseTag(cast(int, tag_for_keyword(keyword))) for keyword in READ_KEYWORDS]
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float and integer pixel data
@@ -84,6 +85,7 @@ class DicomFile:
         height, width, frames: As the header claims; at least 1 each.
         regions: Calibrated parts of every frame.
         has_burned_in_text: Burned In Annotation (0028,0301) says YES: the pixels name the patient.
+        has_square_pixels: False where Pixel Aspect Ratio (0028,0034) says otherwise.
         content: The whole file, inflated where it was deflated.
         syntax: Transfer syntax of `content`.
         attributes: The elements of `READ_KEYWORDS` that the file has.
@@ -96,6 +98,7 @@ class DicomFile:
     frames: int
     regions: tuple[CalibratedRegion, ...]
     has_burned_in_text: bool
+    has_square_pixels: bool
     content: bytes
     syntax: uid.UID
     attributes: Dataset
@@ -136,6 +139,11 @@ def open_dicom(data: bytes) -> DicomFile:
     attributes = read_dataset(
         header, syntax.is_implicit_VR, syntax.is_little_endian, stop_when=at_pixels, specific_tags=list(READ_TAGS)
     )
+    if not pixels and len(data) > len(header_bytes):
+        raise InvalidImageError(
+            f"The DICOM file has more than {MAX_HEADER_BYTES // 10**6} MB before its pixels, or no pixels.",
+            remedy=REEXPORT,
+        )
     if not pixels:
         raise InvalidImageError("The DICOM file holds no image, or is cut off before it.", remedy=REEXPORT)
     if attributes.original_encoding[0] != syntax.is_implicit_VR:  # pydicom reads on; the pixels would shift
@@ -151,7 +159,8 @@ def open_dicom(data: bytes) -> DicomFile:
         width=width,
         frames=_integer(attributes, "NumberOfFrames", absent=1),
         regions=read_regions(attributes, height, width),
-        has_burned_in_text=str(attributes.get("BurnedInAnnotation", "")).strip() == "YES",
+        has_burned_in_text=str(attributes.get("BurnedInAnnotation", "")).strip().upper() in ("YES", "Y"),
+        has_square_pixels=len({int(side) for side in attributes.get("PixelAspectRatio") or ()}) <= 1,
         content=data,
         syntax=syntax,
         attributes=attributes,

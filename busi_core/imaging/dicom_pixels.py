@@ -8,8 +8,10 @@ Before a frame is decoded, what it says of itself is held against the header of 
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
@@ -134,7 +136,7 @@ def _encoded_frame(file: DicomFile, index: int) -> bytes:
         for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
         if keyword in file.attributes
     )
-    found = len(offsets[0]) // 8 if len(offsets) == 2 else _count_frames(file)
+    found = _count_in_tables(*offsets) if len(offsets) == 2 else _count_frames(file)
     if found > file.frames:
         raise InvalidImageError(
             f"The DICOM header states {file.frames} frame{'s' if file.frames > 1 else ''}, but the file holds {found}.",
@@ -148,12 +150,28 @@ def _encoded_frame(file: DicomFile, index: int) -> bytes:
     )
 
 
+def _count_in_tables(offsets: bytes, lengths: bytes) -> int:
+    """How many frames the extended tables place: one after the other, each after an item tag and its length of 8 bytes
+    (PS3.3 C.7.6.3.1.8)."""
+    starts, sizes = np.frombuffer(offsets, "<u8").tolist(), np.frombuffer(lengths, "<u8").tolist()
+    ends = [start + 8 + size for start, size in zip(starts, sizes, strict=True)]
+    _require_order(starts, ends)
+    return len(starts)
+
+
+def _require_order(starts: Sequence[int], ends: Sequence[int]) -> None:
+    """Refuse places of frames of which one begins before another ends: some frame would be shown for another."""
+    if starts[0] != 0 or any(end > start for end, start in zip(ends, starts[1:], strict=False)):
+        raise InvalidImageError("The DICOM file is damaged: its table of frames contradicts itself.", remedy=REEXPORT)
+
+
 def _count_frames(file: DicomFile) -> int:
     """How many frames encapsulated pixel data hold: by their offset table, else by how their fragments begin."""
     stream = io.BytesIO(file.content)
     stream.seek(file.pixels_at + 12)
     table = parse_basic_offsets(stream)
     if table:
+        _require_order(table, [start + 1 for start in table])
         return len(table)
     count, places = parse_fragments(stream)
     if file.syntax == uid.RLELossless:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_core.imaging.jpeg_markers import ADOBE, JFIF, LOSSLESS, FrameHeader, Segment
+from busi_core.imaging.whole import require_whole
 
 RGB_COMPONENTS = b"RGB"  # component identifiers by which libjpeg knows plain RGB
 ADOBE_MARK = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(4)  # APP14; one byte follows, 0 for RGB and 1 for YCbCr
@@ -33,12 +34,14 @@ def read_jpeg(
         (height, width), or (height, width, 3): RGB from a lossy frame, the samples as stored from a lossless one.
 
     Raises:
-        Exception: As Pillow raises them on damaged bytes.
+        Exception: As Pillow and `require_whole` raise them on damaged bytes.
     """
     if header.samples == 3:
         stream = _strip_marks(stream, segments) if marker == LOSSLESS else _mark_colours(stream, segments, photometric)
     with Image.open(io.BytesIO(stream), formats=("JPEG",)) as image:
-        return np.array(image)
+        values = np.array(image)
+        require_whole(stream, image)
+        return values
 
 
 def _mark_colours(stream: bytes, segments: Sequence[Segment], photometric: str) -> bytes:

@@ -40,6 +40,7 @@ from busi_core.imaging.limits import (
 from busi_core.imaging.png import raw_mode, require_few_chunks, require_settled_alpha
 from busi_core.imaging.raw import RawPixels
 from busi_core.imaging.tiff import is_unsigned, is_white_zero, prepare_tiff, require_few_entries
+from busi_core.imaging.whole import require_whole
 from busi_core.types import Rgb
 
 ACCEPTED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # never EPS, PDF, SVG: those run programs or fonts
@@ -103,6 +104,7 @@ def read_picture(data: bytes, frame: int | None) -> Picture:
         _require_known_mode(image.mode)
         with damage_refused(format_name):
             pixels = _read_pixels(image)
+            require_whole(data, image, frame=chosen)
     return Picture(pixels, format_name, frames)
 
 

@@ -19,7 +19,7 @@ from busi_core.report_pdf import MAX_PICTURED, draw_report
 from pages.components.batch_queue import BatchQueue
 from pages.components.class_blocks import CLASS_COLOURS
 from pages.components.downloads import safe_stem
-from pages.components.page import label
+from pages.components.page import NAME_IN_PIXELS, label
 from pages.components.serving import worth_of
 
 ROW_HEIGHT_PX = 72
@@ -326,7 +326,7 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
                 help=help_text,
             )  # fmt: skip
     which = "all rows" if everything else f"the {len(rows)} rows that pass the filters"
-    st.html(label(f"Of {which}.", css="fine"))
+    st.html(label(f"Of {which}. {NAME_IN_PIXELS}", css="fine"))
 
 
 def masks_zip(rows: Sequence[ScanRow]) -> bytes:

@@ -27,7 +27,7 @@ from busi_core.report import (
 from busi_core.report_pdf import draw_report
 from busi_core.report_pdf.fonts import font_files, printable
 from busi_core.types import ImageWarning, Mask
-from pages.components.page import label, plain
+from pages.components.page import NAME_IN_PIXELS, label, plain
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def show_downloads(
             strict=True,
         ):
             st.download_button(text, content, file_name, kind, key=f"download-{text.lower()}", on_click="ignore")
+    st.html(label(NAME_IN_PIXELS, css="fine"))
 
 
 def cautions(analysis: Analysis, finding: Finding, *, taught: bool) -> list[str]:

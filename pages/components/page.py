@@ -13,6 +13,7 @@ DEMO = (
     "Public demo. Nothing is kept, but this is no place for scans of patients: try the simulated ones. "
     "Run the program yourself to read others."
 )
+NAME_IN_PIXELS = "A name that is written into the scan itself stays in overlay and report."
 _STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 

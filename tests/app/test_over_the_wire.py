@@ -372,6 +372,7 @@ def test_a_body_over_the_limit_is_refused_and_memory_stays_flat(server: AppServe
             most = max(most, server.memory_mb())
             yield bytes(2**20)
 
+    assert wire.put_raw(address, iter(()), 400 * 2**20) == 413  # by what is announced, before any of it
     status = wire.put_raw(address, body(), 400 * 2**20)
     assert status in (413, None)  # None: the server hung up while the body was still coming
     assert max(most, server.memory_mb()) < before + 100

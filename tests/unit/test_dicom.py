@@ -284,6 +284,41 @@ def test_only_the_chosen_jpeg_frame_is_decoded(still: np.ndarray, has_offsets: b
     assert "not the JPEG" in refusal(data, frame=3)
 
 
+def tables(starts: list[int], lengths: list[int]) -> dict[str, bytes]:
+    """Extended Offset Table (7FE0,0001) and its lengths."""
+    return {
+        "ExtendedOffsetTable": np.array(starts, "<u8").tobytes(),
+        "ExtendedOffsetTableLengths": np.array(lengths, "<u8").tobytes(),
+    }
+
+
+def test_a_table_that_places_frames_wrongly_is_refused_rather_than_another_frame_shown() -> None:
+    """U10. The basic table and the extended one (PS3.3 C.7.6.3.1.8)."""
+    frames = [save(np.roll(SCAN, 9 * number, axis=1), "JPEG") for number in range(3)]
+    frames = [frame + b"\0" * (len(frame) % 2) for frame in frames]
+    lengths = [len(frame) for frame in frames]
+    starts = [sum(lengths[:number]) + 8 * number for number in range(3)]
+    content = encapsulate(frames, has_bot=False)
+
+    def made(content: bytes, **changes: Any) -> bytes:
+        return dicom(SCAN, syntax=JPEGBaseline8Bit, pixel_data=content, NumberOfFrames=3, **changes)
+
+    basic = encapsulate(frames)
+    assert basic[8:20] == np.array(starts, "<u4").tobytes()
+    for data in (made(basic), made(content, **tables(starts, lengths))):
+        for number in range(3):
+            np.testing.assert_array_equal(decode_image(data, frame=number).grey, by_pillow(frames[number]))
+    lies = ([0, 0, 0], [starts[1], starts[1], starts[2]], [0, starts[2], starts[1]])
+    for lie in lies:
+        for data in (
+            made(basic[:8] + np.array(lie, "<u4").tobytes() + basic[20:]),
+            made(content, **tables(lie, lengths)),
+        ):
+            for number in range(3):
+                assert "contradicts itself" in refusal(data, frame=number)
+    assert "contradicts itself" in refusal(made(content, **tables(starts, [lengths[0] + 9, *lengths[1:]])))
+
+
 def test_a_jpeg_frame_in_several_fragments_is_joined() -> None:
     """U13."""
     frame = save(SCAN, "JPEG")
@@ -931,10 +966,28 @@ def test_pixel_spacing_alone_calibrates_nothing() -> None:
     assert ImageWarning.NOT_CALIBRATED in image.warnings
 
 
+@pytest.mark.parametrize(("ratio", "is_warned"), [(["2", "1"], True), (["1", "1"], False), (["7", "7"], False)])
+def test_pixels_that_are_not_square_are_warned_of(ratio: list[str], is_warned: bool) -> None:
+    """U15. Pixel Aspect Ratio (0028,0034), PS3.3 C.7.6.3.1.7."""
+    assert (ImageWarning.NOT_SQUARE in decode_image(dicom(SCAN, PixelAspectRatio=ratio)).warnings) == is_warned
+    assert ImageWarning.NOT_SQUARE not in decode_image(dicom(SCAN)).warnings
+
+
+def test_too_much_before_the_pixels_is_called_so() -> None:
+    """U2. The file is whole: it is not told to be cut off."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(SCAN)))
+    dataset.private_block(0x0019, "MADE FOR A TEST", create=True).add_new(1, "OB", bytes(5_000_000))
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    assert "more than 4 MB before its pixels" in refusal(buffer.getvalue())
+
+
 # --- privacy ---
 
 
-@pytest.mark.parametrize(("says", "is_warned"), [("YES", True), (" YES", True), ("NO", False), ("", False)])
+@pytest.mark.parametrize(
+    ("says", "is_warned"), [("YES", True), (" YES", True), ("yes", True), ("Y", True), ("NO", False), ("", False)]
+)
 def test_text_burned_into_the_pixels_is_warned_of(says: str, is_warned: bool) -> None:
     """U16. Burned In Annotation (0028,0301), PS3.3 C.7.6.1."""
     warnings = decode_image(dicom(SCAN, BurnedInAnnotation=says)).warnings

@@ -111,8 +111,9 @@ def test_a_scan_that_cannot_be_opened_is_reported_and_the_others_are_read(
     (scans / "benign/benign (3).png").mkdir()
     (scans / "benign/benign (4).png").symlink_to(tmp_path / "nowhere.png")
     outcomes = read(analyser, scans, out=tmp_path / "out")
-    failed = {outcome.path.name for outcome in outcomes if outcome.error}
-    assert failed <= {"benign (3).png", "benign (4).png"}
+    failed = {outcome.path.name: outcome.error.problem for outcome in outcomes if outcome.error}
+    assert set(failed) == {"benign (4).png"}
+    assert "cannot be opened" in failed["benign (4).png"]
     assert sum(outcome.error is None for outcome in outcomes) == 3
 
 

@@ -89,6 +89,15 @@ def test_what_is_done_is_left_alone_and_what_is_asked_anew_is_made(
     main([*arguments, "--explain", "layercam"])
     assert "done before" not in capsys.readouterr().err
     assert (tmp_path / "out/left breast_heatmap_layercam.png").is_file()
+    assert (tmp_path / "out/left breast_heatmap_hirescam.png").is_file()  # what was asked before stays
+    record = json.loads((tmp_path / "out/left breast.json").read_text("utf-8"))
+    assert {one["method"] for one in record["explanations"]} == {"hirescam", "layercam"}
+    for methods in (["hirescam"], ["layercam"], ["hirescam", "layercam"]):
+        main([*arguments, "--explain", *methods])
+        assert "done before" in capsys.readouterr().err
+    main([*arguments, "--explain", "hirescam", "--of", "lesion mask"])  # of something else: in their place
+    assert "done before" not in capsys.readouterr().err
+    assert not (tmp_path / "out/left breast_heatmap_layercam.png").exists()
 
 
 def test_pictures_among_the_scans_are_not_read_as_scans(scan: Path) -> None:

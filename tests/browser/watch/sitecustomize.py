@@ -16,11 +16,11 @@ def _note(kind: str, what: object) -> None:
 
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
-    if event in ("socket.connect", "socket.sendto"):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         host = arguments[1][0] if isinstance(arguments[1], tuple) else ""
         if host not in NEAR:
             _note("network", host)
-    elif event == "socket.getaddrinfo":
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
         host = arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0] or ""
         if host not in NEAR and host != socket.gethostname():
             _note("network", host)
