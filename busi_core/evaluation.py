@@ -327,6 +327,23 @@ def write_reports(folder: Path, reports: Sequence[EvaluationReport], *, file_nam
     write_atomically(folder / file_name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def keep_reports(folder: Path, reports: Sequence[EvaluationReport]) -> None:
+    """Write evaluation.json beside the weights; reports on these weights that lie there already stay, where they are
+    of another test set and share no scan with the new ones.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    names = {report.test_set for report in reports}
+    scans = {result.id for report in reports for result in report.results}
+    others = [
+        report
+        for report in read_reports(folder)
+        if report.test_set not in names and scans.isdisjoint(result.id for result in report.results)
+    ]
+    write_reports(folder, [*reports, *others])
+
+
 def read_reports(folder: Path, *, file_name: str = EVALUATION_FILE) -> list[EvaluationReport]:
     """The reports in evaluation.json, or another such file, on the version beside it.
 

@@ -3,7 +3,8 @@
     IMAGES, MASKS -pair_folders-> cases -read_cases-> rows -> rows.jsonl as they come -> compare.csv, summary.json
 
 A finished row stays in rows.jsonl with the sizes and times of its files and a checksum: it is read again only when one
-of those, or the model or its limits, changed, when its line is damaged, and when it could not be read.
+of those, or the model or its limits, changed, when its line is damaged, and when it could not be read. It stays also
+when a run asks for other scans, as while a share is away; the tables are of the scans that were asked for alone.
 """
 
 import base64
@@ -65,8 +66,9 @@ def _are_one(images: Path, masks: Path) -> bool:
 def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2) -> Iterator[ScanRow]:
     """Read every case and compare; rows in order, those of an earlier run first taken from `out`.
 
-    Before the first row that is new an old compare.csv and summary.json go: they would say something else than the
-    rows beside them if this run is stopped. Call it, and `write_comparison` after it, inside one `hold_folder(out)`.
+    Unless they are of just these rows, an old compare.csv and summary.json go before anything is written: if this run
+    is stopped they would say something else than it was asked for. Call it, and `write_comparison` after it, inside
+    one `hold_folder(out)`.
 
     Raises:
         OutputError: `out` cannot be written, or what would be written over is not ours.
@@ -77,18 +79,18 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
     todo = [case for case in batch.cases if keys[case.id] not in before]
     rows = read_cases(analyser, todo, jobs=jobs, with_pictures=False)
     fresh = share_cores(rows, analyser, jobs)
-    kept = {keys[case.id]: before[keys[case.id]] for case in batch.cases if keys[case.id] in before}
-    lines = b"".join(_line(key, row) for key, row in kept.items())
-    write_atomically(out / ROWS_FILE, lines)  # drops a torn last line and what is not asked for any more
+    kept = {case.id: replace(before[keys[case.id]], id=case.id) for case in batch.cases if keys[case.id] in before}
+    if todo or not _is_table_of(list(kept.values()), out):
+        _remove_tables(out)
+    lines = b"".join(_line(key, row) for key, row in before.items())
+    write_atomically(out / ROWS_FILE, lines)  # drops what is torn, damaged or was not read
     try:
         with closing(fresh), (out / ROWS_FILE).open("ab") as file:
             for case in batch.cases:
-                if keys[case.id] in kept:
-                    yield replace(kept[keys[case.id]], id=case.id)
+                if case.id in kept:
+                    yield kept[case.id]
                     continue
                 row = next(fresh)
-                if row.id == todo[0].id:
-                    _remove_tables(out)
                 file.write(_line(keys[case.id], row))
                 file.flush()
                 yield row
@@ -96,6 +98,14 @@ def compare_cases(analyser: Analyser, batch: Batch, out: Path, *, jobs: int = 2)
         raise OutputError(
             f"{ROWS_FILE!r} could not be written ({error.strerror}).", remedy="Free some space; what was done is kept."
         ) from error
+
+
+def _is_table_of(rows: list[ScanRow], out: Path) -> bool:
+    """Whether compare.csv is of these rows; so is the summary.json beside it then, which is written after it."""
+    try:
+        return (out / CSV_FILE).read_bytes() == rows_csv(rows)
+    except OSError:
+        return False
 
 
 def _remove_tables(out: Path) -> None:

@@ -32,8 +32,7 @@ READABLE_SCHEMAS = (1, LIMITS_SCHEMA)  # 1 knew no scans in doubt
 @dataclass(frozen=True, eq=False)
 class Limits:
     """Attributes:
-    class_scores: Of `metrics.conformal`, one sorted array a class in the order of `Diagnosis`; empty without a
-        class head.
+    nonconformity: As `metrics.conformal` measures it; None without a class head.
     familiarity: What the training scans look like.
     siblings: Versions that scored scans beside the validation part, which taught this version and not them.
     """
@@ -89,9 +88,10 @@ def read_limits(folder: Path, card: ModelCard) -> Limits | None:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dictionary)
+        _refuse_newer(about["schema"], folder.name)
         sound = about["schema"] in READABLE_SCHEMAS and about["weights"] == card.sha256
         if not sound or about["sha256"] != _checksum(tensors):
-            raise ValueError("of another program, other weights, or changed")
+            raise ValueError("of other weights, or changed")
         unlike_from, foreign_from = tensors["distances"].tolist()
         return Limits(
             _read_nonconformity(tensors),
@@ -103,6 +103,14 @@ def read_limits(folder: Path, card: ModelCard) -> Limits | None:
             f"The limits of model {folder.name!r} are damaged or belong to other weights.",
             remedy="Restore the folder from the repository, or make them again with 'busi limits'.",
         ) from error
+
+
+def _refuse_newer(schema: int, version: str) -> None:
+    if schema > LIMITS_SCHEMA:
+        raise ModelUnavailableError(
+            f"The limits of model {version!r} have schema {schema}, this program reads up to {LIMITS_SCHEMA}.",
+            remedy="Update the program, or make them again with 'busi limits'.",
+        )
 
 
 def _read_nonconformity(tensors: Mapping[str, NDArray[np.floating[Any]]]) -> Nonconformity | None:

@@ -120,18 +120,29 @@ def read_registry(weights_dir: Path) -> Registry:
     """Read which version is in service.
 
     Raises:
-        ModelUnavailableError: registry.json is missing, damaged or of a newer program.
+        ModelUnavailableError: registry.json is missing, damaged, of a newer program, or the system refuses to read it.
     """
     try:
         content = json.loads((weights_dir / REGISTRY_FILE).read_text(encoding="utf-8"))
         schema = content["schema"]
         is_newer = schema not in range(1, REGISTRY_SCHEMA + 1)
         in_service, history = ("", ()) if is_newer else _read_content(content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelUnavailableError(
-            "No model is in service: weights/registry.json is missing or damaged.",
+            "No model is in service: weights/registry.json is missing.",
             remedy="Check BUSI_WEIGHTS_DIR, restore the weights folder from the repository, or train a model with "
             "'busi train' and name it to 'busi serve'.",
+        ) from error
+    except OSError as error:
+        raise ModelUnavailableError(
+            f"No model is in service: weights/registry.json cannot be read ({error.strerror}).",
+            remedy="Check what it is, and its permissions.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailableError(
+            "No model is in service: weights/registry.json is damaged.",
+            remedy="Restore it from a backup or the repository, or move it away and name a version to 'busi serve': "
+            "its history then begins anew.",
         ) from error
     if is_newer:
         raise ModelUnavailableError(

@@ -51,6 +51,18 @@ def write_assessment(folder: Path, figures: Sequence[Figure], *, version: str, s
     write_atomically(folder / ASSESSMENT_FILE, f'{{{head}, "figures": [\n{rows}\n]}}\n'.encode())
 
 
+def keep_assessment(folder: Path, figures: Sequence[Figure], *, version: str, sha256: str) -> None:
+    """Write assessment.json; figures about this version that lie there already stay, where they are on other scans.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    scans = {figure.on for figure in figures}
+    before = read_assessment(folder, version=version, sha256=sha256)
+    others = [figure for figure in before if figure.on not in scans]
+    write_assessment(folder, [*figures, *others], version=version, sha256=sha256)
+
+
 def read_assessment(folder: Path, *, version: str, sha256: str) -> list[Figure]:
     """The figures about this version; empty when there are none or they cannot be read.
 

@@ -94,7 +94,7 @@ def _splits(options: argparse.Namespace) -> int:
     published = read_published_scans(folder / "duplicates_pawlowska_2023.csv")
     true = pairs_within([[name for name in scan.files if name in set(names)] for scan in published])
     print(f"{len(records)} images; {len(true)} published pairs of copies, {len(found)} found from pixels:")
-    print(f"  recall {len(found & true) / len(true):.3f}, precision {len(found & true) / max(1, len(found)):.3f}")
+    print(f"  recall {_share(len(found & true), len(true))}, precision {_share(len(found & true), len(found))}")
     made = make_folds(records, published, found)
     if options.write:
         write_folds(made, options.write)
@@ -112,6 +112,10 @@ def _splits(options: argparse.Namespace) -> int:
     return 0
 
 
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3f}" if whole else "n/a"
+
+
 def _hashes(options: argparse.Namespace) -> int:
     from busi_core.data.records import read_bus_bra, read_busi
     from busi_core.models.checkpoint import read_card
@@ -121,8 +125,10 @@ def _hashes(options: argparse.Namespace) -> int:
     settings = read_settings()
     folder = settings.weights_dir / check_version_name(options.version)
     names = set(read_card(folder).trained_on)
-    known = [*read_busi(settings.data_root / "busi"), *read_bus_bra(settings.data_root / "bus-bra")]
-    found = [record for record in known if record.id in names]
+    taught_by = {name.split("/")[0] for name in names}
+    readers = {"busi": read_busi, "bus-bra": read_bus_bra}
+    known = [read(settings.data_root / name) for name, read in readers.items() if name in taught_by]
+    found = [record for records in known for record in records if record.id in names]
     if len(found) < len(names):
         raise DatasetError(
             f"{len(names) - len(found)} of {len(names)} scans that taught {options.version!r} are not at hand.",

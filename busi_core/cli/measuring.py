@@ -34,7 +34,10 @@ def add_commands(commands: Commands) -> None:
         "--all", action="store_true", help="also what it knows of its limits: sets, refusal, doubt, heat maps, marks"
     )
     evaluate.add_argument(
-        "--save", action="store_true", help="write evaluation.json (with --all also assessment.json) beside the weights"
+        "--save",
+        action="store_true",
+        help="write evaluation.json (with --all also assessment.json) beside the weights; what it holds on other test "
+        "sets stays",
     )
     evaluate.add_argument(
         "--all-folds",
@@ -61,7 +64,7 @@ def add_commands(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from busi_core.data.records import read_bus_bra, read_busi
     from busi_core.data.splits import BUS_BRA_TEST_FOLD, split_bus_bra, split_busi
-    from busi_core.evaluation import evaluate, format_table, write_reports
+    from busi_core.evaluation import evaluate, format_table, keep_reports
     from busi_core.service import choose_device
     from busi_core.serving import Serving
 
@@ -92,7 +95,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         reports.append(report)
     if options.save:
         folder = settings.weights_dir / analyser.card.version
-        write_reports(folder, reports)
+        keep_reports(folder, reports)
         print(f"written: {folder / 'evaluation.json'}")
     if options.all:
         _assess(analyser, reports, dict(tests), save=options.save)
@@ -116,7 +119,9 @@ def _cross_validate(options: argparse.Namespace, card: "ModelCard") -> int:
 
     settings = read_settings()
     serving = Serving(settings.weights_dir, choose_device(settings.device))
-    busi, bus_bra = read_busi(settings.data_root / "busi"), read_bus_bra(settings.data_root / "bus-bra")
+    busi = read_busi(settings.data_root / "busi")
+    asks_bus_bra = options.elsewhere or not options.no_bus_bra
+    bus_bra = read_bus_bra(settings.data_root / "bus-bra") if asks_bus_bra else []
     reports = []
     if options.all_folds:
         parts = []
@@ -148,13 +153,13 @@ def _assess(
     analyser: "Analyser", reports: list["EvaluationReport"], tests: "dict[str, Sequence[Record]]", *, save: bool
 ) -> None:
     from busi_core.assessment.assess import assess
-    from busi_core.assessment.figures import format_assessment, write_assessment
+    from busi_core.assessment.figures import format_assessment, keep_assessment
 
     folder = read_settings().weights_dir / analyser.card.version
     figures = assess(analyser, folder, reports, tests, on_step=lambda _, done, total: show_count(done, total))
     print(format_assessment(figures))
     if save:
-        write_assessment(folder, figures, version=analyser.card.version, sha256=analyser.card.sha256)
+        keep_assessment(folder, figures, version=analyser.card.version, sha256=analyser.card.sha256)
         print(f"written: {folder / 'assessment.json'}")
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from busi_core.cli.terminal import Commands, Progress, count_from_one, shown
-from busi_core.errors import ExplanationError
+from busi_core.errors import ExplanationError, InvalidImageError
 from busi_core.explain.catalogue import DEEPEST, Method
 from busi_core.settings import read_settings
 
@@ -73,13 +73,14 @@ def _analyse(options: argparse.Namespace) -> int:
     serving = Serving(settings.weights_dir, choose_device(settings.device))
     analyser = serving.load(options.model) if options.model else serving.current()
     plan = plan_paths(options.paths, options.out)
-    progress, failed, before = Progress(len(plan.targets)), 0, 0
+    progress, unread, unwritten, before = Progress(len(plan.targets)), 0, 0, 0
     asked = Asked(tuple(dict.fromkeys(map(Method, options.explain))), options.of, options.layer or DEEPEST)
     frame = None if options.frame is None else options.frame - 1  # people and DICOM count from 1
     for outcome in analyse_plan(analyser, plan, frame=frame, jobs=options.jobs, asked=asked):
         progress.clear()
         if outcome.error is not None:
-            failed += 1
+            is_unread = isinstance(outcome.error, InvalidImageError)
+            unread, unwritten = unread + is_unread, unwritten + (not is_unread)
             print(
                 f"{shown(outcome.path)}: {shown(outcome.error.problem)} {shown(outcome.error.remedy)}", file=sys.stderr
             )
@@ -87,14 +88,16 @@ def _analyse(options: argparse.Namespace) -> int:
             before += 1
         else:
             print(f"{shown(outcome.path)}: {outcome.summary}")
-        progress.step(failed, counts=not outcome.already_done)
+        progress.step(unread + unwritten, counts=not outcome.already_done)
     for folder in plan.unread:
         print(f"{shown(folder)}: this folder cannot be read. Check its permissions.", file=sys.stderr)
     if before:
         print(f"busi: {before} files were done before and left alone.", file=sys.stderr)
-    if failed:
-        print(f"busi: {failed} files could not be read.", file=sys.stderr)
-    return 1 if failed or plan.unread else 0
+    if unread:
+        print(f"busi: {unread} files could not be read.", file=sys.stderr)
+    if unwritten:
+        print(f"busi: the results of {unwritten} files could not be written.", file=sys.stderr)
+    return 1 if unread or unwritten or plan.unread else 0
 
 
 def _compare(options: argparse.Namespace) -> int:

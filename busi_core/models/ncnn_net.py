@@ -133,12 +133,10 @@ class NcnnNet(Network):
             if self._prepared is None or self._prepared.threads != threads:
                 try:
                     self._prepared = self._compile(threads)
-                except OSError:  # a full disk, since it was loaded: the one for another number reads as well
+                except (OSError, RuntimeError) as error:  # as a full disk; the one for another number reads as well
                     if self._prepared is None:
                         raise
-                    logger.warning(
-                        "the temporary folder cannot be written: read with %d threads", self._prepared.threads
-                    )
+                    logger.warning("read with %d threads, since ncnn cannot: %s", self._prepared.threads, error)
             return self._prepared
 
     def _compile(self, threads: int) -> _Prepared:

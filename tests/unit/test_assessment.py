@@ -18,6 +18,7 @@ from busi_core.assessment.figures import (
     PEAK_INSIDE,
     Figure,
     format_assessment,
+    keep_assessment,
     pool_figures,
     read_assessment,
     write_assessment,
@@ -192,6 +193,16 @@ def test_figures_are_read_for_their_own_version_and_weights_only(
     figure = Figure("doubt", "x", "made up", 3, 0.5, 0.25, 0.75)
     write_assessment(tmp_path, [figure], version="f", sha256="one")
     assert read_assessment(tmp_path, version=version, sha256=sha256) == ([figure] if is_read else [])
+
+
+def test_figures_are_renewed_and_those_on_other_scans_stay(tmp_path: Path) -> None:
+    old, other = (Figure("doubt", "x", on, 3, 0.5, 0.25, 0.75) for on in ("made up", "a hospital"))
+    write_assessment(tmp_path, [old, other], version="f", sha256="one")
+    new = replace(old, estimate=0.6)
+    keep_assessment(tmp_path, [new], version="f", sha256="one")
+    assert read_assessment(tmp_path, version="f", sha256="one") == [new, other]
+    keep_assessment(tmp_path, [new], version="f", sha256="of other weights")
+    assert read_assessment(tmp_path, version="f", sha256="of other weights") == [new]
 
 
 def test_figures_that_name_no_version_are_not_taken_for_anybodys(tmp_path: Path) -> None:

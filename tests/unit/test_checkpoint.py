@@ -312,16 +312,16 @@ def test_the_flag_travels_with_the_weights(weights_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "missing or damaged"),
-        ("", "missing or damaged"),
-        ('{"schema": 1', "missing or damaged"),
-        ("[]", "missing or damaged"),
-        ("null", "missing or damaged"),
-        ('{"schema": 1}', "missing or damaged"),
-        ('{"schema": 1, "in_service": 5}', "missing or damaged"),
-        ('{"schema": 1, "in_service": null}', "missing or damaged"),
-        ('{"schema": 2, "in_service": "tiny"}', "missing or damaged"),  # without its history
-        ('{"schema": 3, "in_service": "tiny"}', "missing or damaged"),  # without its history
+        (None, "is missing"),
+        ("", "is damaged"),
+        ('{"schema": 1', "is damaged"),
+        ("[]", "is damaged"),
+        ("null", "is damaged"),
+        ('{"schema": 1}', "is damaged"),
+        ('{"schema": 1, "in_service": 5}', "is damaged"),
+        ('{"schema": 1, "in_service": null}', "is damaged"),
+        ('{"schema": 2, "in_service": "tiny"}', "is damaged"),  # without its history
+        ('{"schema": 3, "in_service": "tiny"}', "is damaged"),  # without its history
         ('{"schema": 4, "in_service": "tiny"}', "schema 4, this program reads up to 3"),
         ('{"schema": 1, "in_service": "../tiny"}', "cannot be the name"),
         ('{"schema": 1, "in_service": ""}', "cannot be the name"),
@@ -332,6 +332,24 @@ def test_a_damaged_registry_is_refused(weights_dir: Path, content: str | None, s
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ModelUnavailableError, match=said):
         Serving(weights_dir, CPU).current()
+
+
+def test_a_damaged_registry_is_mended_as_its_message_says(weights_dir: Path) -> None:
+    """`busi serve` alone meets the same damage."""
+    path = weights_dir / REGISTRY_FILE
+    path.write_text("{")
+    with pytest.raises(ModelUnavailableError, match="move it away and name a version to 'busi serve'"):
+        put_into_service(weights_dir, "tiny")
+    path.rename(weights_dir / "away.json")
+    put_into_service(weights_dir, "tiny")
+    assert read_registry(weights_dir).in_service == "tiny"
+
+
+def test_a_registry_that_the_system_does_not_read_is_not_called_damaged(weights_dir: Path) -> None:
+    (weights_dir / REGISTRY_FILE).unlink()
+    (weights_dir / REGISTRY_FILE).mkdir()
+    with pytest.raises(ModelUnavailableError, match=r"cannot be read .* permissions"):
+        read_registry(weights_dir)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from busi_core.evaluation import (
     count_flagged,
     evaluate,
     format_table,
+    keep_reports,
     read_reports,
     score_record,
     summarise,
@@ -368,6 +369,34 @@ def test_reports_on_a_version_with_the_same_first_network_are_not_taken_for_its_
     write_version(tmp_path, "tiny")
     write_reports(tmp_path / "tiny", [replace(report, model="another"), replace(report, sha256="0" * 64)])
     assert read_reports(tmp_path / "tiny") == []
+
+
+def test_one_report_is_renewed_and_that_of_another_test_set_stays(tmp_path: Path, report: EvaluationReport) -> None:
+    card = write_version(tmp_path, "tiny")
+    hospital = summarise(card, [lesion("of a hospital", "benign", (0.1, 0.8, 0.1), 0.5)], test_set="a hospital")
+    write_reports(tmp_path / "tiny", [report, hospital])
+    newer = summarise(card, RESULTS[:4], test_set="by hand")
+    keep_reports(tmp_path / "tiny", [newer])
+    assert same(read_reports(tmp_path / "tiny"), [newer, hospital])
+
+
+def test_no_scan_is_kept_in_two_reports(tmp_path: Path, report: EvaluationReport) -> None:
+    """As where promotion.toml has another name for a fold: what was scored like a scan would be counted twice."""
+    write_version(tmp_path, "tiny")
+    renamed = replace(report, test_set="another name")
+    write_reports(tmp_path / "tiny", [report])
+    keep_reports(tmp_path / "tiny", [renamed])
+    assert same(read_reports(tmp_path / "tiny"), [renamed])
+
+
+def test_reports_on_other_weights_are_not_kept(tmp_path: Path, report: EvaluationReport) -> None:
+    write_version(tmp_path, "tiny")
+    write_reports(tmp_path / "tiny", [replace(report, sha256="0" * 64)])
+    own = replace(report, test_set="another", results=())
+    keep_reports(tmp_path / "tiny", [own])
+    assert [one["test_set"] for one in json.loads((tmp_path / "tiny/evaluation.json").read_text())["reports"]] == [
+        "another"
+    ]
 
 
 def test_what_is_no_number_is_written_as_null(tmp_path: Path, report: EvaluationReport) -> None:

@@ -3,18 +3,20 @@
 import csv
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from busi_core import folder_compare
 from busi_core.cli import main
-from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE
+from busi_core.folder_compare import CSV_FILE, ROWS_FILE, SUMMARY_FILE, compare_cases, list_cases
 from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import SimulatedScan
 from busi_core.service import Analyser
-from busi_core.types import Diagnosis
+from busi_core.types import Analysis, Diagnosis
 
 RESULTS = (ROWS_FILE, CSV_FILE, SUMMARY_FILE)
 
@@ -92,12 +94,12 @@ def test_rows_that_a_full_disk_cut_in_their_first_line_are_ours(scans: Path, tmp
     assert len((out / ROWS_FILE).read_text().splitlines()) == json.loads((out / SUMMARY_FILE).read_text())["scans"] == 2
 
 
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the run were killed when its rows are there and its tables are not."""
-
-    def killed(_rows: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(folder_compare, "summarise", killed)
 
 
@@ -124,6 +126,54 @@ def test_a_run_with_nothing_to_do_that_is_stopped_leaves_the_tables(
     stop(monkeypatch)
     assert compare(scans, out) == 130
     assert {name: (out / name).read_bytes() for name in RESULTS} == before
+
+
+@pytest.mark.parametrize(
+    ("is_read", "owner", "step"),
+    [
+        pytest.param(False, Analyser, "analyse_for_batch", id="before its first row"),
+        pytest.param(False, folder_compare, "summarise", id="after its last row"),
+        pytest.param(True, folder_compare, "summarise", id="with nothing to read"),
+    ],
+)
+def test_a_run_on_other_scans_that_is_stopped_loses_no_row_and_leaves_no_table_of_the_first(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_read: bool, owner: object, step: str
+) -> None:
+    out, part = tmp_path / "out", scans / "part"
+    part.mkdir()
+    for name in ("benign (1).png", "benign (1)_mask.png"):
+        (part / name).write_bytes((scans / name).read_bytes())
+    if is_read:
+        assert compare(part, out) == 0
+    assert compare(scans, out) == 0
+    rows = (out / ROWS_FILE).read_text().splitlines()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, killed)
+        assert compare(part, out) == 130
+    assert not (out / CSV_FILE).exists()
+    assert not (out / SUMMARY_FILE).exists()
+    assert set((out / ROWS_FILE).read_text().splitlines()) >= set(rows)
+    assert compare(part, out) == 0
+    assert len(dice_of(out)) == json.loads((out / SUMMARY_FILE).read_text())["scans"] == 1
+    assert read_again(scans, out, monkeypatch) == 0
+    assert len(dice_of(out)) == json.loads((out / SUMMARY_FILE).read_text())["scans"] == 3
+
+
+def test_a_folder_that_was_away_is_not_read_again(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a share that was not mounted, or that nobody was allowed to read."""
+    out, share = tmp_path / "out", scans / "share"
+    share.mkdir()
+    for name in ("benign (1).png", "benign (1)_mask.png"):
+        (scans / name).rename(share / name)
+    assert compare(scans, out) == 0
+    before = (out / CSV_FILE).read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    share.rename(tmp_path / "elsewhere/share")
+    assert compare(scans, out) == 0
+    assert len(dice_of(out)) == 1
+    (tmp_path / "elsewhere/share").rename(share)
+    assert read_again(scans, out, monkeypatch) == 0
+    assert (out / CSV_FILE).read_bytes() == before
 
 
 def damage(line: str, *keys: str, value: object) -> str:
@@ -213,3 +263,30 @@ def test_a_folder_of_masks_that_is_a_link_to_the_scans_is_the_same_folder(scans:
     (tmp_path / "masks").symlink_to(scans)
     assert compare(scans, tmp_path / "out", tmp_path / "masks") == 0
     assert "n/a" not in dice_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_scans_side_by_side_share_the_cores_and_give_them_back(
+    scans: Path, tmp_path: Path, analyser: Analyser, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """As in `busi analyse`; also when nobody asks for the rest."""
+    seen: list[int] = []
+    read = Analyser.analyse_for_batch
+
+    def note(*args: Any, **options: Any) -> Analysis:
+        seen.append(torch.get_num_threads())
+        return read(*args, **options)
+
+    monkeypatch.setattr(Analyser, "analyse_for_batch", note)
+    (tmp_path / "out").mkdir()
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        rows = compare_cases(analyser, list_cases(scans, scans), tmp_path / "out", jobs=jobs)
+        assert isinstance(rows, Generator)
+        assert next(rows).problem is None
+        rows.close()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {max(1, 4 // jobs)}

@@ -28,7 +28,7 @@ from busi_core.folder_compare import compare_cases, list_cases
 from busi_core.imaging.decode import decode_image
 from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
-from busi_core.limits import LIMITS_FILE, Limits, _checksum, read_limits, write_limits
+from busi_core.limits import LIMITS_FILE, LIMITS_SCHEMA, Limits, _checksum, read_limits, write_limits
 from busi_core.metrics.conformal import IN_DOUBT_BELOW, measure_nonconformity
 from busi_core.models.familiarity import fit_familiarity
 from busi_core.models.second_opinion import CLASS_BELOW
@@ -372,6 +372,14 @@ def test_limits_of_other_weights_are_refused(tmp_path: Path, limits: Limits) -> 
     write_limits(tmp_path, limits, make_card(make_weights(seed=1)))
     with pytest.raises(ModelUnavailableError, match="other weights"):
         read_limits(tmp_path, make_card(make_weights(seed=0)))
+
+
+def test_limits_of_a_newer_program_are_not_called_damaged(tmp_path: Path, limits: Limits) -> None:
+    """D1."""
+    about = {"schema": LIMITS_SCHEMA + 1}
+    (tmp_path / LIMITS_FILE).write_bytes(save(limits.tensors(), {"about": json.dumps(about)}))
+    with pytest.raises(ModelUnavailableError, match=r"schema 3, this program reads up to 2\. Update the program"):
+        read_limits(tmp_path, make_card(make_weights()))
 
 
 def test_a_version_in_service_takes_up_a_list_of_what_taught_it(tmp_path: Path, scan: bytes) -> None:

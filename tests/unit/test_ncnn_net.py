@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -171,7 +172,25 @@ def test_a_disk_that_filled_up_meanwhile_stops_no_reading(
         assert torch.equal(carried(images).mask_logits, expected)
     finally:
         torch.set_num_threads(before)
-    assert "temporary folder cannot be written" in caplog.text
+    assert f"read with {before} threads, since ncnn cannot" in caplog.text
+
+
+def test_a_graph_that_ncnn_does_not_take_for_another_number_of_threads_stops_no_reading(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise RuntimeError("ncnn does not take the network")
+
+    carried, before = make_carried(), torch.get_num_threads()
+    images = images_for(carried)
+    expected = carried(images).mask_logits
+    monkeypatch.setattr(ncnn_net, "compile_graph", refuse)
+    try:
+        torch.set_num_threads(before + 1)
+        assert torch.equal(carried(images).mask_logits, expected)
+    finally:
+        torch.set_num_threads(before)
+    assert f"read with {before} threads, since ncnn cannot: ncnn does not take the network" in caplog.text
 
 
 def test_others_read_while_a_version_is_loaded() -> None:
