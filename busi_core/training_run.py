@@ -1,6 +1,7 @@
 """The whole road of one run: data sets -> split -> a recipe's stages -> a version; for the shell and for jobs.
 
-Started again in the same folder it goes on from the last checkpoint, and ends with the same version.
+Started again in the same folder, with the same options and data, it goes on from the last checkpoint and ends with the
+same version.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from busi_core.settings import Settings
 from busi_core.siblings import read_siblings
 from busi_core.training.distributed import join_group
 from busi_core.training.log import Epoch
-from busi_core.training.state import BEST_FILE, Progress
+from busi_core.training.state import BEST_FILE, Progress, RunData, digest_ids, keep_data, require_same_data
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def train_version(
         test_fold: BUSI fold that stays closed, 0 to 4; None: none does, for a version that another hospital judges.
         run: Folder of the run, its own.
         settings: Where things lie.
-        resume: Go on from the run's last checkpoint.
+        resume: Go on from the run's last checkpoint, with the same data as before.
         kept: What validates in the public sets: the fold after the test fold, this one, or none.
         siblings: Versions that choose cut-offs and limits where nothing validates (`siblings`).
         description: Further plain values for the card's `training`.
@@ -78,8 +79,8 @@ def train_version(
     Raises:
         ModelUnavailableError: The name cannot be a version's, or there are no weights to start from.
         DatasetError: A data set is unknown, damaged, or too small to learn and choose from.
-        TrainingError: The name is taken, there is nothing to choose by, or the run cannot start or go on; the last
-            checkpoint stays.
+        TrainingError: The name is taken, there is nothing to choose by, the run was started with other options or
+            data, or it cannot start or go on; the last checkpoint stays.
         OutputError: The disk is full; the last checkpoint stays.
     """
     told = listener or Listener()
@@ -89,8 +90,20 @@ def train_version(
     split = read_split(settings, data_sets, test_fold=test_fold, kept=kept)
     choosing = read_siblings(siblings, recipe.final, data_sets=data_sets, test_fold=test_fold, settings=settings)
     require_chooser(split, choosing)
+    data = RunData(
+        data_sets=tuple(sorted(data_sets)),
+        test_fold=test_fold,
+        validation_fold=kept,
+        siblings=tuple(sorted(siblings)),
+        train=digest_ids(record.id for record in split.train),
+        validation=digest_ids(record.id for record in split.validation),
+    )
+    if resume:
+        require_same_data(run, data)
     with join_group() as group:
         if group.writes:
+            if not resume:
+                keep_data(run, data)
             told.on_split(split)
         progress, folder = train_on(
             *(recipe, split, run),

@@ -1,6 +1,9 @@
 """Commands that make versions: train, second-opinion, recipes, reproduce, sweep."""
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,10 +181,7 @@ def recipe_of(options: argparse.Namespace) -> "Recipe":
 
 def _train(options: argparse.Namespace) -> int:
     from busi_core.registry import check_version_name
-    from busi_core.training.state import CHECKPOINT_FILE
-    from busi_core.training_run import Listener, train_version
 
-    settings = read_settings()
     recipe = recipe_of(options)
     run = options.runs / check_version_name(options.version)
     if options.tissue and not recipe.is_tissue:
@@ -189,9 +189,38 @@ def _train(options: argparse.Namespace) -> int:
             f"The recipe {recipe.name} learns from scans, not from tissue.",
             remedy="Leave --tissue out, or take the recipe for tissue; 'busi recipes' lists them.",
         )
-    if recipe.is_tissue:
-        return _train_tissue(options, recipe, run)
-    if not options.resume and (run / CHECKPOINT_FILE).exists():
+    with _hold_run(run):
+        return _train_tissue(options, recipe, run) if recipe.is_tissue else _train_scans(options, recipe, run)
+
+
+@contextmanager
+def _hold_run(run: Path) -> Iterator[None]:
+    """The right to train in this folder, the one that a job's child holds; under torchrun the first process has it.
+
+    Raises:
+        TrainingError: Another process trains there.
+        OutputError: The folder cannot be written, or knows no locks.
+    """
+    from busi_core.jobs.run_folder import LOCK_FILE
+    from busi_core.locks import ProcessLock
+
+    lock = ProcessLock(run / LOCK_FILE)
+    if int(os.environ.get("RANK", "0")) == 0 and not lock.acquire():
+        raise TrainingError(
+            f"Another process trains in the folder {run}.", remedy="Wait until it is done, or take another name."
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train_scans(options: argparse.Namespace, recipe: "Recipe", run: Path) -> int:
+    from busi_core.training.state import CHECKPOINT_FILE
+    from busi_core.training_run import Listener, train_version
+
+    settings = read_settings()
+    if not options.resume and any(run.rglob(CHECKPOINT_FILE)):  # in the folder itself, or of a stage, of any recipe
         raise TrainingError(
             f"There is a run of the name {options.version!r} already.",
             remedy="Go on with it by --resume, take another name, or remove its folder.",

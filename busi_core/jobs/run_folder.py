@@ -3,8 +3,8 @@
 order.json     what the child shall do          status.json    what it does now: phase, device, memory
 log.jsonl      one line an epoch                train.log      what it said
 examples/      its predictions on fixed validation scans, a picture each time it got better
-checkpoint.safetensors, best.safetensors, config.json   of `busi_core.training`
-lock           held by the child that trains: a second one waits
+checkpoint.safetensors, best.safetensors, config.json, data.json   of `busi_core.training`
+lock           held by who trains, a child or `busi train`: a second one waits or is refused
 """
 
 import json

@@ -86,7 +86,11 @@ def select(data_set: str, fold: int, settings: Settings) -> list[Record]:
 
 
 def checksum(records: Iterable[Record]) -> str:
-    """SHA-256 over id, class, image and masks of every record, in the order of ids."""
+    """SHA-256 over id, class, image and masks of every record, in the order of ids.
+
+    Not over who a scan is of, nor its device: whoever changes those in a table changes how wide the intervals of a
+    verdict are, unseen here.
+    """
     whole = hashlib.sha256()
     for record in sorted(records, key=lambda record: record.id):
         files = " ".join(_file_checksum(path) for path in (record.image, *record.masks))

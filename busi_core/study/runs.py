@@ -2,12 +2,13 @@
 
     recipe + split --fit--> best weights --Analyser.analyse(bytes)--> ScanResults --> result.json in the run's folder
 
-A run whose result.json is there is finished and is not run again.
+A run whose result.json is there is finished and is not run again. A folder holds one run: who asks there for other
+options or other data is refused, finished or not.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from busi_core.data.records import Record
 from busi_core.data.splits import Split
+from busi_core.errors import TrainingError
 from busi_core.evaluation import EvaluationReport, ScanResult, evaluate, read_result, score_record, without_nan
 from busi_core.files import write_atomically
 from busi_core.models.checkpoint import ModelCard
@@ -28,6 +30,7 @@ from busi_core.study.leak import LeakSplit
 from busi_core.training.config import TrainingConfig
 from busi_core.training.distributed import choose_training_device
 from busi_core.training.log import LOG_FILE, Epoch
+from busi_core.training.state import RunData, digest_ids, keep_data, require_same_config, require_same_data
 
 RESULT_FILE = "result.json"
 CUTOFF = 0.5  # of the leak experiment: nothing is chosen on validation but the epoch
@@ -79,6 +82,30 @@ def write_finished(folder: Path, finished: Finished) -> None:
     write_atomically(folder / RESULT_FILE, (json.dumps(without_nan(asdict(finished))) + "\n").encode())
 
 
+def begin(recipe: Recipe, folder: Path, data: RunData) -> Finished | None:
+    """The result of this very run where it has ended; else None, and what is in its folder may be gone on with.
+
+    Raises:
+        TrainingError: The folder's run was asked for with other options, or learned from other data.
+        OutputError: The folder cannot be written.
+    """
+    before = read_finished(folder)
+    if before:
+        _require_same_options(recipe, folder, before)
+    if before or has_started(recipe, folder):
+        require_same_data(folder, data)
+    else:
+        keep_data(folder, data)
+    return before
+
+
+def name_data(
+    train: Iterable[str], validation: Iterable[str], *, data_set: str = "busi", test_fold: int | None = 0
+) -> RunData:
+    """What a run of the study learns from and chooses by, of ids."""
+    return RunData((data_set,), test_fold, "next", (), digest_ids(train), digest_ids(validation))
+
+
 def run_leak_arm(
     recipe: Recipe, split: LeakSplit, arm: str, folder: Path, *, clock: Clock, epochs: int | None, say: Say
 ) -> Finished:
@@ -92,12 +119,15 @@ def run_leak_arm(
         clock: Of the run.
         epochs: Exactly so many, as the other arm had; None trains until the recipe or the clock says so.
         say: Told a line an epoch.
+
+    Raises:
+        TrainingError: As `begin`, or as for any run.
     """
-    before = read_finished(folder)
-    if before:
-        return before
     asked = recipe if epochs is None else recipe.scaled(epochs=epochs)
     config = asked.final
+    data = name_data(_ids(split.train(arm)), _ids(split.validation), test_fold=None)
+    if before := begin(asked, folder, data):
+        return before
 
     def note(epoch: Epoch) -> None:
         clock.keep()
@@ -129,9 +159,9 @@ def run_recipe(
 
     Raises:
         DatasetError: A test scan has a copy in training.
+        TrainingError: As `begin`, or as for any run.
     """
-    before = read_finished(folder)
-    if before:
+    if before := begin(recipe, folder, name_data(_ids(split.train), _ids(split.validation))):
         return before, None
     stages = len(recipe.stages)
 
@@ -156,9 +186,8 @@ def run_recipe(
     analyser = Analyser.load(folder / "versions" / card.version, choose_training_device())
     report = evaluate(analyser, split.test, known, test_set="busi fold 0")
     clock.keep()
-    run = sum(_epochs_in(folder / f"stage-{n + 1}" if stages > 1 else folder) for n in range(stages))
-    asked = sum(stage.epochs for stage in recipe.stages)
-    finished = _finish(run, asked, recipe.final, clock, last, report.results, {"sha256": card.sha256})
+    run = sum(_epochs_in(stage) for stage in _stage_folders(recipe, folder))
+    finished = _finish(run, _epochs_of(recipe), recipe.final, clock, last, report.results, {"sha256": card.sha256})
     write_finished(folder, finished)
     return finished, report
 
@@ -218,6 +247,34 @@ def _finish(
 ) -> Finished:
     side = config.preprocess.side
     return Finished(run, asked, side, clock.seconds, describe_hardware(), read_curve(folder), results, extra)
+
+
+def _require_same_options(recipe: Recipe, folder: Path, before: Finished) -> None:
+    """Refuse to hand out a result for a run that was not asked for."""
+    asked, side = _epochs_of(recipe), recipe.final.preprocess.side
+    if (before.epochs_asked, before.side) != (asked, side):
+        raise TrainingError(
+            f"The run in {folder} has ended with other options: {before.epochs_asked} epochs at {before.side} px were "
+            f"asked for, now {asked} at {side} px.",
+            remedy="Ask for the same as then, or name another folder by --runs.",
+        )
+    for stage, config in zip(_stage_folders(recipe, folder), recipe.stages, strict=True):
+        require_same_config(stage, config)
+
+
+def _epochs_of(recipe: Recipe) -> int:
+    """What a recipe asks for, over all its stages."""
+    return sum(stage.epochs for stage in recipe.stages)
+
+
+def _stage_folders(recipe: Recipe, folder: Path) -> list[Path]:
+    """Where `train_stages` keeps each stage."""
+    stages = len(recipe.stages)
+    return [folder / f"stage-{number + 1}" for number in range(stages)] if stages > 1 else [folder]
+
+
+def _ids(records: Iterable[Record]) -> list[str]:
+    return [record.id for record in records]
 
 
 def _epochs_in(folder: Path) -> int:

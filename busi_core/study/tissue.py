@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from busi_core.data.bcss import CLASSES, load_tiles, read_bcss, simulate_tiles
+from busi_core.data.bcss import CLASSES, TissueRecord, load_tiles, read_bcss, simulate_tiles
 from busi_core.data.dataset import Samples
 from busi_core.errors import DatasetError
 from busi_core.imaging.preprocess import normalise
@@ -31,10 +31,10 @@ from busi_core.models.network import build_network
 from busi_core.recipe_run import has_started, train_stages
 from busi_core.recipes.recipe import Recipe
 from busi_core.study.budget import Clock, describe_hardware
-from busi_core.study.runs import Finished, plain_card, read_curve, read_finished, write_finished
+from busi_core.study.runs import Finished, begin, name_data, plain_card, read_curve, write_finished
 from busi_core.training.config import TrainingConfig
 from busi_core.training.log import Epoch
-from busi_core.training.state import BEST_FILE
+from busi_core.training.state import BEST_FILE, RunData
 
 SIMULATED = "tiles made by a generator: says nothing about tissue"
 SIMULATED_COUNTS = (160, 32, 48)  # to train on, to choose by, to test on
@@ -89,15 +89,12 @@ def judge_tissue(
     return float(np.nanmean(table["F1"])), math.nan, math.nan
 
 
-def load_tissue(folder: Path | None, side: int) -> tuple[Samples, Samples, Samples]:
-    """Tiles to train on, to choose by and to test on: of BCSS by patient, or of the generator without a folder.
+def deal_regions(folder: Path) -> list[list[TissueRecord]]:
+    """Regions of BCSS to train on, to choose by and to test on; no patient is in two parts.
 
     Raises:
         DatasetError: The folder is not sound, or holds fewer than three patients.
     """
-    if folder is None:
-        train, validation, test = (simulate_tiles(n, side, seed=seed) for seed, n in enumerate(SIMULATED_COUNTS))
-        return train, validation, test
     records = read_bcss(folder)
     patients = sorted({record.patient for record in records})
     if len(patients) < 3:
@@ -106,11 +103,22 @@ def load_tissue(folder: Path | None, side: int) -> tuple[Samples, Samples, Sampl
         )
     order = np.random.default_rng(0).permutation(len(patients))
     edges = [max(1, round(sum(SHARES[: n + 1]) * len(patients))) for n in range(len(SHARES))]
+    edges[0] = min(edges[0], len(patients) - 2)  # one at least to choose by, one for the test
     edges[1] = min(max(edges[1], edges[0] + 1), len(patients) - 1)
     parts = np.split(order, edges)
     chosen = [{patients[index] for index in part} for part in parts]
-    train, validation, test = (load_tiles([r for r in records if r.patient in part], side) for part in chosen)
-    return train, validation, test
+    return [[record for record in records if record.patient in part] for part in chosen]
+
+
+def load_tissue(parts: Sequence[Sequence[TissueRecord]] | None, side: int) -> list[Samples]:
+    """Tiles to train on, to choose by and to test on: of the parts of `deal_regions`, or of the generator without them.
+
+    Raises:
+        DatasetError: A mask does not fit its image, or no tile fits into a part.
+    """
+    if parts is None:
+        return [simulate_tiles(count, side, seed=seed) for seed, count in enumerate(SIMULATED_COUNTS)]
+    return [load_tiles(records, side) for records in parts]
 
 
 def run_tissue(
@@ -126,13 +134,13 @@ def run_tissue(
         data: Folder of BCSS; None makes tiles.
 
     Raises:
-        TrainingError, DatasetError, OutputError: As for any run.
+        TrainingError, DatasetError, OutputError: As for any run, and as `begin`.
     """
-    before = read_finished(folder)
-    if before:
+    parts = None if data is None else deal_regions(data)
+    if before := begin(recipe, folder, _name_tissue(parts)):
         return before
     config = recipe.final
-    train, validation, test = load_tissue(data, config.preprocess.side)
+    train, validation, test = load_tissue(parts, config.preprocess.side)
 
     def note(epoch: Epoch) -> None:
         clock.keep()
@@ -192,6 +200,14 @@ def measure_tiles(matrices: Sequence[Matrix]) -> dict[str, Interval]:
     for name in ("precision", "recall", "F1"):
         figures[f"{name} of tumor"] = bootstrap_interval(of_tumour(name), groups)
     return figures
+
+
+def _name_tissue(parts: Sequence[Sequence[TissueRecord]] | None) -> RunData:
+    """What a run learns from: regions of BCSS by name, or the generator."""
+    if parts is None:
+        return name_data((), (), data_set="simulated tiles", test_fold=None)
+    train, validation, _ = ([record.image.stem for record in part] for part in parts)
+    return name_data(train, validation, data_set="bcss", test_fold=None)
 
 
 def _details(matrices: Sequence[Matrix], names: Sequence[str]) -> dict[str, Any]:

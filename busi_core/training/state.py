@@ -1,13 +1,15 @@
 """Where a run stands, on disk after every epoch: tensors as safetensors, the rest as JSON in its header.
 
-No pickle is written or read. The file is replaced atomically; a kill leaves the last whole epoch.
+No pickle is written or read. The file is replaced atomically; a kill leaves the last whole epoch. Beside it lie the
+options of the run (config.json) and what it learns from (data.json): it goes on with the same ones alone.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from busi_core.data.splits import Kept
 from busi_core.errors import TrainingError
 from busi_core.files import write_atomically
 from busi_core.training.config import TrainingConfig
@@ -23,6 +26,17 @@ from busi_core.training.config import TrainingConfig
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_FILE = "best.safetensors"
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
+
+
+DATA_WORDS = {  # fields of `RunData`, for a person
+    "data_sets": "data sets",
+    "test_fold": "test fold",
+    "validation_fold": "validation fold",
+    "siblings": "siblings",
+    "train": "scans to learn from",
+    "validation": "scans to choose by",
+}
 
 
 @dataclass
@@ -33,6 +47,67 @@ class Progress:
     step: int = 0
     best_score: float = -1.0
     best_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run learns from and is kept from; of two equal ones neither taught a test scan of the other.
+
+    Attributes:
+        data_sets: Their names, sorted.
+        test_fold: BUSI fold that stays closed; None for none.
+        validation_fold: What validates in the public sets, as it was asked for.
+        siblings: Versions that choose where nothing validates, sorted.
+        train: `digest_ids` of what it learns from.
+        validation: `digest_ids` of what chooses its epoch and its cut-off.
+    """
+
+    data_sets: tuple[str, ...]
+    test_fold: int | None
+    validation_fold: Kept
+    siblings: tuple[str, ...]
+    train: str
+    validation: str
+
+
+def digest_ids(ids: Iterable[str]) -> str:
+    """SHA-256 of these ids, in whatever order they come."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def keep_data(folder: Path, data: RunData) -> None:
+    """Write down what a run that begins now learns from.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    write_atomically(folder / DATA_FILE, json.dumps(asdict(data), indent=1).encode())
+
+
+def require_same_data(folder: Path, data: RunData) -> None:
+    """Refuse to go on with other data than a run was started with: scans kept for its test would have taught it.
+
+    Nothing is compared for a run from before this was written down.
+
+    Raises:
+        TrainingError: Some of it differs, or what was written down cannot be read.
+    """
+    try:
+        before: dict[str, Any] = dict(json.loads((folder / DATA_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(
+            f"What the run in {folder.name!r} learns from cannot be read any more ({DATA_FILE}).",
+            remedy="Start another run in another folder.",
+        ) from error
+    now = json.loads(json.dumps(asdict(data)))
+    changed = [DATA_WORDS[name] for name, value in now.items() if before.get(name, value) != value]
+    if changed:
+        raise TrainingError(
+            f"The run in {folder.name!r} was started with other data: {', '.join(changed)}.",
+            remedy="Go on with the same data sets, folds and siblings, or start another run in another folder.",
+        )
 
 
 def require_same_config(folder: Path, config: TrainingConfig) -> None:
@@ -50,7 +125,7 @@ def require_same_config(folder: Path, config: TrainingConfig) -> None:
     if changed:
         raise TrainingError(
             f"The run in {folder.name!r} was started with other options: {', '.join(changed)}.",
-            remedy="Resume it with the same ones, or start another run.",
+            remedy="Go on with the same ones, or start another run in another folder.",
         )
 
 

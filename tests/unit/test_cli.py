@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,17 +21,28 @@ from PIL import Image
 from versions import write_version
 
 from busi_core import evaluation
+from busi_core.assessment import assess
+from busi_core.assessment.figures import Figure, keep_assessment, read_assessment
 from busi_core.cli import main, make_parser, measuring
 from busi_core.data import sources
+from busi_core.data.bcss import CODES
+from busi_core.data.records import read_busi
 from busi_core.data.splits import read_folds
-from busi_core.evaluation import read_reports
+from busi_core.errors import OutputError
+from busi_core.evaluation import read_reports, write_reports
 from busi_core.imaging.encode import mask_png
 from busi_core.imaging.phantom import simulate_scan
+from busi_core.jobs.run_folder import LOCK_FILE
 from busi_core.limits import read_limits
+from busi_core.locks import ProcessLock
 from busi_core.models.checkpoint import read_card
+from busi_core.recipes.unet_roi_segnet import sweep_rows
 from busi_core.registry import read_registry
 from busi_core.settings import read_settings
+from busi_core.study.runs import RESULT_FILE, Finished, name_data, write_finished
+from busi_core.study.tissue import deal_regions
 from busi_core.taught import read_taught
+from busi_core.training.state import keep_data
 from busi_core.types import Diagnosis
 
 RECORD_KEYS = {
@@ -134,6 +147,19 @@ def test_a_bad_file_is_named_on_stderr_the_rest_go_on_and_the_status_is_1(
     assert "Traceback" not in printed.err
     assert (tmp_path / "out/left breast.json").is_file()
     assert not list((tmp_path / "out").glob("notes*"))
+
+
+def test_a_full_disk_is_not_summed_up_as_files_that_could_not_be_read(
+    weights_dir: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, _content: bytes) -> NoReturn:
+        raise OutputError(f"{path.name!r} could not be written (No space left on device).", remedy="Free some.")
+
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    monkeypatch.setattr("busi_core.folder_results.write_atomically", full)
+    assert main(["analyse", str(scan), str(tmp_path / "bad.png"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "busi: 1 files could not be read.\nbusi: the results of 1 files could not be written.\n" in said
 
 
 def test_a_name_that_the_terminal_cannot_write_stops_nothing(
@@ -384,6 +410,14 @@ def test_from_scans_to_a_version_in_service(
     (report,) = read_reports(weights_dir / "first")
     assert report.sha256 == card.sha256
     assert not {result.id for result in report.results} & set(card.trained_on)
+    elsewhere = replace(report, test_set="elsewhere", results=(replace(report.results[0], id="elsewhere/1"),))
+    write_reports(weights_dir / "first", [report, elsewhere])
+    assert main(["evaluate", "--model", "first", "--no-bus-bra", "--save"]) == 0
+    assert [one.test_set for one in read_reports(weights_dir / "first")] == ["busi fold 0", "elsewhere"]
+    capsys.readouterr()
+
+    assert main(["evaluate", "--model", "first", "--no-bus-bra", "--all-folds", "first"]) == 1
+    assert "Not all folds: busi fold 1" in capsys.readouterr().err  # and no word of BUS-BRA, which is not at hand
 
     assert main(["card", "--model", "first"]) == 0
     assert "first" in capsys.readouterr().out
@@ -409,6 +443,18 @@ def test_one_command_measures_a_version_its_limits_and_its_recipe(
     monkeypatch.setattr(measuring, "_cross_validate", lambda *_: done.append("folds") or 0)
     assert main(["evaluate", "--model", "tiny", "--no-bus-bra", "--all-folds", "tiny", *more]) == 0
     assert done == expected
+
+
+def test_a_part_of_an_assessment_leaves_the_figures_on_other_scans(
+    weights_dir: Path, simulated_busi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = read_card(weights_dir / "tiny")
+    own, other = (Figure("doubt", "x", on, 3, 0.5, 0.25, 0.75) for on in ("busi fold 0", "bus-bra fold 3"))
+    keep_assessment(weights_dir / "tiny", [own, other], version="tiny", sha256=card.sha256)
+    newer = replace(own, estimate=0.6)
+    monkeypatch.setattr(assess, "assess", lambda *_, **__: [newer])
+    assert main(["evaluate", "--model", "tiny", "--no-bus-bra", "--all", "--save"]) == 0
+    assert read_assessment(weights_dir / "tiny", version="tiny", sha256=card.sha256) == [newer, other]
 
 
 def test_a_version_that_learned_from_all_but_the_test_part_is_chosen_by_its_siblings(
@@ -503,6 +549,78 @@ def test_a_run_is_resumed_only_with_the_options_it_was_started_with(
     assert "cannot be resumed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ((), "test fold"),
+        (("--test-fold", "4"), "test fold"),
+        (("--test-fold", "2", "--validation-fold", "0"), "validation fold"),
+    ],
+    ids=["forgotten", "test fold", "validation fold"],
+)
+def test_a_finished_run_resumed_for_another_fold_keeps_its_card(
+    weights_dir: Path,
+    simulated_busi: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    changed: str,
+) -> None:
+    """Else the card would name a test fold whose scans taught it."""
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert main(["train", "first", *SMALL_RUN, *runs, "--test-fold", "2"]) == 0
+    card = (weights_dir / "first/card.json").read_bytes()
+    assert main(["train", "first", *SMALL_RUN, *runs, "--resume", *options]) == 1
+    said = capsys.readouterr().err
+    assert f"was started with other data: {changed}, scans to" in said
+    assert "Go on with the same data sets, folds and siblings" in said
+    assert (weights_dir / "first/card.json").read_bytes() == card
+    assert main(["train", "first", *SMALL_RUN, *runs, "--resume", "--test-fold", "2"]) == 0
+
+
+def test_a_run_is_not_resumed_with_other_scans_under_the_same_names_of_sets(
+    weights_dir: Path,
+    simulated_busi: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = ("--runs", str(tmp_path / "runs"))
+    assert main(["train", "first", *SMALL_RUN, *runs]) == 0
+    smaller = Path(shutil.copytree(simulated_busi, tmp_path / "data"))
+    taught = next(
+        scan.scored
+        for scan in read_folds()
+        if scan.fold == 3 and (smaller / f"busi/normal/{scan.scored}.png").is_file()
+    )
+    for path in (smaller / "busi/normal").glob(f"{taught}*.png"):
+        path.unlink()
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(smaller))
+    assert main(["train", "first", *SMALL_RUN, *runs, "--resume"]) == 1
+    assert "was started with other data: scans to learn from." in capsys.readouterr().err
+
+
+def test_a_folder_in_which_another_process_trains_is_left_to_it(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's child, or another `busi train`; under torchrun the first process holds the folder for all."""
+    command = ["train", "x", *SMALL_RUN, "--runs", str(tmp_path / "runs"), "--data", "oasis"]
+    other = ProcessLock(tmp_path / "runs/x" / LOCK_FILE)
+    assert other.acquire()
+    try:
+        for more in ([], ["--resume"], ["--recipe", "unet-resnet34-tissue"]):
+            assert main([*command, *more]) == 1
+            assert "Another process trains in the folder" in capsys.readouterr().err
+        monkeypatch.setenv("RANK", "1")
+        assert main(command) == 1
+        assert "'oasis' is unknown" in capsys.readouterr().err
+    finally:
+        other.release()
+    monkeypatch.delenv("RANK")
+    assert main(command) == 1
+    assert "'oasis' is unknown" in capsys.readouterr().err
+
+
 def test_no_training_overwrites_a_version_that_is_there(
     weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -531,6 +649,35 @@ def test_folds_are_not_checked_against_a_folder_without_the_published_list(
 ) -> None:
     assert main(["splits"]) == 1
     assert "duplicates_pawlowska_2023.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listed", ["benign (9998)&benign (9999)", "benign (9998)"], ids=["not at hand", "no pair"])
+def test_folds_are_checked_and_made_also_where_no_published_pair_is_at_hand(
+    written_busi: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    listed: str,
+) -> None:
+    shutil.copytree(written_busi, tmp_path / "data")
+    (tmp_path / "data/busi/duplicates_pawlowska_2023.csv").write_text(f"Filename;Objection\n{{{listed}}};\n")
+    monkeypatch.setenv("BUSI_DATA_ROOT", str(tmp_path / "data"))
+    assert main(["splits"]) == 1
+    said = capsys.readouterr()
+    assert "30 images; 0 published pairs of copies, 0 found from pixels:\n  recall n/a, precision n/a\n" in said.out
+    assert "fold 4: " in said.out
+    assert said.err == "The committed folds are not those of these scans.\n"
+    assert main(["splits", "--write", str(tmp_path / "folds.json")]) == 0
+    made = json.loads((tmp_path / "folds.json").read_text())
+    assert len({file for scan in made for file in scan["files"]}) == len(made) == 30
+
+
+def test_hashes_need_only_the_collections_that_taught_the_version(weights_dir: Path, simulated_busi: Path) -> None:
+    """BUS-BRA is not at hand here."""
+    taught = tuple(record.id for record in read_busi(simulated_busi / "busi")[:4])
+    write_version(weights_dir, "of-busi", trained_on=taught)
+    assert main(["hashes", "of-busi"]) == 0
+    assert len(read_taught(weights_dir / "of-busi", ()).hashes) == 4
 
 
 def test_who_reads_only_the_first_lines_gets_no_traceback() -> None:
@@ -572,14 +719,24 @@ def test_a_set_that_is_not_there_is_told_from_one_that_is_damaged(
     assert "BUSI_DATA_ROOT" in said
 
 
+@pytest.mark.parametrize("recipe", ["product", "unet-roi-segnet"])
+@pytest.mark.parametrize("folder", ["x", "x/stage-1"])
 def test_a_run_that_was_begun_is_not_begun_anew_by_mistake(
-    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], simulated_busi: Path
+    weights_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    simulated_busi: Path,
+    folder: str,
+    recipe: str,
 ) -> None:
-    (tmp_path / "runs/x").mkdir(parents=True)
-    (tmp_path / "runs/x/checkpoint.safetensors").write_bytes(b"of many hours")
-    assert main(["train", "x", *SMALL_RUN, "--runs", str(tmp_path / "runs")]) == 1
+    """A recipe of two stages keeps the checkpoint of each in a folder of its own."""
+    (tmp_path / "runs" / folder).mkdir(parents=True)
+    checkpoint = tmp_path / "runs" / folder / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"of many hours")
+    command = ["train", "x", "--recipe", recipe, "--epochs", "1", "--size", "64", "--runs", str(tmp_path / "runs")]
+    assert main(command) == 1
     assert "Go on with it by --resume" in capsys.readouterr().err
-    assert (tmp_path / "runs/x/checkpoint.safetensors").read_bytes() == b"of many hours"
+    assert checkpoint.read_bytes() == b"of many hours"
 
 
 @pytest.mark.parametrize(("option", "value"), [("--size", "33"), ("--epochs", "0")])
@@ -589,6 +746,71 @@ def test_a_sweep_that_cannot_be_is_refused_before_it_trains(
     assert main(["sweep", "--runs", str(tmp_path / "runs"), option, value]) == 1
     assert option in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def finish(folder: Path, *, epochs: int, side: int) -> None:
+    """Put the result of a run of the study there that was asked for so."""
+    figures = {"pixel accuracy": {"estimate": 0.875, "low": 0.75, "high": 1.0}}
+    extra = {"figures": figures, "tiles": 1, "note": "made for this test", "details": None}
+    write_finished(folder, Finished(epochs, epochs, side, 1.0, "paper", (), (), extra))
+
+
+def test_a_sweep_does_not_give_the_results_of_a_smaller_one_as_its_own(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "runs/sweep" / sweep_rows()[0].name
+    finish(first, epochs=2, side=64)
+    for more in (["--epochs", "50", "--size", "64"], ["--epochs", "1", "--size", "128"]):
+        assert main(["sweep", "--runs", str(tmp_path / "runs"), *more]) == 1
+        printed = capsys.readouterr()
+        assert "2 epochs at 64 px were asked for" in printed.err
+        assert "name another folder by --runs" in printed.err
+        assert printed.out == ""
+    assert {path.name for path in first.iterdir()} == {RESULT_FILE}
+
+
+def test_a_sweep_does_not_give_the_results_of_other_scans_as_its_own(
+    weights_dir: Path, simulated_busi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "runs/sweep" / sweep_rows()[0].name
+    finish(first, epochs=2, side=64)
+    keep_data(first, name_data(["busi/of another folder"], []))
+    assert main(["sweep", "--runs", str(tmp_path / "runs"), "--epochs", "1", "--size", "64"]) == 1
+    assert "was started with other data: scans to learn from, scans to choose by" in capsys.readouterr().err
+
+
+def test_a_tissue_run_that_has_ended_is_given_again_only_for_what_it_was_asked_for(
+    weights_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "t", "--recipe", "unet-resnet34-tissue", "--runs", str(tmp_path / "runs"), "--size", "64"]
+    finish(tmp_path / "runs/t", epochs=1, side=64)
+    keep_data(tmp_path / "runs/t", name_data([], [], data_set="simulated tiles", test_fold=None))
+    assert main([*command, "--epochs", "1"]) == 0
+    assert re.search(r"pixel accuracy +0\.875", capsys.readouterr().out)
+    assert main([*command, "--epochs", "2"]) == 1
+    assert "1 epochs at 64 px were asked for, now 2 at 64 px" in capsys.readouterr().err
+    assert main([*command, "--epochs", "1", "--tissue", str(write_bcss(tmp_path / "bcss"))]) == 1
+    assert "was started with other data: data sets, scans to learn from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("patients", [3, 4, 5, 6, 20])
+def test_of_three_patients_of_tissue_and_more_each_part_has_its_own(tmp_path: Path, patients: int) -> None:
+    folder = write_bcss(tmp_path, [f"TCGA-A1-{number:04d}" for number in range(patients)])
+    parts = [{region.patient for region in part} for part in deal_regions(folder)]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set.union(*parts)) == patients
+
+
+def write_bcss(folder: Path, patients: Sequence[str] = ("TCGA-A1-A0SK", "TCGA-A1-A0SP", "TCGA-A2-A04P")) -> Path:
+    """A region of each patient, never to be opened."""
+    rows = "".join(f"{code}\t{number}\n" for number, code in enumerate(CODES))
+    for part in ("meta", "rgbs_colorNormalized", "masks"):
+        (folder / part).mkdir(parents=True)
+    (folder / "meta/gtruth_codes.tsv").write_text(f"label\tGT_code\n{rows}", encoding="utf-8")
+    for patient in patients:
+        for part in ("rgbs_colorNormalized", "masks"):
+            (folder / part / f"{patient}-DX1.png").write_bytes(b"")
+    return folder
 
 
 @pytest.mark.parametrize(

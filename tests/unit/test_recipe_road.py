@@ -20,6 +20,7 @@ from busi_core.imaging.preprocess import upsample
 from busi_core.jobs.plan import plan_config
 from busi_core.jobs.spec import JobSpec
 from busi_core.limits import LIMITS_FILE
+from busi_core.models.checkpoint import ModelCard
 from busi_core.recipe_run import scaled_for
 from busi_core.recipes.catalogue import RECIPES
 from busi_core.recipes.product import SIMULATED
@@ -29,7 +30,7 @@ from busi_core.release import fit_limits
 from busi_core.service import Analyser
 from busi_core.settings import Settings
 from busi_core.training.log import Epoch
-from busi_core.training.state import BEST_FILE, Progress
+from busi_core.training.state import BEST_FILE, DATA_FILE, Progress
 from busi_core.training_run import Listener, train_version
 from busi_core.types import Diagnosis
 
@@ -69,6 +70,39 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = train(name, root)
         assert made, "one process makes the version"
     return root
+
+
+def read_folder(folder: Path) -> dict[Path, bytes]:
+    """What lies in a folder, below it too."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def train_fold(root: Path, test_fold: int, *, resume: bool = False, listener: Listener | None = None) -> ModelCard:
+    """Two epochs of the product's small recipe, as the version 'fold'."""
+    made = train_version(
+        "fold",
+        scaled_for(small("product"), {"epochs": 2}),
+        data_sets=(SIMULATED,),
+        test_fold=test_fold,
+        run=root / "runs" / "fold",
+        settings=settings_in(root),
+        resume=resume,
+        listener=listener,
+    )
+    assert made is not None
+    return made[0]
+
+
+def be_killed(*_args: object, **_options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """Where a run that keeps fold 2 for its test was killed after its first epoch."""
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(tmp_path, 2, listener=Listener(on_epoch=be_killed))
+    return tmp_path
 
 
 def train(name: str, root: Path, *, resume: bool = False) -> list[tuple[int, int]]:
@@ -114,6 +148,35 @@ def test_a_run_that_has_ended_ends_with_the_same_weights_when_resumed(root: Path
     assert best.read_bytes() == before
 
 
+def test_a_run_is_not_resumed_with_another_fold_kept_for_the_test(stopped: Path) -> None:
+    """Scans of that fold taught it already: its test would be no test."""
+    before = read_folder(stopped / "runs")
+    with pytest.raises(TrainingError, match="started with other data: test fold, scans to learn from, scans to choose"):
+        train_fold(stopped, 0, resume=True)
+    assert read_folder(stopped / "runs") == before
+    assert train_fold(stopped, 2, resume=True).training["test_fold"] == 2
+
+
+def test_a_run_from_before_its_data_was_written_down_is_resumed(stopped: Path) -> None:
+    (stopped / "runs/fold" / DATA_FILE).unlink()
+    assert train_fold(stopped, 2, resume=True).training["test_fold"] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff"])
+def test_a_run_whose_data_cannot_be_read_is_not_resumed(stopped: Path, content: bytes) -> None:
+    (stopped / "runs/fold" / DATA_FILE).write_bytes(content)
+    with pytest.raises(TrainingError, match="cannot be read any more"):
+        train_fold(stopped, 2, resume=True)
+
+
+def test_a_run_that_was_killed_before_its_first_epoch_begins_anew_with_whatever_data(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(tmp_path, 2, listener=Listener(on_samples=be_killed))
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(tmp_path, 0, listener=Listener(on_epoch=be_killed))
+    assert train_fold(tmp_path, 0, resume=True).training["test_fold"] == 0
+
+
 @pytest.mark.parametrize("name", ["product", "unet-resnet50-plain"])
 def test_a_network_with_an_encoder_knows_its_limits_and_is_explained_in_other_ways(name: str, root: Path) -> None:
     analyser = load(root, name)
@@ -152,9 +215,6 @@ def test_a_version_is_listed_only_once_its_limits_lie_beside_it(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """A kill or a cancelled job while the limits are made leaves no version that reads scans without them."""
-
-    def be_killed(*_args: object, **_options: object) -> None:
-        raise KeyboardInterrupt
 
     monkeypatch.setattr(release_module, step, be_killed)
     recipe = small("product")

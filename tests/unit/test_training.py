@@ -38,7 +38,7 @@ from busi_core.training.config import TrainingConfig
 from busi_core.training.log import LOG_FILE
 from busi_core.training.loop import fit, one_cycle, validate
 from busi_core.training.losses import LABEL_SMOOTHING, balanced_weights, class_loss, mask_loss
-from busi_core.training.state import BEST_FILE, CHECKPOINT_FILE, Progress
+from busi_core.training.state import BEST_FILE, CHECKPOINT_FILE, Progress, digest_ids
 from busi_core.training.step import TrainStep, computes_in_bf16
 from busi_core.types import Diagnosis
 
@@ -384,6 +384,12 @@ def make_other_checkpoint() -> bytes:
     from safetensors.torch import save
 
     return save({"network.x": torch.zeros(1)})
+
+
+def test_the_digest_of_scans_names_which_they_are_and_not_their_order() -> None:
+    assert digest_ids(["busi/a", "busi/b"]) == digest_ids(iter(["busi/b", "busi/a"]))
+    others: list[list[str]] = [[], ["busi/a"], ["busi/a", "busi/b", "busi/b"], ["busi/ab"]]
+    assert len({digest_ids(ids) for ids in [*others, ["busi/a", "busi/b"]]}) == 5
 
 
 def test_a_checkpoint_that_is_a_pickle_is_never_unpickled(samples: Samples, tmp_path: Path) -> None:
