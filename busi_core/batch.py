@@ -50,7 +50,7 @@ class Truth:
         missing: No mask file came, rather than a wrong one.
         notes: How the mask files were read, where that must be said.
         dice, iou, precision, recall, hd95_px: Of the lesion mask at the model's cut-off. NaN for a scan without a
-            lesion: there is nothing to overlap with.
+            lesion, where there is nothing to overlap with, and for an answer withheld.
         taught: By its name or its pixels, a copy of this scan taught the model or chose its thresholds.
     """
 
@@ -269,24 +269,25 @@ def _make_row(
     reading = Reading(
         reading_record(analysis, finding, file=case.name, taught=taught), digest, fingerprint(grey), pictures
     )
-    truth = measure_truth(case.diagnosis, decoded.reference, finding, taught=taught)
+    said = None if analysis.withheld else finding
+    truth = measure_truth(case.diagnosis, decoded.reference, said, taught=taught)
     return ScanRow(case.id, case.name, None, reading, truth, group)
 
 
-def measure_truth(diagnosis: Diagnosis | None, reference: Reference, finding: Finding, *, taught: bool) -> Truth:
+def measure_truth(diagnosis: Diagnosis | None, reference: Reference, finding: Finding | None, *, taught: bool) -> Truth:
     """How one reading compares with its reference, as rows and reports say it.
 
     Args:
         diagnosis: The reference class; None where nothing names it.
         reference: Of the same scan.
-        finding: At the cut-off to be measured.
+        finding: At the cut-off to be measured; None of an answer withheld, which is neither right nor wrong.
         taught: A copy of the scan taught the model.
     """
     figures = (NAN,) * 5
     pixels = None
     if reference.mask is not None:
         pixels = int(reference.mask.sum())
-        if pixels:
+        if pixels and finding is not None:
             counts = count_overlap(finding.lesion_mask, reference.mask)
             distance = hd95(finding.lesion_mask, reference.mask)
             figures = (counts.dice, counts.iou, counts.precision, counts.recall, distance)

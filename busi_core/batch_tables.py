@@ -100,9 +100,14 @@ def summarise(rows: Sequence[ScanRow]) -> list[Summary]:
     return [_summarise(title, part, caution) for title, part, caution in parts if part]
 
 
-def rows_csv(rows: Sequence[ScanRow]) -> bytes:
-    """One line a row, UTF-8 with a byte-order mark for spreadsheets."""
-    copies = same_pixels(rows)
+def rows_csv(rows: Sequence[ScanRow], *, of: Sequence[ScanRow] | None = None) -> bytes:
+    """One line a row, UTF-8 with a byte-order mark for spreadsheets.
+
+    Args:
+        rows: In this order.
+        of: All rows, where those are some of them: a copy is one also of a scan that is not among them.
+    """
+    copies = same_pixels(rows if of is None else of)
     buffer = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for row in rows:

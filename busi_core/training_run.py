@@ -25,6 +25,8 @@ from busi_core.training.distributed import join_group
 from busi_core.training.log import Epoch
 from busi_core.training.state import BEST_FILE, Progress, RunData, digest_ids, keep_data, require_same_data
 
+STARTS = ("in-service", "imagenet", "random")  # what an order may start from beside versions; names of no version
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -79,11 +81,12 @@ def train_version(
     Raises:
         ModelUnavailableError: The name cannot be a version's, or there are no weights to start from.
         DatasetError: A data set is unknown, damaged, or too small to learn and choose from.
-        TrainingError: The name is taken, there is nothing to choose by, the run was started with other options or
-            data, or it cannot start or go on; the last checkpoint stays.
+        TrainingError: The name is taken or that of a start, there is nothing to choose by, the run was started with
+            other options or data, or it cannot start or go on; the last checkpoint stays.
         OutputError: The disk is full; the last checkpoint stays.
     """
     told = listener or Listener()
+    require_no_start(version)
     _require_free(version, run if resume else None, settings.weights_dir)
     _require_sense(recipe, test_fold, kept)
     start = choose_start(recipe.stages[0], encoder_dir=settings.encoder_dir, weights_dir=settings.weights_dir)
@@ -132,6 +135,18 @@ def train_version(
             siblings=choosing,
         )
         return card, progress
+
+
+def require_no_start(version: str) -> None:
+    """Refuse a name under which a version could never be started from.
+
+    Raises:
+        TrainingError: It is one of `STARTS`.
+    """
+    if version in STARTS:
+        raise TrainingError(
+            f"{version!r} already stands for something else that a run can start from.", remedy="Choose another name."
+        )
 
 
 def _require_sense(recipe: Recipe, test_fold: int | None, kept: Kept) -> None:

@@ -13,6 +13,7 @@ from busi_core.recipes.recipe import Recipe
 from busi_core.registry import check_version_name, list_versions, read_registry
 from busi_core.settings import Settings
 from busi_core.training.config import TrainingConfig
+from busi_core.training_run import require_no_start
 
 RECIPES = {PRODUCT_RECIPE.name: PRODUCT_RECIPE}
 IN_SERVICE = "in-service"
@@ -27,8 +28,10 @@ def settle(spec: JobSpec, settings: Settings) -> JobSpec:
     Raises:
         JobError: Something in it cannot be; the message says what.
         ModelUnavailableError: No such version to start from, or the name cannot be a version's.
+        TrainingError: The name is that of a start, or no run can have these values.
     """
     check_version_name(spec.version)
+    require_no_start(spec.version)
     if spec.version in list_versions(settings.weights_dir):
         raise JobError(f"There is a version {spec.version!r} already.", remedy="Choose another name.")
     lies_there = settings.weights_dir / spec.version

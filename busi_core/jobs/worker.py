@@ -151,7 +151,8 @@ def write_down(content: dict[str, Any], outcome: dict[str, Any]) -> dict[str, An
     action = "job.done" if outcome["done"] else "job.failed"
     details = {"attempt": order.attempt, "version": order.spec.version, "problem": outcome["problem"]}
     try:
-        written = {(entry.action, entry.subject, entry.details.get("attempt")) for entry in audit.read()}
+        ended = [entry for entry in audit.read() if "problem" in entry.details]  # not an order that came second
+        written = {(entry.action, entry.subject, entry.details.get("attempt")) for entry in ended}
         if (action, order.job, order.attempt) not in written:
             audit.append(order.who, action, order.job, **details)
     except OutputError as error:

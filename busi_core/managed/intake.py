@@ -2,11 +2,12 @@
 
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from busi_core.corrections import AFTER_FILE, SCAN_FILE, read_corrections
 from busi_core.data.pairing import Batch, Case, pair_files
-from busi_core.data.sources import SourceFile, is_zip, list_folder, list_zip, resolve_below
+from busi_core.data.sources import SourceFile, is_zip, list_folder, list_zip, read_path, resolve_below
 from busi_core.errors import DatasetError, InvalidImageError
 from busi_core.settings import Settings
 
@@ -107,7 +108,7 @@ def open_corrections(settings: Settings) -> Intake:
 
 
 def _open_file(path: Path) -> SourceFile:
-    return SourceFile(path.name, path.stat().st_size, path.read_bytes)
+    return SourceFile(path.name, path.stat().st_size, partial(read_path, path))
 
 
 def _require_scans(intake: Intake) -> Intake:

@@ -183,21 +183,26 @@ class AcceptancePlan:
 
 
 EXCLUDED = "by choice"  # by hand, or as only the clean ones were wanted
+LOCKED_PATIENT = "same patient or scan as a copy of the locked test set"
 UNCONFIRMED = "nobody confirmed that no patient text is burned in"
 
 
 def plan_acceptance(report: InspectionReport, excluded: Set[str], confirmed: Set[str]) -> AcceptancePlan:
     """Which rows are kept when some are excluded by hand; the rules hold whatever the caller asks for.
 
-    Left out are: what is excluded; what cannot be accepted at all; scans with text or filled patient tags that
-    nobody confirmed (U16); and of scans that still have several classes after that, every copy.
+    Left out are: what is excluded; what cannot be accepted at all, and every other scan of a patient in the locked test
+    set; scans with text or filled patient tags that nobody confirmed (U16); and of scans that still have several
+    classes after that, every copy.
     """
     sure = confirmed | report.confirmed
+    locked = {scan.group for scan in report.with_flag(Flag.TEST_COPY)}
     left_out: dict[str, str] = {}
     for scan in report.scans:
         never = scan.of_weight(Weight.NEVER)
         if never:
             left_out[scan.id] = never[0].flag.value
+        elif scan.group in locked:
+            left_out[scan.id] = LOCKED_PATIENT
         elif scan.id in excluded:
             left_out[scan.id] = EXCLUDED
         elif scan.of_weight(Weight.CONFIRM) and scan.id not in sure:

@@ -14,7 +14,6 @@ import torch
 from busi_core.access import Permit
 from busi_core.audit import AuditLog
 from busi_core.errors import BusiError, ModelUnavailableError, OutputError, PromotionError
-from busi_core.models.checkpoint import load_readers, load_version
 from busi_core.promotion.judge import identify
 from busi_core.promotion.protocol import read_protocol
 from busi_core.promotion.record import write_record
@@ -30,6 +29,7 @@ from busi_core.registry import (
     overtaken,
     read_registry,
 )
+from busi_core.service import Analyser
 from busi_core.settings import Settings
 
 
@@ -196,8 +196,5 @@ def _require_comment(comment: str) -> str:
 
 
 def _require_sound(version: str, settings: Settings) -> None:
-    """Card, checksum, shapes: what serving will ask for; refused before anything changes."""
-    folder, cpu = settings.weights_dir / check_version_name(version), torch.device("cpu")
-    _, card = load_version(folder, cpu)
-    for _ in load_readers(folder, card, cpu):
-        pass
+    """Card, weights, limits, what taught it: loaded as serving will load it; refused before anything changes."""
+    Analyser.load(settings.weights_dir / check_version_name(version), torch.device("cpu"))

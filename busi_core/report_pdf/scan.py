@@ -298,6 +298,8 @@ def truth_lines(record: Mapping[str, Any]) -> list[str]:
         pixels = record["lesion_pixels"]  # None of an answer withheld
         outlined = f" {pixels} pixels were outlined." if pixels else "" if pixels is None else " None was outlined."
         lines.append(f"No lesion in the reference.{outlined} Dice n/a.")
+    elif record["withheld"]:
+        lines.append("No answer, so there is nothing to compare with the reference.")
     else:
         figures = ", ".join(f"{name} {figure_words(truth[key], 3)}" for name, key in FIGURES_OF_SCAN)
         lines.append(f"Against the reference: {figures}, HD95 {figure_words(truth['hd95_px'], 1)} px.")

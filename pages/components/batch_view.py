@@ -63,7 +63,7 @@ class Filters:
 
 
 def progress_text(queue: BatchQueue) -> str:
-    """One line: how many, how fast, how long still."""
+    """One line: how many, how fast, how long still, by which model."""
     done, total = len(queue.rows), len(queue.cases)
     refused = sum(row.problem is not None for row in queue.rows)
     parts = [f"{done} of {total} read" if not refused else f"{done} of {total} done, {refused} could not be read"]
@@ -74,6 +74,8 @@ def progress_text(queue: BatchQueue) -> str:
         parts.append("stopped")
     else:
         parts.append(f"in {say_time(queue.seconds)}")
+    if queue.version is not None:
+        parts.append(f"model {queue.version}")
     return " · ".join(parts)
 
 
@@ -313,8 +315,9 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
         )
 
     files: tuple[tuple[str, Callable[[], bytes], str, str, str], ...] = (
-        ("CSV", lambda: rows_csv(rows), "batch.csv", "text/csv", "Every figure of every row."),
-        ("Masks", lambda: masks_zip(rows), "masks.zip", "application/zip", "A PNG for each scan, and a list."),
+        ("CSV", lambda: rows_csv(rows, of=queue.rows), "batch.csv", "text/csv", "Every figure of every row."),
+        ("Masks", lambda: masks_zip(rows, queue.rows), "masks.zip", "application/zip",
+         "A PNG for each scan, and a list."),
         ("Report (PDF)", lambda: draw_report(make_report()), "report.pdf", "application/pdf",
          f"Summary, table, and pictures of the first {MAX_PICTURED} scans."),
         ("JSON", lambda: report_json(make_report()), "report.json", "application/json", "The report as data."),
@@ -329,15 +332,15 @@ def show_downloads(queue: BatchQueue, rows: Sequence[ScanRow]) -> None:
     st.html(label(f"Of {which}. {NAME_IN_PIXELS}", css="fine"))
 
 
-def masks_zip(rows: Sequence[ScanRow]) -> bytes:
-    """The masks under safe names that begin with the row's number, and a list of what they are of."""
+def masks_zip(rows: Sequence[ScanRow], of: Sequence[ScanRow]) -> bytes:
+    """The masks under safe names that begin with the row's number, and a list of what they are of, among all rows."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, row in enumerate(rows, start=1):
             if row.reading and row.reading.pictures and not row.reading.withheld:
                 stem = safe_stem(row.name.replace("\\", "/").rsplit("/", 1)[-1])
                 archive.writestr(f"{number:04d} {stem}_mask.png", row.reading.pictures.mask)
-        archive.writestr("batch.csv", rows_csv(rows))
+        archive.writestr("batch.csv", rows_csv(rows, of=of))
     return buffer.getvalue()
 
 

@@ -89,7 +89,8 @@ class CaseList:
             for packed in given.zips:  # each by itself: the same path in two of them is two scans
                 self.add(pair_files(packed.files))
         self.held += given.bytes_kept(self.cases[first:]) + apart.bytes_kept(self.cases[first:])
-        self.open(min(first, len(self.cases) - 1))
+        if len(self.cases) > first:
+            self.open(first)
 
     def find_same_pixels(self, case: Case, grey: Grey) -> Case | None:
         """Another case that was opened before and shows the very same pixels."""
@@ -105,18 +106,23 @@ class CaseList:
         """Open a case by its position, from 0; a position outside opens the nearest."""
         self.index = max(0, min(index, len(self.cases) - 1))
 
-    def take(self, case: Case, *, simulated: bool) -> None:
-        """Open a case of another list, unless it is here: its bytes copied, so that what is cleared there is free."""
+    def take(self, case: Case, *, simulated: bool) -> bool:
+        """Open a case of another list, unless it is here; False where there is no room for it.
+
+        Its bytes are copied, so that what is cleared there is free.
+        """
         own = replace(case, scan=_copy(case.scan), masks=tuple(map(_copy, case.masks)))
         for place, one in enumerate(self.cases):
             if _is_same(one, own):
-                return self.open(place)
+                self.open(place)
+                return True
         size = sum(file.size for file in (own.scan, *own.masks))
         if size > room_left(self):
             self.notes = [say_full(self)]
-            return None
+            return False
         self.held += size
-        return self.add(Batch((own,), (), ()), simulated=simulated)
+        self.add(Batch((own,), (), ()), simulated=simulated)
+        return True
 
     def clear(self) -> None:
         """Forget every case, and what was drawn; which versions read stays."""

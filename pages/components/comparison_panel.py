@@ -37,11 +37,15 @@ def show_reading(reading: ShownReading, reference_class: Diagnosis | None, *, wi
     lesions, classes, heat = st.columns([1.5, 1, 1.35], gap="medium")
     comparison = reading.comparison
     with lesions:
-        st.html(lesion_table(comparison, reading.cutoff))
+        if reading.analysis.withheld:
+            st.html(label("No answer, so there is nothing to compare with the reference.", css="fine"))
+        else:
+            st.html(lesion_table(comparison, reading.cutoff))
     with classes:
         st.html(class_block(reading.analysis, reference_class))
     with heat:
-        st.html(heat_table(comparison))
+        if not reading.analysis.withheld:
+            st.html(heat_table(comparison))
 
 
 def lesion_table(comparison: Comparison | None, cutoff: float) -> str:

@@ -65,7 +65,7 @@ def show_finding(
     st.html(_lesion_block(analysis, finding))
     said_above = (ImageWarning.INSISTED, ImageWarning.UNLIKE)
     others = replace(analysis, warnings=tuple(one for one in analysis.warnings if one not in said_above))
-    show_warnings(others, analyser.card, cutoff=finding.threshold)
+    show_warnings(others, None if is_insisted else analyser.card, cutoff=finding.threshold)
     coverage = chosen_coverage()
     chosen = analysis
     if analyser.limits is not None and analysis.not_ruled_out is not None:

@@ -6,7 +6,7 @@ from html import escape
 
 import streamlit as st
 
-from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport
+from busi_core import Analyser, Analysis, Diagnosis, EvaluationReport, ImageWarning
 from busi_core.assessment.class_sets import count_held, count_left_out
 from busi_core.assessment.figures import AREA_HELD, Figure
 from busi_core.doubt import READINGS, Doubt, measure_doubt, outline_doubt
@@ -19,6 +19,8 @@ from busi_core.report import score_words
 from busi_core.types import DecodedImage
 from pages.components.page import label
 from pages.components.serving import get_assessment, identify
+
+_COVERAGE = "class-set-percent"  # what the reader chose; not the slider's key: that is lost where no slider is drawn
 
 
 def show_withheld(on_insist: Callable[[], None]) -> None:
@@ -47,11 +49,11 @@ def show_class_set(analysis: Analysis, limits: Limits, reports: Sequence[Evaluat
         promise = label(f"Cannot be ruled out ({coverage:.0%} of cases)")
         st.html(f'{promise}<div class="set">{" or ".join(left)}</div>')
         with st.popover("Change", type="tertiary", help="How sure the set of classes should be."):
-            st.slider(
+            st.session_state[_COVERAGE] = st.slider(
                 "The set holds the true class in … % of cases",
                 round(100 * LOWEST_COVERAGE),
                 round(100 * HIGHEST_COVERAGE),
-                round(100 * USUAL_COVERAGE),
+                round(100 * coverage),
                 key="coverage",
                 format="%d %%",
                 help="Promised for each class, and for scans of which no class is likely, on scans like those of the "
@@ -73,7 +75,8 @@ def say_left_out(analysis: Analysis, analyser: Analyser, reports: Sequence[Evalu
 
 def chosen_coverage() -> float:
     """In which share of cases the set of classes should hold the true one: the reader's choice, kept in the session."""
-    return float(st.session_state.get("coverage", 100 * USUAL_COVERAGE)) / 100
+    kept = st.session_state.get(_COVERAGE, 100 * USUAL_COVERAGE)
+    return float(st.session_state.get("coverage", kept)) / 100
 
 
 def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, asked: set[str], *, scan_key: str) -> None:
@@ -108,7 +111,8 @@ def show_doubt(analysis: Analysis, finding: Finding, analyser: Analyser, asked: 
         alt="The scan; what is lesion in every reading is outlined, what is so in some readings is amber",
         width="stretch",
     )
-    st.html(_doubt_lines(doubt, outline.smallest, outline.largest, image) + _area_line(analyser.card))
+    measured = "" if ImageWarning.INSISTED in analysis.warnings else _area_line(analyser.card)
+    st.html(_doubt_lines(doubt, outline.smallest, outline.largest, image) + measured)
 
 
 @st.cache_data(
@@ -174,5 +178,13 @@ def _held_line(analysis: Analysis, limits: Limits, reports: Sequence[EvaluationR
 
 
 def _count_words(right: int, of: int, name: Diagnosis | None, coverage: float) -> str:
-    said = f"{right:,} of {of:,}{f' {name}' if name else ''} ({right / of:.0%}"
+    said = f"{right:,} of {of:,}{f' {name}' if name else ''} ({_share(right, of)}"
     return f"<b>{said}, fewer than promised)</b>" if is_broken(right, of, coverage) else f"{said})"
+
+
+def _share(part: int, whole: int) -> str:
+    """In percent, never rounded to all or none of them."""
+    said = f"{part / whole:.0%}"
+    if part < whole and said == "100%":
+        return "> 99%"
+    return "< 1%" if part and said == "0%" else said

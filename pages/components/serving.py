@@ -76,7 +76,7 @@ def _load(version: str, stamp: tuple[int, ...]) -> Analyser:
 
 
 def servable_versions() -> list[str]:
-    """Every version that reads scans, by name; a damaged one is left out, and so is one of tissue."""
+    """Every version whose card says that it reads scans, by name; whether its weights load shows when it is chosen."""
     folder = read_settings().weights_dir
     return [name for name in list_versions(folder) if _reads_scans(name)]
 
@@ -94,16 +94,20 @@ def choose_version(version: str | None) -> None:
     st.session_state[_CHOSEN] = version
 
 
+def chosen_version() -> str | None:
+    """The version that this session chose, loaded or not; None when it chose none, or when that one is gone."""
+    version: str | None = st.session_state.get(_CHOSEN)
+    return version if version in servable_versions() else None
+
+
 def chosen_analyser() -> Analyser:
     """The analyser that this session chose; the one in service when it chose none, or when that one is gone.
 
     Raises:
-        ModelUnavailableError: None can be loaded.
+        ModelUnavailableError: It cannot be loaded.
     """
-    version = st.session_state.get(_CHOSEN)
-    if version is None or version not in servable_versions():
-        return current_analyser()
-    return get_analyser(version)
+    version = chosen_version()
+    return current_analyser() if version is None else get_analyser(version)
 
 
 @st.cache_data(

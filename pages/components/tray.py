@@ -6,7 +6,7 @@ from typing import Protocol
 
 import streamlit as st
 
-from pages.components.budget import TRAY_KEY, room_left
+from pages.components.budget import TRAY_KEY, room_left, say_full
 from pages.components.explain_panel import Shelf
 
 MAX_SCANS = 200
@@ -99,6 +99,15 @@ class Tray:
             self.index = first
         self.generation += 1
 
+    def take(self, name: str, data: bytes, *, simulated: bool) -> bool:
+        """Open a scan of another list, unless it is here; False where there is no room for it."""
+        for index, scan in enumerate(self.scans):
+            if scan.name == name and scan.data == data:
+                self.open(index)
+                return True
+        self.add([(name, data)], simulated=simulated)
+        return not self.refused
+
     def step(self, by: int) -> None:
         """Open the next or the previous scan; stays at either end."""
         self.open(self.index + by)
@@ -113,6 +122,12 @@ class Tray:
         self.cutoffs, self.heat_cutoffs, self.starts = {}, {}, ({}, {})
         self.insisted, self.doubted = set(), set()
         self.generation += 1
+
+
+def say_refused(tray: Tray) -> str:
+    """How many files of the last addition found no room, and what makes some; plain text."""
+    files = "1 file" if tray.refused == 1 else f"{tray.refused:,} files"
+    return f"{files} found no room; {MAX_SCANS} scans are open here at most. {say_full(tray)}"
 
 
 def get_tray() -> Tray:

@@ -5,12 +5,11 @@ import math
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from busi_core import BusiError, Diagnosis, EvaluationReport, read_finding, simulate_scan
+from busi_core import BusiError, Diagnosis, EvaluationReport, ImageWarning, read_finding, simulate_scan
 from busi_core.cross_validation import ELSEWHERE
 from busi_core.data.pairing import record_id_of
 from busi_core.report import TAUGHT
 from busi_core.worth import say_peaks
-from pages.components.budget import say_full
 from pages.components.downloads import ScanOnScreen
 from pages.components.explain_panel import show_explain_panel
 from pages.components.filmstrip import show_filmstrip
@@ -22,6 +21,7 @@ from pages.components.serving import (
     analyse,
     choose_version,
     chosen_analyser,
+    chosen_version,
     current_analyser,
     forget_readings,
     get_assessment,
@@ -29,7 +29,7 @@ from pages.components.serving import (
     get_reports,
     servable_versions,
 )
-from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray
+from pages.components.tray import MAX_SCANS, Scan, Tray, get_tray, say_refused
 from pages.components.viewer import HEAT_CUTOFF, pack_scene, show_viewer
 
 VIEWER_HEIGHT_PX = 640  # at least; a taller window is filled
@@ -157,14 +157,18 @@ def forget_all(tray: Tray) -> None:
 
 
 def show_version_switch() -> None:
-    """Which version reads, where there are several; the choice holds for this session."""
+    """Which version reads, where there are several; the choice holds for this session.
+
+    A version that cannot be loaded stays the one that is chosen: the page says why it does not read.
+    """
     versions = servable_versions()
     if len(versions) < 2:
         return
     try:
-        service, now = current_analyser().card.version, chosen_analyser().card.version
+        service = current_analyser().card.version
     except BusiError:
         return  # said where the scan would be
+    now = chosen_version() or service
     picked = st.selectbox(
         "Model version",
         versions,
@@ -231,6 +235,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         tray.starts = dict(tray.cutoffs), dict(tray.heat_cutoffs)
     lesion_starts, heat_starts = tray.starts
     cutoff = lesion_starts.get(scan_id, analysis.lesion_threshold)
+    measured = () if ImageWarning.INSISTED in analysis.warnings else get_assessment(version, analyser.card.sha256)
     scene = pack_scene(
         analysis,
         scan_id=scan_id,
@@ -241,7 +246,7 @@ def show_scan(tray: Tray, scan: Scan, *, read_first: bool) -> None:
         read_first=read_first,
         lesion_cutoff=cutoff,
         heat_cutoff=heat_starts.get(scan_id, HEAT_CUTOFF),
-        heat_worth=say_peaks(get_assessment(analyser.card.version, analyser.card.sha256)),
+        heat_worth=say_peaks(measured),
     )
     with left:
         state = show_viewer(scene, key="viewer", height=VIEWER_HEIGHT_PX)
@@ -285,7 +290,7 @@ start_page()
 tray = get_tray()
 notice = st.empty()  # always there: what stands below keeps its place, and the viewer its cut-off
 if tray.refused:
-    notice.warning(f"{tray.refused:,} files found no room; {MAX_SCANS} scans are open here at most. {say_full(tray)}")
+    notice.warning(say_refused(tray))
 welcome = st.empty()  # goes at once when a scan is there, and does not fade above it until everything is read
 if tray.open_scan is None:
     with welcome.container():

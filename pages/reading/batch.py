@@ -25,10 +25,11 @@ from pages.components.batch_view import (
     show_summary,
     show_table,
 )
+from pages.components.budget import say_full
 from pages.components.cases import get_cases
 from pages.components.page import label, plain, show_error, start_page
 from pages.components.serving import current_analyser, get_analyser
-from pages.components.tray import get_tray
+from pages.components.tray import get_tray, say_refused
 from pages.components.uploads import MAX_UPLOADS
 
 STRIP_SECONDS = 0.6  # between two drawings of the last thumbnails
@@ -143,25 +144,25 @@ def show_toolbar(queue: BatchQueue) -> None:
 
 
 def open_in_analyse(case: Case, *, simulated: bool) -> None:
-    """Put the scan into the tray, unless it is there, and go to its page."""
+    """Put the scan into the tray, unless it is there, and go to its page; where it has no room, say so here."""
     tray = get_tray()
     try:
         data = case.scan.read()
     except BusiError as error:
         show_error(error, name=case.name)
         return
-    for index, scan in enumerate(tray.scans):
-        if scan.name == case.name and scan.data == data:
-            tray.open(index)
-            break
-    else:
-        tray.add([(case.name, data)], simulated=simulated)
+    if not tray.take(case.name, data, simulated=simulated):
+        st.warning(say_refused(tray))
+        return
     st.switch_page("pages/reading/analyse.py")
 
 
 def open_in_compare(case: Case, *, simulated: bool) -> None:
-    """Put the scan among the cases, unless it is there, and go to their page."""
-    get_cases().take(case, simulated=simulated)
+    """Put the scan among the cases, unless it is there, and go to their page; where it has no room, say so here."""
+    cases = get_cases()
+    if not cases.take(case, simulated=simulated):
+        st.warning(say_full(cases))
+        return
     st.switch_page("pages/reading/compare.py")
 
 

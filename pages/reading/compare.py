@@ -225,10 +225,10 @@ def is_truth_known(case: Case) -> bool:
 
 
 def compare_reading(analysis: Analysis, reference: Reference, cutoff: float | None) -> ShownReading:
-    """The figures of one reading at the cut-off the reader chose, or the model's own."""
+    """The figures of one reading at the cut-off the reader chose, or the model's own; none of an answer withheld."""
     chosen = analysis.lesion_threshold if cutoff is None else cutoff
     comparison = None
-    if reference.mask is not None:
+    if reference.mask is not None and not analysis.withheld:
         comparison = compare_scan(analysis, reference.mask, threshold=chosen, annotation=reference.annotation)
     return ShownReading(analysis, chosen, comparison)
 
@@ -260,6 +260,7 @@ def show_notes(reference: Reference, taught: dict[str, KnownBy], same: Case | No
 def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: Reference, *, taught: bool) -> Report:
     """One reading of the open case with its reference, as a report."""
     finding = read_finding(reading.analysis, reading.cutoff)
+    said = None if reading.analysis.withheld else finding
     image = reading.analysis.image
     frame = f", frame {image.frame + 1} of {image.frames}" if image.frames > 1 else ""
     position = f"{cases.index + 1} of {len(cases.cases)}{frame}"
@@ -268,7 +269,7 @@ def report_case(cases: CaseList, case: Case, reading: ShownReading, reference: R
         finding,
         ScanOnScreen(case.id, case.name, position, case.id in cases.simulated, taught),
         subject=typed_subject(case.id, cases.subjects),
-        truth=measure_truth(case.diagnosis, reference, finding, taught=taught) if is_truth_known(case) else None,
+        truth=measure_truth(case.diagnosis, reference, said, taught=taught) if is_truth_known(case) else None,
         reference=reference.mask,
         worth=() if ImageWarning.INSISTED in reading.analysis.warnings else worth_of(reading.analysis.model_version),
     )

@@ -19,7 +19,7 @@ from busi_core.models.checkpoint import MalignancyFlag
 from busi_core.registry import put_into_service
 from busi_core.report import score_figure
 from busi_core.types import Diagnosis
-from pages.components import batch_queue, budget
+from pages.components import batch_queue, batch_view, budget
 from pages.components.batch_queue import BatchQueue, list_server_folders
 from pages.components.batch_view import Filters, filter_rows, latest_strip, make_frame, masks_zip
 from pages.components.cases import CaseList
@@ -75,6 +75,7 @@ def test_files_become_rows_and_a_bad_one_says_why(page: AppTest) -> None:
     assert "not an image" in list(table["notes"])[2]
     assert "dice" not in table  # nothing to compare with
     assert re.search(r"3 of 3 done, 1 could not be read · in [1-9]\d* s", texts(page)), "nothing is read in 0 s"
+    assert re.search(r" · in \d+ s · model tiny<", texts(page))
 
 
 def test_nothing_of_a_batch_that_was_cleared_goes_into_the_next(page: AppTest) -> None:
@@ -143,6 +144,26 @@ def test_a_scan_opened_in_compare_twice_is_there_once(page: AppTest) -> None:
     for case in (first, second, first):
         cases.take(case, simulated=False)
     assert (len(cases.cases), cases.index) == (2, 0)
+
+
+@pytest.mark.parametrize("where", ["analyse", "compare"])
+def test_a_scan_that_finds_no_room_on_another_page_leaves_the_reader_here_with_the_reason(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There another patient's scan would be open."""
+    monkeypatch.setattr(batch_view, "show_table", lambda rows, *_, **__: rows[0])  # AppTest cannot pick a row
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    page = upload(app.switch_page("pages/reading/batch.py").run(), ("a.png", scan())).run()
+    monkeypatch.setattr(budget, "MAX_BYTES", 1000)
+    page = page.button(key=f"batch-open-{where}").click().run()
+    assert not page.exception
+    assert "1 of 1 rows pass the filters" in texts(page)
+    assert any("Clear a batch, cases or scans" in warning.value for warning in page.warning)
+    monkeypatch.setattr(budget, "MAX_BYTES", 10**9)
+    page = page.button(key=f"batch-open-{where}").click().run()
+    assert not page.exception
+    assert "rows pass the filters" not in texts(page)
+    assert page.session_state["tray" if where == "analyse" else "cases"].held == len(scan())
 
 
 def test_a_batch_is_not_read_on_when_what_the_model_answers_was_changed(page: AppTest) -> None:
@@ -369,7 +390,7 @@ def test_a_row_says_that_its_scan_taught_the_model() -> None:
 
 def test_masks_of_equal_names_do_not_overwrite_each_other() -> None:
     queue = make_queue(("a/same.png", scan()), ("b/same.png", scan(seed=2)), ("../../x.png", scan(seed=3)))
-    names = zipfile.ZipFile(io.BytesIO(masks_zip(queue.rows))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(masks_zip(queue.rows, queue.rows))).namelist()
     assert len(names) == len(set(names)) == 4
     assert not any("/" in name or "\\" in name or name.startswith(".") for name in names)
 

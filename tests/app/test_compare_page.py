@@ -149,6 +149,15 @@ def test_a_name_typed_for_one_scan_stays_with_it_until_the_scans_are_cleared(pag
     assert cases.subjects == {}
 
 
+def test_an_addition_without_a_scan_leaves_the_open_case_open() -> None:
+    cases = CaseList()
+    cases.add_uploads([(f"{n}.png", SCAN.png()) for n in range(3)])
+    cases.open(1)
+    cases.add_uploads([("notes.zip", b"PK\x03\x04 no")])
+    assert cases.notes
+    assert cases.index == 1
+
+
 def test_masks_of_any_name_belong_to_the_only_scan_and_each_is_a_lesion(page: AppTest) -> None:
     half = SCAN.mask.copy()
     half[:, : int(np.flatnonzero(SCAN.mask.any(axis=0)).mean())] = False

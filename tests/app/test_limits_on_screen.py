@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 from skimage.data import astronaut
 from streamlit.testing.v1 import AppTest
+from versions import write_version
 
 from busi_core.assessment.figures import read_assessment
 from busi_core.data.records import read_busi
@@ -20,14 +21,16 @@ from busi_core.findings import read_finding
 from busi_core.imaging.encode import encode_png, mask_png
 from busi_core.imaging.phantom import simulate_scan
 from busi_core.limits import LIMITS_FILE
-from busi_core.registry import REGISTRY_FILE, read_registry
+from busi_core.models.checkpoint import CARD_FILE, MODEL_FILE
+from busi_core.registry import REGISTRY_FILE, put_into_service, read_registry
 from busi_core.report import TAUGHT
 from busi_core.service import choose_device
 from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
 from busi_core.types import Diagnosis, ImageWarning
 from busi_core.worth import say_peaks
-from pages.components import downloads
+from pages.components import downloads, viewer
+from pages.components.viewer import pack_scene
 
 PAGE = Path(__file__).parents[2] / "pages/reading/analyse.py"
 COMPARE = PAGE.parent / "compare.py"
@@ -68,6 +71,76 @@ def test_who_insists_sees_the_answer_and_is_warned(page: AppTest) -> None:
     assert "Not like a breast ultrasound as the model knows them, and answered all the same" in page.error[0].value
     assert "test scans" not in said, "what held on them says nothing here"
     assert "Cannot be ruled out" not in said, "nothing is promised for such an image"
+
+
+def test_who_insists_meets_no_figure_of_test_scans_in_a_reading_that_is_in_doubt(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither beside the second opinion, nor below the six readings, nor beside the heat map."""
+    worths = list[str]()
+
+    def note_worth(*values: Any, heat_worth: str, **named: Any) -> Any:
+        worths.append(heat_worth)
+        return pack_scene(*values, heat_worth=heat_worth, **named)
+
+    monkeypatch.setattr(viewer, "pack_scene", note_worth)
+    page = upload(page, "new machine.png", encode_png(astronaut()[:256, :256].copy()))
+    page = page.button(key="insist").click().run()
+    page = page.button(key="doubt").click().run()
+    assert not page.exception
+    said = " ".join([texts(page), *(str(info.value) for info in page.info)])
+    assert "Second opinion" in said
+    assert "6 readings of this scan" in said
+    assert "test scans" not in said
+    assert worths[-1] == ""
+
+
+def test_the_coverage_that_a_reader_chose_holds_after_a_scan_without_a_set_and_after_another_page() -> None:
+    app = AppTest.from_file(str(PROJECT_ROOT / "app.py"), default_timeout=TIMEOUT_SECONDS).run()
+    page = upload(app, "scan.png", simulate_scan(Diagnosis.MALIGNANT, seed=5).png())
+    page = page.slider(key="coverage").set_value(80).run()
+    page = upload(page, "flat.png", encode_png(np.full((200, 300), 90, np.uint8)))
+    assert not page.slider
+    page.session_state["tray"].step(-1)
+    page = page.run()
+    assert "Cannot be ruled out (80% of cases)" in texts(page)
+    assert page.slider(key="coverage").value == 80
+    page.switch_page("pages/evidence/about.py").run()
+    page = page.switch_page("pages/reading/analyse.py").run()
+    assert "Cannot be ruled out (80% of cases)" in texts(page)
+    assert page.slider(key="coverage").value == 80
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_chosen_version_with_damaged_weights_says_so_and_leaves_the_way_back(
+    is_gone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for version, seed in (("sound", 0), ("damaged", 1)):
+        write_version(tmp_path, version, seed=seed)
+    put_into_service(tmp_path, "sound")
+    weights = tmp_path / "damaged" / MODEL_FILE
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    monkeypatch.setenv("BUSI_WEIGHTS_DIR", str(tmp_path))
+    st.cache_resource.clear()
+    page = AppTest.from_file(str(PAGE), default_timeout=TIMEOUT_SECONDS).run()
+    page = upload(page, "scan.png", simulate_scan(Diagnosis.BENIGN, seed=5).png())
+    page = page.selectbox(key="analyse-version-sound").select("damaged").run()
+    assert not page.exception
+    assert "Model score" not in texts(page)
+    (said,) = page.error
+    assert "damaged" in said.value
+    if is_gone:  # its card too: what is in service reads
+        (tmp_path / "damaged" / CARD_FILE).unlink()
+        st.cache_data.clear()
+        page = page.run()
+    else:
+        assert page.selectbox(key="analyse-version-damaged").value == "damaged"
+        page = page.selectbox(key="analyse-version-damaged").select("sound").run()
+    assert not page.exception
+    assert not page.error
+    assert "Model sound" in texts(page)
+    monkeypatch.undo()
+    st.cache_resource.clear()
 
 
 def test_an_open_scan_is_judged_anew_when_the_limits_are_made_anew(

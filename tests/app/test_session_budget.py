@@ -115,6 +115,6 @@ def test_a_scan_opened_from_a_batch_counts_by_itself_and_outlasts_it() -> None:
 
 def test_a_scan_of_a_batch_for_which_there_is_no_room_is_not_opened() -> None:
     get_queue().add_uploads([("a.png", png(301))])
-    get_cases().take(get_queue().cases[0], simulated=False)
+    assert not get_cases().take(get_queue().cases[0], simulated=False)
     assert not get_cases().cases
     assert "Clear a batch, cases or scans" in get_cases().notes[0]

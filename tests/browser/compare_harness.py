@@ -2,8 +2,8 @@
 
 Query parameters: `case` a simulated class, or a scan of BUSI by its path below the data set; `versions` 1 or 2;
 `side` of a simulated scan, or '448,96' for two to switch between; `taught` the versions that the scan taught;
-`withheld` 1 for no answer and no truth. The reading is made up from the reference (blurred and moved), so that no
-weights are needed and every cut-off has another mask.
+`withheld` 1 for no answer and no truth, with `truth` 1 for no answer alone. The reading is made up from the reference
+(blurred and moved), so that no weights are needed and every cut-off has another mask.
 """
 
 import json
@@ -86,7 +86,7 @@ def main() -> None:
         readings = [ShownReading(replace(one.analysis, withheld=True), one.cutoff, None) for one in readings]
     message = pack_case(
         readings,
-        None if asked.get("withheld") else truth,
+        None if asked.get("withheld") and not asked.get("truth") else truth,
         scan_id=scan_id,
         name=asked.get("name", name),
         position=1,

@@ -657,6 +657,16 @@ def test_an_answer_withheld_is_no_lesion_of_no_size(show: Callable[..., Compared
     expect(shown.viewer.locator("[data-part=heat-of]")).to_have_text("none")
 
 
+def test_an_answer_withheld_is_not_held_against_the_reference(show: Callable[..., Compared]) -> None:
+    """U22."""
+    shown = show(withheld="1", truth="1")
+    expect(shown.viewer.locator("[data-part=prediction-fact]")).to_have_text("no answer")
+    for name in (*FIGURES, "hd95"):
+        expect(shown.viewer.locator(f"[data-figure={name}]").first).to_have_text("n/a")
+    expect(shown.viewer.locator("[data-part=curve-block]")).to_be_hidden()
+    expect(shown.viewer.locator("[data-part=legend]")).to_be_hidden()
+
+
 @pytest.mark.parametrize("viewport", [(1440, 900), (390, 844)], ids=["desk", "phone"])
 def test_nothing_in_the_head_lies_over_another_when_the_scan_taught_the_model(
     show: Callable[..., Compared], viewport: tuple[int, int]

@@ -26,7 +26,7 @@ from busi_core.errors import AccessDeniedError, BusiError, JobError, ModelUnavai
 from busi_core.files import write_atomically
 from busi_core.jobs import ledger, worker
 from busi_core.jobs.examples import COUNT, GAP_PX, TILE_PX
-from busi_core.jobs.plan import plan_recipe, settle
+from busi_core.jobs.plan import IN_SERVICE, NEW_STARTS, plan_recipe, settle
 from busi_core.jobs.run_folder import Order, list_examples, read_curves, read_status, read_text
 from busi_core.jobs.spec import CANCELLED, DONE, FAILED, PAUSED, QUEUED, RUNNING, Job, JobSpec
 from busi_core.jobs.speed import estimate_seconds
@@ -331,6 +331,7 @@ def test_a_training_whose_data_set_was_removed_is_not_called_an_error_of_the_pro
         (small("tiny"), "There is a version 'tiny' already"),
         (small("registry.json"), "'registry.json' is the name of a file among the versions"),
         (small("a/b"), "cannot be the name of a model version"),
+        *((small(start), f"'{start}' already stands for something else") for start in (IN_SERVICE, *NEW_STARTS)),
         (small("next", data_sets=()), "No data set was chosen"),
         (small("next", data_sets=("nowhere",)), "nowhere are not here"),
         (small("next", data_sets=("simulated", "simulated")), "named twice"),
@@ -426,6 +427,14 @@ def test_of_two_who_resume_at_once_one_wins(alone: Workshop, monkeypatch: pytest
         alone.resume(job)
     monkeypatch.undo()
     assert alone.read(job).attempt == 2
+    for name, value in alone.environment.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):  # the second time as after a kill
+        worker.write_down(
+            Order(job.id, 2, job.who, job.spec).as_json(), {"done": False, "problem": "The disk is full."}
+        )
+    failed = [entry.details for entry in alone.audit.read() if entry.action == "job.failed"]
+    assert [details.get("problem") for details in failed] == [None, "The disk is full."]
 
 
 def test_in_service_is_settled_when_the_job_is_queued(alone: Workshop) -> None:

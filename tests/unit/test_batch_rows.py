@@ -108,6 +108,35 @@ def test_without_a_sound_mask_figures_are_not_available_rather_than_zero(
     assert {line[key] for key in ("dice", "iou", "precision", "recall", "hd95_px", "reference_pixels")} == {"n/a"}
 
 
+def test_an_answer_withheld_is_neither_a_hit_nor_a_miss(
+    analyser: Analyser, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    """U22. Of a scan without contrast there is none, whoever brings the reference."""
+    scan = simulated[Diagnosis.MALIGNANT]
+    flat = save(np.full(scan.mask.shape, 90, np.uint8), "PNG")
+    files = [*with_mask("a", scan), ("flat.png", flat), ("flat_mask.png", mask_png(scan.mask))]
+    read_one, withheld = read(analyser, *files)
+    assert withheld.reading is not None
+    assert withheld.reading.withheld
+    assert withheld.truth.lesion_pixels == scan.mask.sum()
+    assert math.isnan(withheld.truth.dice)
+    assert withheld.truth.record()["dice"] is None
+    both, alone = summarise([read_one, withheld])[0], summarise([read_one])[0]
+    for name in ("lesion Dice", "lesions missed"):
+        (measured,) = (figure for figure in both.figures if figure.name == name)
+        (expected,) = (figure for figure in alone.figures if figure.name == name)
+        assert (measured.estimate, measured.scans) == (expected.estimate, 1)
+
+
+def test_a_copy_is_called_one_in_the_csv_also_where_its_original_is_filtered_out(
+    analyser: Analyser, simulated: dict[Diagnosis, SimulatedScan]
+) -> None:
+    scan = simulated[Diagnosis.BENIGN].png()
+    rows = read(analyser, ("a.png", scan), ("b.png", scan))
+    (line,) = csv.DictReader(io.StringIO(rows_csv(rows[1:], of=rows).decode("utf-8-sig")))
+    assert line["same_pixels_as"] == rows[0].id
+
+
 def test_a_normal_scan_has_no_dice_even_when_something_is_outlined(simulated: dict[Diagnosis, SimulatedScan]) -> None:
     (row,) = read(make_analyser(lesion_threshold=0.01), *with_mask("normal/a", simulated[Diagnosis.NORMAL]))
     assert row.reading is not None

@@ -200,3 +200,12 @@ def test_what_each_version_says_can_be_read_out() -> None:
         (replace(subject, withheld=True), ""),
     ):
         assert [one["said"] for one in read_header(packed(shown))["readings"]] == [said]
+
+
+@needs_node
+def test_a_case_read_by_another_version_is_another_one_also_where_both_say_the_same() -> None:
+    """Else the panel would name the version before, and a correction would go on under another name."""
+    header = '{scan_id: "a", content: "same", readings: [{version: "f"}]}'
+    asked = f"(() => {{ const shown = Object.create(Case.prototype); shown.header = {header}; "
+    asked += f"return [shown.isSameAs({header}), shown.isSameAs({header.replace(chr(34) + 'f', chr(34) + 'g')})]; }})()"
+    assert in_node(CASE_JS, asked) == [True, False]

@@ -1,21 +1,25 @@
 """The report on a data set before anything is kept: each thing that can be wrong is found, said, and stops nothing."""
 
 import json
+import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from files import animated, dicom, save
 from PIL import Image, ImageDraw, ImageFont
-from uploads import known_scans, pack, report_on, scan_files, texture, three_classes
+from uploads import known_scans, pack, report_on, scan_files, settings_in, texture, three_classes
 
+from busi_core.corrections import keep_correction
 from busi_core.data.pairing import Case
 from busi_core.data.sources import SourceFile, list_folder
 from busi_core.errors import DatasetError
 from busi_core.managed.inspection import Look, _relate, examine
-from busi_core.managed.intake import open_folder, open_zip
-from busi_core.managed.report import Flag, InspectionReport, find_unclean, plan_acceptance
+from busi_core.managed.intake import open_corrections, open_folder, open_zip
+from busi_core.managed.report import LOCKED_PATIENT, Flag, InspectionReport, find_unclean, plan_acceptance
+from busi_core.managed.report_text import format_plan
 from busi_core.managed.summary import count_classes, find_cautions, measure_sizes
 from busi_core.promotion.locked import read_known_scans
 from busi_core.settings import Settings, read_settings
@@ -147,6 +151,20 @@ def test_a_copy_of_a_test_scan_can_never_be_accepted() -> None:
     plan = plan_acceptance(report, set(), everything)
     assert "benign/b50.png" not in [scan.name for scan in plan.kept]
     assert Flag.TEST_COPY.value in plan.reasons()
+
+
+def test_no_other_scan_of_a_patient_in_the_locked_test_set_is_accepted() -> None:
+    """J7: before a set is made, as nothing links its scans to that patient afterwards."""
+    files = {}
+    for number, patient in enumerate(["17", "17", "18"]):
+        files[f"benign/{number}.dcm"] = dicom(texture(seed=number), PatientID=patient)
+        files[f"benign/{number}_mask.png"] = MASK_FILE
+    known = known_scans([("busi/benign (4)", Diagnosis.BENIGN, files["benign/1.dcm"])], test=["busi/benign (4)"])
+    report = report_on(files, known)
+    plan = plan_acceptance(report, set(), {scan.id for scan in report.scans})
+    assert [scan.name for scan in plan.kept] == ["benign/2.dcm"]
+    assert plan.reasons() == {LOCKED_PATIENT: 1, Flag.TEST_COPY.value: 1}
+    assert f"{LOCKED_PATIENT} (1)" in format_plan(plan)
 
 
 def test_a_copy_of_a_known_scan_is_said_with_its_other_class() -> None:
@@ -290,6 +308,19 @@ def test_a_folder_outside_the_named_roots_is_refused(tmp_path: Path) -> None:
     for path in ("../secret", "/etc", "..", "a\0b"):
         with pytest.raises(DatasetError):
             open_folder(tmp_path / "root", path)
+
+
+def test_a_corrected_case_that_goes_away_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    store, sure = tmp_path / "corrections", {"no_patient_text": True, "threshold": 0.5, "model_version": "tiny"}
+    for seed in range(2):
+        pixels = {"grey": texture(seed=seed), "before": MASK > 0, "after": MASK > 0}
+        keep_correction(store, **pixels, **sure, who="A. Reader", diagnosis=Diagnosis.BENIGN)
+    intake = open_corrections(replace(settings_in(tmp_path), corrections_dir=store))
+    gone, left = intake.batch.cases
+    shutil.rmtree(store / gone.name)
+    report = examine(intake, known_scans())
+    assert "cannot be opened" in detail(report, gone.name, Flag.BROKEN)
+    assert Flag.BROKEN not in flags(report, left.name)
 
 
 def test_a_zip_without_a_scan_is_refused() -> None:

@@ -27,6 +27,7 @@ from busi_core.cli import main
 from busi_core.database import transaction
 from busi_core.errors import AccessDeniedError, ModelUnavailableError, OutputError, PromotionError
 from busi_core.imaging.phantom import SimulatedScan
+from busi_core.limits import LIMITS_FILE
 from busi_core.promotion.judge import judge
 from busi_core.promotion.overview import list_rows
 from busi_core.promotion.promote import promote, roll_back
@@ -35,6 +36,7 @@ from busi_core.promotion.verdict import NON_INFERIOR, REFUSED, WORSE, Verdict
 from busi_core.registry import BY_HAND, PROMOTED, ROLLED_BACK, Registry, put_into_service, read_registry
 from busi_core.serving import Serving
 from busi_core.settings import PROJECT_ROOT
+from busi_core.taught import TAUGHT_FILE
 from busi_core.types import Analysis, Diagnosis
 
 CPU = torch.device("cpu")
@@ -269,6 +271,29 @@ def test_damage_after_the_verdict_is_found(judged: tuple[Gate, Verdict], file: s
     with pytest.raises(PromotionError):
         promoted(gate, verdict, expected_in_service="same")
     assert actions(gate).count("promotion.refused") == 2
+
+
+@pytest.mark.parametrize("file", [LIMITS_FILE, TAUGHT_FILE])
+def test_damage_to_what_lies_beside_the_weights_is_found(judged: tuple[Gate, Verdict], file: str) -> None:
+    """W2: no model would read after a restart."""
+    gate, verdict = judged
+    (gate.weights_dir / "same" / file).write_bytes(b"{}")
+    with pytest.raises(PromotionError, match="damaged"):
+        promoted(gate, verdict)
+    (gate.weights_dir / "same" / file).unlink()
+    promoted(gate, verdict)
+    (gate.weights_dir / "tiny" / file).write_bytes(b"{}")
+    with pytest.raises(PromotionError, match="damaged"):
+        rolled_back(gate, "tiny")
+    assert read_registry(gate.weights_dir).in_service == "same"
+    assert actions(gate) == ["promotion.refused", "promotion.done", "promotion.refused"]
+
+
+def test_a_version_that_reads_no_scans_is_refused(judged: tuple[Gate, Verdict]) -> None:
+    gate, verdict = judged
+    write_version(gate.weights_dir, "slides", task="tissue")
+    with pytest.raises(PromotionError, match="reads stained tissue"):
+        promoted(gate, verdict, "slides")
 
 
 def test_a_version_that_never_was_in_service_is_not_rolled_back_to(judged: tuple[Gate, Verdict]) -> None:

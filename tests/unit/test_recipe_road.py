@@ -31,7 +31,7 @@ from busi_core.service import Analyser
 from busi_core.settings import Settings
 from busi_core.training.log import Epoch
 from busi_core.training.state import BEST_FILE, DATA_FILE, Progress
-from busi_core.training_run import Listener, train_version
+from busi_core.training_run import STARTS, Listener, train_version
 from busi_core.types import Diagnosis
 
 CPU = torch.device("cpu")
@@ -122,6 +122,21 @@ def train(name: str, root: Path, *, resume: bool = False) -> list[tuple[int, int
 
 def load(root: Path, name: str) -> Analyser:
     return Analyser.load(root / "weights_dir" / name, CPU)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_no_version_has_a_name_that_means_another_start(start: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=f"'{start}' already stands for something else"):
+        train_version(
+            start,
+            small("product"),
+            data_sets=(SIMULATED,),
+            test_fold=0,
+            run=tmp_path / "run",
+            settings=settings_in(tmp_path),
+            resume=False,
+        )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", SMALL)

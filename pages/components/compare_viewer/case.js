@@ -110,7 +110,9 @@ class Case {
   }
 
   isSameAs(header) {
-    return this.header.scan_id === header.scan_id && this.header.content === header.content;
+    const versions = ({ readings }) => readings.map(({ version }) => version).join("\n"); // two may say the same of a scan
+    const isOne = this.header.scan_id === header.scan_id && this.header.content === header.content;
+    return isOne && versions(this.header) === versions(header);
   }
 
   updateHeader(header) {

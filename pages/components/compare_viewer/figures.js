@@ -19,6 +19,7 @@ class Figures extends Shell {
     const { header } = this.case;
     this.writePlace(header);
     this.put("said", header.readings.map(({ version, said }) => said && `${version}: ${said}`).filter(Boolean).join("; "));
+    const [{ withheld }] = header.readings;
     const noLesion = header.truth !== null && this.case.curves[0].lesion === 0;
     this.part("no-truth").hidden = header.truth !== null && !noLesion;
     this.part("no-truth").textContent = noLesion ? "The reference has no lesion, so no overlap is defined: what counts is whether anything is outlined." : header.no_truth;
@@ -32,8 +33,8 @@ class Figures extends Shell {
     edit.title = header.live ? "Correct the mask (E)" : "Masks are corrected on scans of up to 4 megapixels";
     this.root.querySelector('[data-start="truth"]').disabled = header.truth === null;
     this.button("blink").disabled = this.root.querySelector('button[data-mode="difference"]').disabled = header.truth === null;
-    this.part("curve-block").hidden = header.truth === null || noLesion;
-    this.part("legend").hidden = header.truth === null;
+    this.part("curve-block").hidden = header.truth === null || noLesion || withheld;
+    this.part("legend").hidden = header.truth === null || withheld;
     const names = {
       scan: header.label, truth: "Reference mask on the scan", prediction: `What model ${header.readings[0].version} outlines`,
       other: `What model ${header.readings[1]?.version} outlines`, heat: "Heat map on the scan",
@@ -91,12 +92,13 @@ class Figures extends Shell {
       fillSlider(block.querySelector("input"), this.cutoffOf(place), (value) => value.toFixed(2));
       block.querySelector("[data-action]").disabled = cutoff === reading.header.cutoff;
       const counts = curves[place] && countsAt(curves[place], at);
-      writeFour(block, counts && figuresOf(counts));
+      const figures = counts && !reading.header.withheld ? figuresOf(counts) : null; // no answer is neither right nor wrong
+      writeFour(block, figures);
       this.writeDistance(block.querySelector('[data-figure="hd95"]'), reading.header, cutoff);
       const marked = counts ? counts.hit + counts.extra : countAbove(reading.index, at + 0.5) * scale;
       const outlined = percent(marked / (this.case.header.width * this.case.header.height), 1);
       const fact = reading.header.withheld ? "no answer" : `${outlined} of image`;
-      this.part(place ? "other-fact" : "prediction-fact").textContent = counts ? `${fact} · Dice ${three(figuresOf(counts).dice)}` : fact;
+      this.part(place ? "other-fact" : "prediction-fact").textContent = figures ? `${fact} · Dice ${three(figures.dice)}` : fact;
       if (place === 0 && counts) {
         for (const one of ["hit", "missed", "extra"]) this.part(`sum-${one}`).textContent = count(counts[one]);
         const share = (counts.hit + counts.missed) / (this.case.header.width * this.case.header.height);
@@ -107,10 +109,10 @@ class Figures extends Shell {
   }
 
   /** Distances come from the server, once the slider is let go. */
-  writeDistance(place, { distance }, cutoff) {
+  writeDistance(place, { distance, withheld }, cutoff) {
     const known = this.case.truth && distance && distance.cutoff === cutoff;
     place.classList.toggle("stale", !known);
-    place.textContent = !this.case.truth ? "n/a" : !known ? "…" : distance.hd95_px === null ? "n/a" : `${distance.hd95_px.toFixed(1)} px`;
+    place.textContent = !this.case.truth || withheld ? "n/a" : !known ? "…" : distance.hd95_px === null ? "n/a" : `${distance.hd95_px.toFixed(1)} px`;
     place.dataset.value = known ? String(distance.hd95_px) : "";
   }
 
@@ -119,7 +121,7 @@ class Figures extends Shell {
     const { width: wide, height: high } = CURVE;
     const shapes = [0, 1, 2, 3, 4].map((n) => svgLine("grid", 0, (n * high) / 4, wide, (n * high) / 4));
     this.case.curves.forEach((curve, place) => {
-      if (!curve) return;
+      if (!curve || this.case.readings[place].header.withheld) return;
       const { cutoffs, cutoff } = this.case.readings[place].header;
       for (const name of ["iou", "dice"]) {
         const points = cutoffs.flatMap((one, at) => {

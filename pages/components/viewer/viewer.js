@@ -244,7 +244,7 @@ class Viewer extends Panel {
     const read = at && this.scene && !this.header.withheld && !this.covered && !preferences.hidden;
     const point = read && this.view.toGrid(at.x, at.y);
     const probability = read ? this.scene.probabilityAt(point.x, point.y) : null;
-    this.part("pointer").textContent = probability === null ? "" : `probability here ${probability.toFixed(2)}`;
+    this.part("pointer").textContent = probability === null ? "" : `probability here ${scoreWords(probability)}`;
     for (const one of this.stages) {
       const cross = one.querySelector(".cross");
       cross.hidden = !at || one === stage;
