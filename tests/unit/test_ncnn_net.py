@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -160,18 +161,24 @@ def test_torch_reads_where_there_is_no_temporary_folder(
     assert "ncnn cannot" in caplog.text
 
 
-def test_a_disk_that_filled_up_meanwhile_stops_no_reading(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def read_with_one_thread_more(change: Callable[[], None]) -> int:
+    """The same answer must come after the change; gives the number of threads before."""
     carried, before = make_carried(), torch.get_num_threads()
     images = images_for(carried)
     expected = carried(images).mask_logits
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    change()
     try:
         torch.set_num_threads(before + 1)
         assert torch.equal(carried(images).mask_logits, expected)
     finally:
         torch.set_num_threads(before)
+    return before
+
+
+def test_a_disk_that_filled_up_meanwhile_stops_no_reading(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read_with_one_thread_more(lambda: monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone")))
     assert f"read with {before} threads, since ncnn cannot" in caplog.text
 
 
@@ -181,15 +188,7 @@ def test_a_graph_that_ncnn_does_not_take_for_another_number_of_threads_stops_no_
     def refuse(*_: object) -> NoReturn:
         raise RuntimeError("ncnn does not take the network")
 
-    carried, before = make_carried(), torch.get_num_threads()
-    images = images_for(carried)
-    expected = carried(images).mask_logits
-    monkeypatch.setattr(ncnn_net, "compile_graph", refuse)
-    try:
-        torch.set_num_threads(before + 1)
-        assert torch.equal(carried(images).mask_logits, expected)
-    finally:
-        torch.set_num_threads(before)
+    before = read_with_one_thread_more(lambda: monkeypatch.setattr(ncnn_net, "compile_graph", refuse))
     assert f"read with {before} threads, since ncnn cannot: ncnn does not take the network" in caplog.text
 
 
