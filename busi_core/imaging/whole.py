@@ -71,6 +71,8 @@ def _png_streams(data: bytes, frame: int) -> Iterator[tuple[Sequence[bytes], int
         elif kind == b"fdAT":
             parts.append(content[4:])
         at += 12 + length
+    if parts:  # without an end mark
+        yield parts, _bytes_of(*size, bits, is_interlaced=bool(interlaced))
 
 
 def _bytes_of(width: int, height: int, bits: int, *, is_interlaced: bool) -> int:

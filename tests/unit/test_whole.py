@@ -54,6 +54,8 @@ def test_a_png_must_hold_every_row(pixels: np.ndarray, bits: int, colour_type: i
     """U2. Checksums and end mark are right, and the pixels end with a row: Pillow leaves the rest black."""
     data = png(WIDTH, HEIGHT, bits=bits, colour_type=colour_type, rows=rows_of(pixels, rows))
     assert is_refused(data) == (rows < HEIGHT)
+    without_end_mark = data[:-12]
+    assert is_refused(without_end_mark) == (rows < HEIGHT)
 
 
 def test_an_interlaced_png_must_hold_every_pass() -> None:
